@@ -1,0 +1,406 @@
+//! One POST in, one answer out: [RFC 6749 §4.4], the client credentials grant.
+//!
+//! No cache, no retry, no clock: see `sitecore-auth` for those.
+//!
+//! [RFC 6749 §4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use reqwest::{
+    header::{ACCEPT, CONTENT_TYPE},
+    redirect, retry,
+};
+use secrecy::ExposeSecret;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use crate::{
+    ClientCredentials, Endpoint, Error, ErrorKind, Result, TokenResponse,
+    wire::{Answer, Redactor},
+};
+
+/// Time for one grant: a healthy issuer needs a tenth of it.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest answer that is read, after decompression.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Parameters that the client itself sets.
+const RESERVED: [&str; 5] = [
+    "audience",
+    "client_id",
+    "client_secret",
+    "grant_type",
+    "scope",
+];
+
+/// Asks one endpoint for tokens on behalf of one client.
+///
+/// Cheap to clone. The HTTP client inside follows no redirect, speaks https alone (loopback excepted),
+/// sends requests for loopback to no proxy, resolves `localhost` to loopback whatever the resolver says,
+/// logs no traffic and keeps no idle connection.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> Result<(), sitecore_token::Error> {
+/// use sitecore_token::{ClientCredentials, TokenClient};
+///
+/// let answer = TokenClient::new(ClientCredentials::from_env()?)?.fetch().await?;
+/// println!("a token for {:?}", answer.expires_in());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TokenClient {
+    http: reqwest::Client,
+    credentials: ClientCredentials,
+    settings: Settings,
+}
+
+#[derive(Clone)]
+struct Settings {
+    endpoint: Endpoint,
+    encoding: Encoding,
+    scope: Option<String>,
+    parameters: Vec<(String, String)>,
+    timeout: Duration,
+}
+
+/// How the request's parameters are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// `application/x-www-form-urlencoded`, as RFC 6749 wants it.
+    #[default]
+    Form,
+    /// `application/json`, which Auth0 accepts too.
+    Json,
+}
+
+impl TokenClient {
+    /// Makes a client for Sitecore Cloud.
+    ///
+    /// # Errors
+    ///
+    /// As [`TokenClientBuilder::build`].
+    pub fn new(credentials: ClientCredentials) -> Result<Self> {
+        Self::builder(credentials).build()
+    }
+
+    /// Starts a client with other settings.
+    #[must_use]
+    pub fn builder(credentials: ClientCredentials) -> TokenClientBuilder {
+        TokenClientBuilder {
+            credentials,
+            http: reqwest::Client::builder(),
+            settings: Settings {
+                endpoint: Endpoint::default(),
+                encoding: Encoding::default(),
+                scope: None,
+                parameters: Vec::new(),
+                timeout: DEFAULT_TIMEOUT,
+            },
+        }
+    }
+
+    /// Makes a client that asks for other credentials and shares this one's settings and HTTP client.
+    ///
+    /// An HTTP client is dear (memory, certificates); this is how a program with thousands of tenants
+    /// has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the id or the secret is empty.
+    pub fn with_credentials(&self, credentials: ClientCredentials) -> Result<Self> {
+        credentials.check()?;
+        Ok(Self {
+            credentials,
+            ..self.clone()
+        })
+    }
+
+    /// Asks for one token: one request, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// By [`ErrorKind`]; see there for what to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection. The issuer may have counted a grant all the same.
+    pub async fn fetch(&self) -> Result<TokenResponse> {
+        let Settings {
+            endpoint, timeout, ..
+        } = &self.settings;
+        let (content_type, body) = self.body();
+        let request = self
+            .http
+            .post(endpoint.token_url().clone())
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, content_type)
+            .timeout(*timeout)
+            .body(body);
+        let mut response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        let status = response.status();
+        let body = match self.read(&mut response).await {
+            // What an error status means stands in the headers, however its body ends.
+            Err(_) if !status.is_success() => Zeroizing::default(),
+            body => body?,
+        };
+        let answer = Answer {
+            url: endpoint.token_url(),
+            status,
+            headers: response.headers(),
+            body: &body,
+        };
+        answer.read(&Redactor(self.credentials.client_secret()))
+    }
+
+    /// Writes the request's parameters (RFC 6749 §4.4.2, the credentials as in §2.3.1).
+    fn body(&self) -> (&'static str, String) {
+        let Settings {
+            endpoint,
+            encoding,
+            scope,
+            parameters,
+            ..
+        } = &self.settings;
+        let own = [
+            ("grant_type", Some("client_credentials")),
+            ("client_id", Some(self.credentials.client_id())),
+            (
+                "client_secret",
+                Some(self.credentials.client_secret().expose_secret()),
+            ),
+            ("audience", endpoint.audience()),
+            ("scope", scope.as_deref()),
+        ];
+        let own = own
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        let all = own.chain(
+            parameters
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        );
+        match encoding {
+            Encoding::Form => (
+                "application/x-www-form-urlencoded",
+                form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(all)
+                    .finish(),
+            ),
+            Encoding::Json => (
+                "application/json",
+                serde_json::Value::from_iter(all).to_string(),
+            ),
+        }
+    }
+
+    async fn read(&self, response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>> {
+        let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.unreachable(error))?
+        {
+            if body.len() + chunk.len() > MAX_BODY_BYTES {
+                return Err(Error::malformed(format!(
+                    "the token answer is longer than {MAX_BODY_BYTES} bytes"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// No whole answer came. Names the phase and the host; the cause is the error's source.
+    fn unreachable(&self, error: reqwest::Error) -> Error {
+        let host = self.settings.endpoint.host();
+        let message = match phase(&error) {
+            Phase::Lookup => format!("looking up {host} failed"),
+            Phase::Connect => format!("connecting to {host} failed"),
+            Phase::Tls => format!("the TLS handshake with {host} failed"),
+            Phase::Exchange if error.is_timeout() => {
+                format!(
+                    "{host} gave no whole answer within {:?}",
+                    self.settings.timeout
+                )
+            }
+            Phase::Exchange => format!("the exchange with {host} broke off"),
+        };
+        Error::new(ErrorKind::Unavailable, message).with_source(error.without_url())
+    }
+}
+
+impl fmt::Debug for TokenClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenClient")
+            .field("credentials", &self.credentials)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`TokenClient`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct TokenClientBuilder {
+    credentials: ClientCredentials,
+    http: reqwest::ClientBuilder,
+    settings: Settings,
+}
+
+impl TokenClientBuilder {
+    /// Sets the token endpoint; [`Endpoint::sitecore_cloud`] by default.
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.settings.endpoint = endpoint;
+        self
+    }
+
+    /// Sets how parameters are written; [`Encoding::Form`] by default.
+    pub fn encoding(mut self, encoding: Encoding) -> Self {
+        self.settings.encoding = encoding;
+        self
+    }
+
+    /// Asks for these scopes, separated by spaces. By default none is asked for, and the issuer grants
+    /// what the client has: Auth0 refuses the whole request if one scope is not granted.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.settings.scope = Some(scope.into());
+        self
+    }
+
+    /// Adds a parameter that the issuer wants beyond the standard ones.
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.parameters.push((name.into(), value.into()));
+        self
+    }
+
+    /// Bounds one grant, from connecting to the last byte of the answer; 10 s by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = timeout;
+        self
+    }
+
+    /// Starts from this HTTP client: proxies, certificates, user agent. What [`TokenClient`] promises
+    /// of its HTTP client is set on top.
+    pub fn http(mut self, builder: reqwest::ClientBuilder) -> Self {
+        self.http = builder;
+        self
+    }
+
+    /// Builds the client. No request is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the id or the secret is empty, the timeout is zero, a parameter
+    /// is one that the client sets itself, or the HTTP client cannot be built.
+    pub fn build(self) -> Result<TokenClient> {
+        let Self {
+            credentials,
+            http,
+            settings,
+        } = self;
+        credentials.check()?;
+        if settings.timeout.is_zero() {
+            return Err(Error::config(
+                "the timeout is zero: give one grant some seconds",
+            ));
+        }
+        if let Some((name, _)) = settings
+            .parameters
+            .iter()
+            .find(|(name, _)| RESERVED.contains(&name.as_str()))
+        {
+            return Err(Error::config(format!(
+                "the parameter `{name}` is set by the client itself: use the setting of that name"
+            )));
+        }
+        let http = guarded(http, &settings.endpoint)
+            .build()
+            .map_err(|error| Error::config("the HTTP client cannot be built").with_source(error))?;
+        Ok(TokenClient {
+            http,
+            credentials,
+            settings,
+        })
+    }
+}
+
+impl fmt::Debug for TokenClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenClientBuilder")
+            .field("credentials", &self.credentials)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Of the extra parameters it shows the names alone.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.parameters.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Settings")
+            .field("endpoint", &self.endpoint)
+            .field("encoding", &self.encoding)
+            .field("scope", &self.scope)
+            .field("parameters", &names)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// Sets what keeps the secret on its way to the endpoint and nowhere else.
+fn guarded(http: reqwest::ClientBuilder, endpoint: &Endpoint) -> reqwest::ClientBuilder {
+    // Port 0 stands for the port of the URL.
+    let loopback: [SocketAddr; 2] = [
+        (Ipv4Addr::LOCALHOST, 0).into(),
+        (Ipv6Addr::LOCALHOST, 0).into(),
+    ];
+    let http = http
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .https_only(endpoint.token_url().scheme() == "https")
+        .resolve_to_addrs("localhost", &loopback)
+        .connection_verbose(false)
+        // A grant is rare, and a pooled connection dies with its runtime.
+        .pool_max_idle_per_host(0);
+    if endpoint.is_loopback() {
+        http.no_proxy()
+    } else {
+        http
+    }
+}
+
+enum Phase {
+    Lookup,
+    Connect,
+    Tls,
+    Exchange,
+}
+
+fn phase(error: &reqwest::Error) -> Phase {
+    if error.is_dns() {
+        return Phase::Lookup;
+    }
+    if !error.is_connect() {
+        return Phase::Exchange;
+    }
+    // The operating system reports what goes wrong below TLS; what TLS itself reports has no such code.
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut io = causes
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .peekable();
+    let is_tls = io.peek().is_some()
+        && !error.is_timeout()
+        && io.all(|cause| cause.raw_os_error().is_none());
+    if is_tls { Phase::Tls } else { Phase::Connect }
+}

@@ -1,0 +1,55 @@
+//! Fetches access tokens from Sitecore Cloud's issuer: OAuth2 client credentials, one POST in, one typed
+//! answer out.
+//!
+//! This is the raw fetcher. It keeps nothing, repeats nothing and reads no clock; a program that calls
+//! APIs wants the crate `sitecore-auth`, which does all of that on top of this one.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), sitecore_token::Error> {
+//! use sitecore_token::{ClientCredentials, Endpoint, ErrorKind, TokenClient};
+//!
+//! let client = TokenClient::builder(ClientCredentials::from_env()?)
+//!     .endpoint(Endpoint::from_env()?)
+//!     .build()?;
+//! match client.fetch().await {
+//!     Ok(answer) => println!("granted for {:?}: {:?}", answer.expires_in(), answer.scopes().collect::<Vec<_>>()),
+//!     Err(error) if error.kind() == ErrorKind::Refused => eprintln!("{error}"),
+//!     Err(error) => eprintln!("no token ({error}); come back in {:?}", error.retry_after()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! - `rustls` (default): TLS by rustls.
+//! - `native-tls`: TLS by the platform's library.
+
+#![warn(
+    missing_docs,
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
+mod claims;
+mod client;
+mod credentials;
+mod endpoint;
+mod env;
+mod error;
+mod quota;
+mod response;
+mod sitecore_cli;
+mod wire;
+
+pub use claims::Claims;
+pub use client::{Encoding, TokenClient, TokenClientBuilder};
+pub use credentials::ClientCredentials;
+pub use endpoint::Endpoint;
+pub use error::{Error, ErrorKind, Refusal, Result};
+pub use quota::{Quota, QuotaBucket};
+pub use response::TokenResponse;
+pub use wire::{MAX_LIFETIME, check_bearer};

@@ -1,0 +1,126 @@
+//! How long a server wants to be left alone: `Retry-After` and Auth0's quota headers.
+//!
+//! Nothing here reads a clock: a date is measured against the answer's own `Date`.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+/// How many more tokens the issuer will grant, as its `Auth0-Client-Quota-Limit` header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    buckets: Vec<QuotaBucket>,
+}
+
+/// One window of a [`Quota`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaBucket {
+    name: String,
+    limit: u64,
+    remaining: u64,
+    resets_in: Duration,
+}
+
+impl Quota {
+    /// Parses `b=per_hour;q=10;r=0;t=3540,b=per_day;q=50;r=12;t=43200`. Windows that are not whole are
+    /// left out; `None` if none remains.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get("auth0-client-quota-limit")?.to_str().ok()?;
+        let buckets: Vec<_> = text.split(',').filter_map(QuotaBucket::parse).collect();
+        (!buckets.is_empty()).then_some(Self { buckets })
+    }
+
+    /// Returns the windows, in the server's order.
+    #[must_use]
+    pub fn buckets(&self) -> &[QuotaBucket] {
+        &self.buckets
+    }
+
+    /// Returns how long it takes until every exhausted window has been reset; `None` if none is.
+    #[must_use]
+    pub fn exhausted_for(&self) -> Option<Duration> {
+        let exhausted = self.buckets.iter().filter(|bucket| bucket.remaining == 0);
+        exhausted.map(|bucket| bucket.resets_in).max()
+    }
+}
+
+impl QuotaBucket {
+    fn parse(text: &str) -> Option<Self> {
+        let member = |name: &str| {
+            let mut members = text
+                .split(';')
+                .filter_map(|member| member.trim().split_once('='));
+            members.find_map(|(key, value)| (key == name).then_some(value))
+        };
+        Some(Self {
+            name: member("b")?.to_owned(),
+            limit: member("q")?.parse().ok()?,
+            remaining: member("r")?.parse().ok()?,
+            resets_in: Duration::from_secs(member("t")?.parse().ok()?),
+        })
+    }
+
+    /// Returns the window's name, such as `per_hour`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how many grants the window allows in all.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Returns how many grants are left.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// Returns the time from the answer to the window's reset.
+    #[must_use]
+    pub fn resets_in(&self) -> Duration {
+        self.resets_in
+    }
+}
+
+/// Returns how long the server asked to be left alone: `Retry-After` if it is usable, else the quota's
+/// reset, else `x-ratelimit-reset`. An instant that has passed, or a value that cannot be read, is none.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    named_wait(headers)
+        .or_else(|| Quota::from_headers(headers)?.exhausted_for())
+        .or_else(|| {
+            let reset = text(headers, "x-ratelimit-reset")?
+                .parse()
+                .ok()
+                .map(Duration::from_secs)?;
+            since_answer(headers, SystemTime::UNIX_EPOCH.checked_add(reset)?)
+        })
+        .filter(|wait| !wait.is_zero())
+}
+
+/// `Retry-After` as seconds or as a date (RFC 9110 §10.2.3).
+fn named_wait(headers: &HeaderMap) -> Option<Duration> {
+    let value = text(headers, RETRY_AFTER.as_str())?;
+    let wait = if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        since_answer(headers, httpdate::parse_http_date(value).ok()?)?
+    };
+    Some(wait).filter(|wait| !wait.is_zero())
+}
+
+fn since_answer(headers: &HeaderMap, instant: SystemTime) -> Option<Duration> {
+    let answered = httpdate::parse_http_date(text(headers, DATE.as_str())?).ok()?;
+    instant.duration_since(answered).ok()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get(name)?
+        .to_str()
+        .ok()
+        .map(str::trim)
+        .filter(|value| !value.is_empty())
+}

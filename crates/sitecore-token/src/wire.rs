@@ -1,0 +1,340 @@
+//! Reads what the token endpoint answered: bytes in, a token or an error out, no I/O.
+//!
+//! Nothing from the network gets into a message but what passed [`Redactor::say`].
+
+use std::{borrow::Cow, time::Duration};
+
+use reqwest::{
+    StatusCode,
+    header::{CONTENT_TYPE, HeaderMap, LOCATION},
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tracing::warn;
+use url::{Url, form_urlencoded};
+
+use crate::{
+    Claims, Error, ErrorKind, Quota, Refusal, Result, TokenResponse, quota::retry_after,
+    sitecore_cli::without_bom,
+};
+
+/// Longest life that is believed: beyond it somebody mistyped, and renewal must still happen.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Longest token: servers reject headers well below this size.
+const MAX_TOKEN_BYTES: usize = 32 * 1024;
+
+/// Deepest nesting; a token response has one level.
+const MAX_DEPTH: usize = 32;
+
+/// The answer of a token endpoint, as it came.
+pub(crate) struct Answer<'a> {
+    pub(crate) url: &'a Url,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+}
+
+/// The members that mean something (RFC 6749 §5.1 and §5.2); others are skipped and not kept.
+#[derive(Deserialize, Default)]
+struct Members<'a> {
+    #[serde(borrow)]
+    access_token: Option<&'a RawValue>,
+    token_type: Option<&'a RawValue>,
+    expires_in: Option<&'a RawValue>,
+    scope: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+    error_description: Option<&'a RawValue>,
+}
+
+impl Answer<'_> {
+    /// Turns the answer into the token that it holds, or into the reason why there is none.
+    pub(crate) fn read(&self, redactor: &Redactor<'_>) -> Result<TokenResponse> {
+        if self.status.is_redirection() {
+            return Err(self.redirected(redactor));
+        }
+        let parsed = parse(self.body);
+        if let Some(refusal) = parsed
+            .as_ref()
+            .ok()
+            .and_then(|members| self.refusal(members, redactor))
+        {
+            return Err(self.refused(refusal));
+        }
+        match self.status {
+            StatusCode::OK => self.token(
+                &parsed.map_err(|error| self.unreadable(error, redactor))?,
+                redactor,
+            ),
+            status if status.is_success() => Err(Error::malformed(format!(
+                "the issuer answered with status {}, and only 200 carries a token",
+                status.as_u16()
+            ))),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    fn token(&self, members: &Members<'_>, redactor: &Redactor<'_>) -> Result<TokenResponse> {
+        match text("token_type", members.token_type)? {
+            None => warn!("the token answer names no token_type; taken as Bearer"),
+            Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
+            Some(kind) => {
+                return Err(Error::malformed(format!(
+                    "the issuer granted a token of type `{}`, and only Bearer is supported",
+                    redactor.say(&kind)
+                )));
+            }
+        }
+        let token = text("access_token", members.access_token)?
+            .ok_or_else(|| Error::malformed("the token answer has no `access_token`"))?;
+        check_bearer(&token)?;
+        let claims = Claims::decode(&token);
+        let promised = members.expires_in.map(lifetime).transpose()?;
+        if promised == Some(Duration::ZERO) {
+            warn!("the token answer says expires_in 0; taken as not said");
+        }
+        let promised = promised.filter(|life| !life.is_zero());
+        let claimed = claims.as_ref().and_then(Claims::lifetime);
+        let scope = text("scope", members.scope)?.map(Cow::into_owned);
+        Ok(TokenResponse {
+            access_token: SecretString::from(&*token),
+            expires_in: [promised, claimed]
+                .into_iter()
+                .flatten()
+                .min()
+                .map(|life| life.min(MAX_LIFETIME)),
+            scope: scope.or_else(|| Some(claims?.scopes().collect::<Vec<_>>().join(" "))),
+            quota: Quota::from_headers(self.headers),
+        })
+    }
+
+    /// Finds an OAuth error: a JSON object whose `error` looks like a registered code. Gateways that
+    /// write `"error": "Forbidden"` did not speak for the issuer.
+    fn refusal(&self, members: &Members<'_>, redactor: &Redactor<'_>) -> Option<Refusal> {
+        let code = text("error", members.error).ok()??;
+        let oauth = code.starts_with(|first: char| first.is_ascii_lowercase())
+            && code
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        let description = text("error_description", members.error_description)
+            .ok()
+            .flatten();
+        oauth.then(|| Refusal {
+            status: self.status.as_u16(),
+            code: redactor.say(&code),
+            description: description.map(|words| redactor.say(&words)),
+        })
+    }
+
+    /// Sorts an OAuth error by what can be done about it.
+    fn refused(&self, refusal: Refusal) -> Error {
+        let (kind, advice) = match (self.status.as_u16(), refusal.code.as_str()) {
+            (429, _) | (_, "too_many_requests" | "slow_down") => (
+                ErrorKind::RateLimited,
+                "too many tokens were asked for: keep tokens and share them",
+            ),
+            (408 | 500.., _) | (_, "server_error" | "temporarily_unavailable") => {
+                (ErrorKind::Unavailable, "the issuer is in trouble")
+            }
+            (404 | 405, _) => (ErrorKind::Unavailable, "check the path of the token URL"),
+            (200 | 400 | 401 | 403, "unauthorized_client" | "unsupported_grant_type") => (
+                ErrorKind::Refused,
+                "check the kind of client: it must be allowed client_credentials",
+            ),
+            (200 | 400 | 401 | 403, "invalid_scope") => {
+                (ErrorKind::Refused, "ask for no scope that was not granted")
+            }
+            (200 | 400 | 403, "access_denied" | "invalid_target") => (
+                ErrorKind::Refused,
+                "check the audience, the scopes asked for, and that this kind of client is authorized for it",
+            ),
+            (200 | 400 | 401 | 403, _) => (
+                ErrorKind::Refused,
+                "check the client id and the client secret, then the audience and the kind of client",
+            ),
+            _ => (ErrorKind::Unavailable, "the issuer could not answer"),
+        };
+        Error::new(
+            kind,
+            format!("the issuer refused to grant a token ({refusal}): {advice}"),
+        )
+        .with_retry_after(retry_after(self.headers).filter(|_| kind != ErrorKind::Refused))
+        .with_refusal(refusal)
+    }
+
+    /// An error status without an OAuth code: some machine spoke, perhaps not the issuer.
+    fn failed(&self, status: StatusCode) -> Error {
+        let (kind, advice) = match status.as_u16() {
+            404 | 405 => (ErrorKind::Unavailable, ": check the token URL"),
+            407 => (ErrorKind::Unavailable, ": the proxy wants credentials"),
+            429 => (ErrorKind::RateLimited, ": too many tokens were asked for"),
+            400..500 => (
+                ErrorKind::Unavailable,
+                " without an OAuth error: probably a proxy or a firewall",
+            ),
+            _ => (ErrorKind::Unavailable, ""),
+        };
+        let host = self.url.host_str().unwrap_or_default();
+        Error::new(
+            kind,
+            format!("{host} answered with status {}{advice}", status.as_u16()),
+        )
+        .with_retry_after(retry_after(self.headers))
+    }
+
+    /// A redirect is never followed: 307 and 308 would send the secret to wherever it points.
+    fn redirected(&self, redactor: &Redactor<'_>) -> Error {
+        let target = self
+            .headers
+            .get(LOCATION)
+            .and_then(|value| self.url.join(value.to_str().ok()?).ok());
+        let target = target.as_ref().and_then(Url::host_str).unwrap_or("nowhere");
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "the token endpoint redirects ({}) to {}, which is not followed: check the token URL",
+                self.status.as_u16(),
+                redactor.say(target)
+            ),
+        )
+    }
+
+    fn unreadable(&self, error: Unreadable, redactor: &Redactor<'_>) -> Error {
+        let content_type = self
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let what = match error {
+            Unreadable::NotJson => "is not JSON",
+            Unreadable::TooDeep => "is nested too deeply",
+            Unreadable::NotMembers => "is no JSON object or names a member twice",
+        };
+        let error = Error::malformed(format!(
+            "the token answer {what} (content type {}, {} bytes)",
+            content_type.map_or_else(|| "none".to_owned(), |said| redactor.say(said)),
+            self.body.len()
+        ));
+        match what {
+            "is not JSON" => error.transient(),
+            _ => error,
+        }
+    }
+}
+
+/// Why a body could not be read. The parser's own words are not kept: they can quote the body.
+#[derive(Clone, Copy)]
+enum Unreadable {
+    NotJson,
+    TooDeep,
+    NotMembers,
+}
+
+fn parse(body: &[u8]) -> Result<Members<'_>, Unreadable> {
+    let json = without_bom(body);
+    if depth(json) > MAX_DEPTH {
+        return Err(Unreadable::TooDeep);
+    }
+    serde_json::from_slice(json).map_err(|error| {
+        if error.is_data() {
+            Unreadable::NotMembers
+        } else {
+            Unreadable::NotJson
+        }
+    })
+}
+
+/// Returns how deep brackets nest outside strings, without recursion: the parser skips unknown members
+/// however deep they are.
+fn depth(json: &[u8]) -> usize {
+    let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn text<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let Some(value) = value else { return Ok(None) };
+    match serde_json::from_str(value.get()) {
+        Ok(Text(text)) => Ok(Some(text)),
+        Err(_) => Err(Error::malformed(format!(
+            "`{name}` in the token answer is not a string"
+        ))),
+    }
+}
+
+/// Reads `expires_in`: a number, or a text that holds one, as some servers write it. Fractions are floored.
+fn lifetime(value: &RawValue) -> Result<Duration> {
+    let said = value.get().trim_matches('"').trim();
+    let seconds = said
+        .parse::<f64>()
+        .ok()
+        .filter(|_| said.starts_with(|first: char| first.is_ascii_digit()));
+    let seconds = seconds.ok_or_else(|| {
+        Error::malformed("`expires_in` in the token answer is not a number of seconds")
+    })?;
+    Ok(Duration::from_secs_f64(
+        seconds.floor().min(MAX_LIFETIME.as_secs_f64()),
+    ))
+}
+
+/// Checks that a text can be sent as `Authorization: Bearer …`: RFC 6750's `b64token`, of bearable size.
+///
+/// # Errors
+///
+/// [`Malformed`](ErrorKind::Malformed); the text itself is never part of the message.
+pub fn check_bearer(token: &str) -> Result<()> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(Error::malformed(format!(
+            "the token is {} bytes long, more than the {MAX_TOKEN_BYTES} that a header can carry",
+            token.len()
+        )));
+    }
+    let body = token.trim_end_matches('=');
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    match body.bytes().all(allowed) {
+        _ if body.is_empty() => Err(Error::malformed("the token is empty")),
+        true => Ok(()),
+        false => Err(Error::malformed(
+            "the token has characters that no bearer token may have (RFC 6750 §2.1)",
+        )),
+    }
+}
+
+/// Takes the client secret out of what a server said.
+pub(crate) struct Redactor<'a>(pub(crate) &'a SecretString);
+
+impl Redactor<'_> {
+    /// Longest quotation of a server.
+    const MAX_CHARS: usize = 300;
+
+    /// Returns a server's words fit for a message: without the secret, as it is or percent-encoded,
+    /// without control characters, of bounded length.
+    pub(crate) fn say(&self, words: &str) -> String {
+        let secret = self.0.expose_secret();
+        let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        let words = words
+            .replace(secret, "[redacted]")
+            .replace(&encoded, "[redacted]");
+        words
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(Self::MAX_CHARS)
+            .collect()
+    }
+}
