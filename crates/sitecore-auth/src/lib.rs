@@ -1,1 +1,52 @@
+//! A caching token-refresh layer for `reqwest`: calls to Sitecore Cloud carry a valid token, and you never
+//! see it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use sitecore_auth::{AuthMiddleware, ClientCredentials, Target};
+//!
+//! let targets = [Target::authoring("xmc-acme-site-prod.sitecorecloud.io")?, Target::deploy()];
+//! let auth = AuthMiddleware::new(ClientCredentials::from_env()?, targets)?;
+//! let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(auth).build();
+//!
+//! let projects = "https://xmclouddeploy-api.sitecorecloud.io/api/projects/v1";
+//! println!("{}", client.get(projects).send().await?.status());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The way of a request: [`AuthMiddleware`] finds out whether the request is for one of its [`Target`]s,
+//! asks its [`TokenCache`] for a [`Token`], and puts the token's header on the request. The cache gets
+//! tokens from a [`TokenSource`], as a rule a [`TokenClient`], and renews them by a [`RefreshPolicy`].
+//!
+//! # Features
+//!
+//! - `rustls` (default): TLS by rustls.
+//! - `native-tls`: TLS by the platform's library.
 
+#![warn(
+    missing_docs,
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
+mod cache;
+mod clock;
+mod error;
+mod middleware;
+mod policy;
+mod source;
+mod token;
+
+pub use cache::{TokenCache, TokenCacheBuilder};
+pub use clock::{Clock, Now, SystemClock};
+pub use error::{Error, ErrorKind, Result};
+pub use middleware::{AuthMiddleware, AuthMiddlewareBuilder, Target, redirect_policy};
+pub use policy::{Backoff, Freshness, RefreshPolicy};
+#[doc(no_inline)]
+pub use sitecore_token::{ClientCredentials, Endpoint, TokenClient};
+pub use source::{TokenSource, source_fn};
+pub use token::{Fingerprint, Token};

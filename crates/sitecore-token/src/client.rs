@@ -93,7 +93,6 @@ impl TokenClient {
     }
 
     /// Starts a client with other settings.
-    #[must_use]
     pub fn builder(credentials: ClientCredentials) -> TokenClientBuilder {
         TokenClientBuilder {
             credentials,

@@ -1,0 +1,273 @@
+//! One token, kept usable: the handle that callers hold, and the way from a call to a token.
+//!
+//! A fresh token comes from an `ArcSwap`: no lock, no wait. Everything that changes is in `state`; what
+//! runs beside the callers is in `refresh`. Nothing here knows HTTP.
+
+mod refresh;
+mod state;
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwapOption;
+
+use self::{
+    refresh::Waiter,
+    state::{Joined, State},
+};
+use crate::{
+    Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
+    clock::Now, token,
+};
+
+/// How often a caller joins another refresh after the one it waited for was lost with its runtime.
+const ELECTIONS: u32 = 8;
+
+/// Keeps one token of one source usable, for any number of callers. A cheap handle: clones share the
+/// token.
+///
+/// The contract:
+///
+/// 1. A token past its usable instant is never handed out. A usable one is never withheld or replaced by
+///    an error.
+/// 2. A caller waits only when there is no usable token. A stale token is handed out at once while one
+///    refresh runs beside the caller.
+/// 3. At most one refresh is in flight; all who wait share its result, the error too.
+/// 4. A refresh belongs to nobody: dropping a caller neither stops it nor hurts another caller. If its
+///    runtime dies, whoever waits starts the next one.
+/// 5. After a failure there is an instant before which nobody asks again, the *gate*. Callers with a
+///    usable token notice nothing, callers without fail at once.
+/// 6. No error ends renewal for ever.
+/// 7. A newer token wins: an answer that ends earlier does not replace a usable token.
+/// 8. One short task per refresh, and nothing else is spawned.
+///
+/// ```
+/// # async fn example() -> Result<(), sitecore_auth::Error> {
+/// use sitecore_auth::{ClientCredentials, TokenCache, TokenClient};
+///
+/// let client = TokenClient::new(ClientCredentials::new("id", "secret"))?;
+/// let cache = TokenCache::new(client);
+/// assert!(cache.current().is_none());
+/// # if false {
+/// let token = cache.token().await?;
+/// let (name, value) = token.header();
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TokenCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    source: Arc<dyn TokenSource>,
+    policy: RefreshPolicy,
+    clock: Arc<dyn Clock>,
+    /// The token held. Only `state` changes it, and only under the lock.
+    held: ArcSwapOption<token::Inner>,
+    state: State,
+}
+
+/// Why a refresh is started.
+#[derive(Clone)]
+enum Reason {
+    Empty,
+    Stale,
+    Expired,
+    /// An API said no to this token.
+    Refused(Token),
+}
+
+impl TokenCache {
+    /// Makes an empty cache with the default policy. Nothing is asked for yet.
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::with(
+            Arc::new(source),
+            RefreshPolicy::default(),
+            Arc::new(SystemClock),
+        )
+    }
+
+    /// Starts a cache with a policy or a clock of your own.
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder {
+            source: Arc::new(source),
+            policy: RefreshPolicy::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    fn with(source: Arc<dyn TokenSource>, policy: RefreshPolicy, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared {
+            source,
+            policy,
+            clock,
+            held: ArcSwapOption::empty(),
+            state: State::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Returns the token held, if it is usable. Never waits; if the token is stale and this is a Tokio
+    /// runtime, a refresh starts beside the caller.
+    #[must_use]
+    pub fn current(&self) -> Option<Token> {
+        let (token, freshness) = self.shared.usable(self.shared.clock.now())?;
+        if freshness == Freshness::Stale {
+            refresh::start_beside(&self.shared);
+        }
+        Some(token)
+    }
+
+    /// Returns a usable token: at once if one is held, else as soon as the refresh that all callers
+    /// share has brought it.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none; [`Error::retry_after`] says when the cache will ask again. Outside a Tokio
+    /// runtime, [`Config`](ErrorKind::Config).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing: the refresh goes on, and its token is kept.
+    pub async fn token(&self) -> Result<Token> {
+        for _ in 0..ELECTIONS {
+            if let Some(token) = self.current() {
+                return Ok(token);
+            }
+            match refresh::join(&self.shared, None)? {
+                Joined::Held(token) => return Ok(token),
+                Joined::Refresh(waiter) => self.wait(waiter).await?,
+            }
+        }
+        Err(lost())
+    }
+
+    /// Returns a token other than `rejected`, which an API has refused: the one held if it is another,
+    /// else what the next refresh brings. The token held goes on serving other callers meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token); also if the source grants the same token again, or if too many
+    /// tokens in a row have been refused. [`Error::retry_after`] says when it makes sense to ask again.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`token`](Self::token).
+    pub async fn replace(&self, rejected: &Token) -> Result<Token> {
+        for _ in 0..ELECTIONS {
+            match refresh::join(&self.shared, Some(rejected))? {
+                Joined::Held(token) => return Ok(token),
+                Joined::Refresh(waiter) => self.wait(waiter).await?,
+            }
+        }
+        Err(lost())
+    }
+
+    /// Waits for a refresh to end. A refresh that was lost ends too: the caller joins the next one.
+    async fn wait(&self, waiter: Waiter) -> Result<()> {
+        let generation = waiter.generation;
+        match waiter.outcome().await {
+            Some(outcome) => outcome,
+            None => {
+                self.shared.state.abandon(generation);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+}
+
+impl Shared {
+    /// Returns the token held and how good it is, unless it is expired.
+    fn usable(&self, now: Now) -> Option<(Token, Freshness)> {
+        let token = Token(self.held.load_full()?);
+        match token.freshness(now) {
+            Freshness::Expired => None,
+            freshness => Some((token, freshness)),
+        }
+    }
+}
+
+impl Token {
+    fn freshness(&self, now: Now) -> Freshness {
+        // A cache holds stamped tokens alone.
+        self.0
+            .stamp
+            .as_ref()
+            .map_or(Freshness::Expired, |stamp| stamp.freshness(now))
+    }
+
+    /// Tells whether this token's use is over before the other's.
+    fn ends_before(&self, other: &Self) -> bool {
+        self.unusable_from().monotonic() < other.unusable_from().monotonic()
+    }
+
+    fn unusable_from(&self) -> Now {
+        self.0
+            .stamp
+            .as_ref()
+            .map_or(Now::NEVER, |stamp| stamp.unusable)
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.shared.held.load_full().map(Token);
+        f.debug_struct("TokenCache")
+            .field("held", &held)
+            .finish_non_exhaustive()
+    }
+}
+
+fn lost() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "every refresh was lost, or brought a token that was over when it arrived: is the runtime shutting down?",
+    )
+}
+
+/// Settings of a [`TokenCache`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct TokenCacheBuilder {
+    source: Arc<dyn TokenSource>,
+    policy: RefreshPolicy,
+    clock: Arc<dyn Clock>,
+}
+
+impl TokenCacheBuilder {
+    /// Sets the numbers.
+    pub fn policy(mut self, policy: RefreshPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the clock; [`SystemClock`] by default.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Builds the cache. Nothing is asked for yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config), naming the number of the policy that makes no sense.
+    pub fn build(self) -> Result<TokenCache> {
+        self.policy.check()?;
+        Ok(TokenCache::with(self.source, self.policy, self.clock))
+    }
+}
+
+impl fmt::Debug for TokenCacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCacheBuilder")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}

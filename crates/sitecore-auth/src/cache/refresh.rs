@@ -1,0 +1,138 @@
+//! What runs beside the callers: one task per refresh, bounded in time, and how callers wait for it.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use tokio::{runtime::Handle, sync::watch, time};
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use super::{
+    Reason, Shared,
+    state::{Ended, Joined, Outcome, Start},
+};
+use crate::{Error, ErrorKind, Result, Token};
+
+/// Waits for one refresh. Clones wait for the same one.
+#[derive(Clone)]
+pub(super) struct Waiter {
+    pub(super) generation: u64,
+    pub(super) patience: Duration,
+    pub(super) outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Waiter {
+    /// Waits for the outcome; `None` if the refresh is lost with its runtime, or not driven by it.
+    pub(super) async fn outcome(mut self) -> Option<Outcome> {
+        let ended = time::timeout(self.patience, self.outcome.wait_for(Option::is_some)).await;
+        ended.ok()?.ok()?.clone()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.outcome.has_changed().is_err()
+    }
+}
+
+/// Starts a refresh for a stale token, unless there is one, or it is not the time, or this is no runtime.
+pub(super) fn start_beside(shared: &Arc<Shared>) {
+    if let Ok(runtime) = Handle::try_current()
+        && let Some(start) = shared.start_stale()
+    {
+        spawn(&runtime, shared, start);
+    }
+}
+
+/// Finds what a caller without a (good) token gets, and starts a refresh if that is what it takes.
+pub(super) fn join(shared: &Arc<Shared>, rejected: Option<&Token>) -> Result<Joined> {
+    let runtime = Handle::try_current().map_err(|error| Error::new(ErrorKind::Config, error))?;
+    let (joined, start) = shared.join(rejected)?;
+    if let Some(start) = start {
+        spawn(&runtime, shared, start);
+    }
+    Ok(joined)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one task: a refresh belongs to no caller"
+)]
+fn spawn(runtime: &Handle, shared: &Arc<Shared>, start: Start) {
+    let span = info_span!(parent: None, "token_refresh", reason = start.reason.name());
+    runtime.spawn(run(Arc::clone(shared), start).instrument(span));
+}
+
+/// One refresh. Whatever the source does (fail, hang, panic), it ends, and whoever waits is told.
+async fn run(shared: Arc<Shared>, start: Start) {
+    let bound = shared.policy.refresh_timeout;
+    let refresh = async { time::timeout(bound, grants(&shared, &start)).await };
+    let brought = match AssertUnwindSafe(refresh).catch_unwind().await {
+        Ok(Ok(brought)) => brought,
+        Ok(Err(_elapsed)) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("no token within {bound:?}"),
+        )),
+        Err(_panic) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "the token source panicked",
+        )),
+    };
+    let outcome = match shared.complete(&start, brought) {
+        Some(Ended::Renewed(token)) => {
+            info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "a new token");
+            Ok(())
+        }
+        Some(Ended::NoNewer(again_in)) => {
+            info!(?again_in, "the issuer has no newer token");
+            Ok(())
+        }
+        Some(Ended::Failed(error)) => {
+            warn!(kind = ?error.kind(), again_in = ?error.retry_after(), "no new token");
+            Err(error)
+        }
+        None => return,
+    };
+    start.outcome.send_replace(Some(outcome));
+}
+
+/// Asks the source, more than once only while somebody waits and the error may pass.
+async fn grants(shared: &Shared, start: &Start) -> Result<Token> {
+    let begun = shared.clock.now();
+    let mut grants = 0;
+    loop {
+        let asked = shared.clock.now();
+        let error = match shared.source.fetch(start.replacing.as_ref()).await {
+            Ok(token) => {
+                let stamp =
+                    shared
+                        .policy
+                        .stamp(token.lifetime(), token.age(), asked, fastrand::f64());
+                return Ok(token.with_stamp(stamp));
+            }
+            Err(error) => error,
+        };
+        grants += 1;
+        let left = shared
+            .policy
+            .refresh_timeout
+            .saturating_sub(shared.clock.now().elapsed_since(begun));
+        // One receiver is the state's own.
+        let awaited = start.outcome.receiver_count() > 1;
+        match shared.policy.pause(&error, grants, left, fastrand::f64()) {
+            Some(pause) if awaited => {
+                debug!(kind = ?error.kind(), ?pause, "a grant failed and is tried again");
+                time::sleep(pause).await;
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+impl Reason {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+            Self::Refused(_) => "refused",
+        }
+    }
+}

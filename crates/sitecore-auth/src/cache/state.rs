@@ -1,0 +1,292 @@
+//! The one mutable place: which refresh is in flight, when the next may start, and what its answer
+//! does to the token held.
+//!
+//! Every method takes the lock, decides and lets go: under it nothing waits, spawns, logs or does I/O.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::{Reason, Shared, refresh::Waiter};
+use crate::{Error, ErrorKind, Freshness, Result, Token, clock::Now, policy::Backoff};
+
+/// How a refresh ended.
+pub(super) enum Ended {
+    Renewed(Token),
+    /// The token held is as good; the source is asked again after this time.
+    NoNewer(Duration),
+    Failed(Error),
+}
+
+/// What those who wait are told. The token itself is in the cache by then.
+pub(super) type Outcome = Result<()>;
+
+#[derive(Default)]
+pub(super) struct State(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Counts refreshes, so that one that comes back late is known for what it is.
+    generation: u64,
+    flight: Option<Flight>,
+    gate: Option<Gate>,
+    /// Failures in a row that closed the gate by the same backoff.
+    failures: Option<(Backoff, u32)>,
+    /// A stale token is not renewed before: the issuer had nothing newer.
+    spaced_until: Option<Now>,
+    /// Grants in a row whose reason was that the token before had been refused.
+    refused_grants: u32,
+    /// If the token held is refused, it is not replaced before.
+    refused_until: Option<Now>,
+}
+
+/// A refresh in flight.
+struct Flight {
+    started: Now,
+    waiter: Waiter,
+}
+
+/// After a failure: nobody asks again before `until`, and whoever needs a token gets `error`.
+struct Gate {
+    until: Now,
+    error: Error,
+}
+
+/// What a caller gets who needs a token.
+pub(super) enum Joined {
+    Held(Token),
+    Refresh(Waiter),
+}
+
+/// A refresh that the caller has to run.
+pub(super) struct Start {
+    pub(super) generation: u64,
+    pub(super) reason: Reason,
+    pub(super) replacing: Option<Token>,
+    pub(super) outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl State {
+    /// Lets go of a refresh that was lost.
+    pub(super) fn abandon(&self, generation: u64) {
+        self.lock()
+            .flight
+            .take_if(|flight| flight.waiter.generation == generation);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that can panic runs under the lock; were it to, the state is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Finds what a caller without a (good) token gets: one that arrived meanwhile, the refresh in
+    /// flight, a new refresh that the caller must run, or the reason why there is none.
+    pub(super) fn join(&self, rejected: Option<&Token>) -> Result<(Joined, Option<Start>)> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let held = self.held.load_full().map(Token);
+        if let Some((token, _)) = self.usable(now)
+            && rejected.is_none_or(|rejected| !rejected.is_same(&token))
+        {
+            return Ok((Joined::Held(token), None));
+        }
+        if let Some(flight) = state.flight_at(now, self.policy.refresh_timeout) {
+            return Ok((Joined::Refresh(flight.waiter.clone()), None));
+        }
+        state.check_gate(now)?;
+        // Here a usable token held is the rejected one.
+        let reason = match self.usable(now) {
+            Some((token, _)) => {
+                state.check_refused(now)?;
+                Reason::Refused(token)
+            }
+            None if held.is_some() => Reason::Expired,
+            None => Reason::Empty,
+        };
+        let replacing = rejected.cloned().or(held);
+        let start = state.start(now, reason, replacing, self.policy.refresh_timeout);
+        let waiter = state.flight.as_ref().map(|flight| flight.waiter.clone());
+        let waiter = waiter.ok_or_else(super::lost)?;
+        Ok((Joined::Refresh(waiter), Some(start)))
+    }
+
+    /// Finds whether a stale token is to be renewed now. Never waits, not even for the lock: whoever has
+    /// it is deciding the same.
+    pub(super) fn start_stale(&self) -> Option<Start> {
+        let now = self.clock.now();
+        let mut state = match self.state.0.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let (held, freshness) = self.usable(now)?;
+        let due = freshness == Freshness::Stale
+            && state
+                .spaced_until
+                .is_none_or(|until| now.has_reached(until))
+            && state.check_gate(now).is_ok()
+            && state.flight_at(now, self.policy.refresh_timeout).is_none();
+        due.then(|| state.start(now, Reason::Stale, Some(held), self.policy.refresh_timeout))
+    }
+
+    /// Takes in what a refresh brought. `None` if the refresh had been given up: others have gone on
+    /// without it.
+    pub(super) fn complete(&self, start: &Start, brought: Result<Token>) -> Option<Ended> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        state
+            .flight
+            .take_if(|flight| flight.waiter.generation == start.generation)?;
+        let ended = brought.and_then(|token| self.accept(&mut state, start, token, now));
+        Some(ended.unwrap_or_else(|error| self.close_gate(&mut state, error, now)))
+    }
+
+    /// Puts a new token in the place of the one held, unless the one held is as good.
+    fn accept(&self, state: &mut Inner, start: &Start, token: Token, now: Now) -> Result<Ended> {
+        if token.freshness(now) == Freshness::Expired {
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                "the token was over when it arrived",
+            ));
+        }
+        state.gate = None;
+        state.failures = None;
+        state.spaced_until = None;
+        match &start.reason {
+            Reason::Refused(rejected) => {
+                // A token with an age was adopted from somebody else, and was no grant.
+                if token.age().is_zero() {
+                    state.refused_grants += 1;
+                    let wait = self
+                        .policy
+                        .refused_wait(token.lifetime(), state.refused_grants);
+                    state.refused_until = Some(now.after(wait));
+                }
+                if rejected.is_same(&token) {
+                    return Ok(Ended::Failed(
+                        state.refused_error("the refused token was granted once more", now),
+                    ));
+                }
+            }
+            Reason::Empty | Reason::Stale | Reason::Expired => {
+                if let Some((held, _)) = self.usable(now)
+                    && (held.is_same(&token) || token.ends_before(&held))
+                {
+                    let left = now.until(held.unusable_from());
+                    let wait = (left / 2).max(self.policy.least_spacing).min(left);
+                    state.spaced_until = Some(now.after(wait));
+                    return Ok(Ended::NoNewer(wait));
+                }
+                state.refused_grants = 0;
+                state.refused_until = None;
+            }
+        }
+        self.held.store(Some(Arc::clone(&token.0)));
+        Ok(Ended::Renewed(token))
+    }
+
+    /// Closes the gate after a failure. The error tells for how long.
+    fn close_gate(&self, state: &mut Inner, error: Error, now: Now) -> Ended {
+        let held = self.usable(now).map(|(held, _)| held);
+        let policy = &self.policy;
+        let backoff = match (error.kind(), &held) {
+            (ErrorKind::Refused, _) => policy.gate_refused,
+            (_, Some(_)) => policy.gate_with_token,
+            (_, None) => policy.gate_without_token,
+        };
+        let failures = match state.failures {
+            Some((before, failures)) if before == backoff => failures.saturating_add(1),
+            _ => 1,
+        };
+        state.failures = Some((backoff, failures));
+        let own = policy.own_wait(backoff, failures, fastrand::f64());
+        // Our own gate opens when the token held is over: then somebody is in need.
+        let own = held.map_or(own, |held| own.min(now.until(held.unusable_from())));
+        let named = error
+            .retry_after()
+            .map(|wait| policy.server_wait(wait, fastrand::f64()));
+        let until = match named {
+            // What the server named is not shortened by a wall clock that jumps.
+            Some(named) if named > own => now.after(named).monotonic_only(),
+            _ => now.after(own),
+        };
+        let error = error.with_retry_after(now.until(until));
+        state.gate = Some(Gate {
+            until,
+            error: error.clone(),
+        });
+        Ended::Failed(error)
+    }
+}
+
+impl Inner {
+    /// Returns the refresh in flight, unless it is lost: its runtime is gone, or has not driven it for
+    /// longer than a refresh may take.
+    fn flight_at(&mut self, now: Now, bound: Duration) -> Option<&Flight> {
+        self.flight.take_if(|flight| {
+            flight.waiter.is_lost() || now.elapsed_since(flight.started) > patience(bound)
+        });
+        self.flight.as_ref()
+    }
+
+    fn start(
+        &mut self,
+        now: Now,
+        reason: Reason,
+        replacing: Option<Token>,
+        bound: Duration,
+    ) -> Start {
+        self.generation += 1;
+        let (sender, receiver) = watch::channel(None);
+        let waiter = Waiter {
+            generation: self.generation,
+            patience: patience(bound),
+            outcome: receiver,
+        };
+        self.flight = Some(Flight {
+            started: now,
+            waiter,
+        });
+        Start {
+            generation: self.generation,
+            reason,
+            replacing,
+            outcome: sender,
+        }
+    }
+
+    fn check_gate(&self, now: Now) -> Result<()> {
+        match &self.gate {
+            Some(gate) if !now.has_reached(gate.until) => {
+                Err(gate.error.clone().with_retry_after(now.until(gate.until)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_refused(&self, now: Now) -> Result<()> {
+        match self.refused_until {
+            Some(until) if !now.has_reached(until) => {
+                Err(self.refused_error("the tokens granted are refused again and again", now))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refused_error(&self, why: &'static str, now: Now) -> Error {
+        let wait = self
+            .refused_until
+            .map_or(Duration::ZERO, |until| now.until(until));
+        Error::new(ErrorKind::Unavailable, why).with_retry_after(wait)
+    }
+}
+
+/// How long a refresh is waited for: its own bound, and a little for the news to arrive.
+fn patience(bound: Duration) -> Duration {
+    bound + (bound / 10).min(Duration::from_secs(1))
+}

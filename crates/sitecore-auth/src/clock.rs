@@ -1,0 +1,116 @@
+//! The one place that time comes from: two clocks, because each of them lies at times.
+//!
+//! The monotonic clock stands still while the machine sleeps; the wall clock can be set back. What both
+//! agree to be young is young.
+
+use std::{fmt, time::Duration};
+
+/// A source of time.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Reads both clocks.
+    fn now(&self) -> Now;
+}
+
+/// An instant by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    monotonic: Duration,
+    wall: Duration,
+}
+
+impl Now {
+    /// An instant that never comes.
+    pub(crate) const NEVER: Self = Self {
+        monotonic: Duration::MAX,
+        wall: Duration::MAX,
+    };
+
+    /// Makes an instant of a monotonic reading (from any fixed origin) and of the time since the UNIX
+    /// epoch.
+    #[must_use]
+    pub const fn new(monotonic: Duration, wall: Duration) -> Self {
+        Self { monotonic, wall }
+    }
+
+    /// Returns the monotonic clock's reading.
+    #[must_use]
+    pub const fn monotonic(&self) -> Duration {
+        self.monotonic
+    }
+
+    /// Returns the wall clock's reading, since the UNIX epoch.
+    #[must_use]
+    pub const fn wall(&self) -> Duration {
+        self.wall
+    }
+
+    /// Returns the instant that is later by `time` on both clocks.
+    pub(crate) fn after(self, time: Duration) -> Self {
+        Self {
+            monotonic: self.monotonic.saturating_add(time),
+            wall: self.wall.saturating_add(time),
+        }
+    }
+
+    /// Returns this instant for the monotonic clock alone.
+    pub(crate) fn monotonic_only(self) -> Self {
+        Self {
+            wall: Duration::MAX,
+            ..self
+        }
+    }
+
+    /// Tells whether either clock has come to `instant`.
+    pub(crate) fn has_reached(self, instant: Self) -> bool {
+        self.monotonic >= instant.monotonic || self.wall >= instant.wall
+    }
+
+    /// Returns the time until either clock comes to `instant`.
+    pub(crate) fn until(self, instant: Self) -> Duration {
+        let monotonic = instant.monotonic.saturating_sub(self.monotonic);
+        monotonic.min(instant.wall.saturating_sub(self.wall))
+    }
+
+    /// Returns the time since `then` by the monotonic clock: for work in progress, not for tokens.
+    pub(crate) fn elapsed_since(self, then: Self) -> Duration {
+        self.monotonic.saturating_sub(then.monotonic)
+    }
+}
+
+/// The machine's clocks. On Linux the coarse ones: some milliseconds late, two reads for less than the
+/// price of one exact read.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct SystemClock;
+
+#[cfg(target_os = "linux")]
+impl Clock for SystemClock {
+    fn now(&self) -> Now {
+        use rustix::time::{ClockId, clock_gettime};
+        let read = |id| {
+            let time = clock_gettime(id);
+            // Both parts are in range unless the wall clock stands before 1970: then it is 0.
+            let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+            Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+        };
+        Now::new(
+            read(ClockId::MonotonicCoarse),
+            read(ClockId::RealtimeCoarse),
+        )
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn now(&self) -> Now {
+        use std::{
+            sync::LazyLock,
+            time::{Instant, SystemTime},
+        };
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let origin = *ORIGIN;
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Now::new(origin.elapsed(), wall.unwrap_or_default())
+    }
+}

@@ -1,0 +1,257 @@
+//! The layer: puts the token on requests for its targets, and replaces it once if it is refused.
+//!
+//! How a token is come by is the cache's business; where it may go is `target`'s; what an answer says
+//! about it is `refusal`'s.
+
+mod redirect;
+mod refusal;
+mod target;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use http::{Extensions, HeaderName, StatusCode, header::AUTHORIZATION};
+use reqwest::{Request, Response};
+use reqwest_middleware::{Middleware, Next};
+use sitecore_token::{ClientCredentials, TokenClient};
+use tracing::debug;
+
+use self::target::Rule;
+pub use self::{redirect::redirect_policy, target::Target};
+use crate::{Error, ErrorKind, Result, Token, TokenCache, clock::Now};
+
+/// The header that carries Edge keys. A request that has one needs no token.
+const API_KEY: HeaderName = HeaderName::from_static("sc_apikey");
+
+/// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
+///
+/// A request is passed on untouched if it is for no target, or if it carries `Authorization` or
+/// `sc_apikey` already: several layers with credentials of their own can stand on one client. Headers
+/// from reqwest's `default_headers` are added below every layer: they are not seen here, and the header
+/// set here wins over them.
+///
+/// A request that carries a [`TokenCache`] as an extension
+/// ([`with_extension`](reqwest_middleware::RequestBuilder::with_extension)) gets its token from that
+/// one, under the same targets.
+///
+/// A request's own `timeout()` is one deadline for the wait for a token, the request and its replay;
+/// a timeout set on the whole client is not seen here, and counts for each of them.
+///
+/// An answer 401 that refuses the token has the token replaced, by one grant for all such answers, and
+/// the request is sent once more, if its body can be cloned. The second answer is final.
+///
+/// ```
+/// # fn main() -> Result<(), sitecore_auth::Error> {
+/// use sitecore_auth::{AuthMiddleware, ClientCredentials, Target};
+///
+/// let credentials = ClientCredentials::new("id", "secret");
+/// let auth = AuthMiddleware::new(credentials, [Target::sitecore_cloud()])?;
+/// let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(auth).build();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct AuthMiddleware {
+    cache: TokenCache,
+    targets: Arc<[Target]>,
+    replay: bool,
+}
+
+impl AuthMiddleware {
+    /// Makes a layer that gets its tokens from Sitecore Cloud with these credentials.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the credentials are empty, or there is no target: a token goes
+    /// only where the program says.
+    pub fn new(
+        credentials: ClientCredentials,
+        targets: impl IntoIterator<Item = Target>,
+    ) -> Result<Self> {
+        let cache = TokenCache::new(TokenClient::new(credentials)?);
+        let builder = targets
+            .into_iter()
+            .fold(Self::builder(cache), AuthMiddlewareBuilder::target);
+        builder.build()
+    }
+
+    /// Starts a layer in front of a cache.
+    pub fn builder(cache: TokenCache) -> AuthMiddlewareBuilder {
+        AuthMiddlewareBuilder {
+            cache,
+            targets: Vec::new(),
+            replay: true,
+        }
+    }
+
+    /// Returns the cache that this layer takes its tokens from.
+    #[must_use]
+    pub fn cache(&self) -> &TokenCache {
+        &self.cache
+    }
+
+    fn rule_for(&self, request: &Request) -> Option<&Rule> {
+        let headers = request.headers();
+        if headers.contains_key(AUTHORIZATION) || headers.contains_key(API_KEY) {
+            return None;
+        }
+        self.targets
+            .iter()
+            .find_map(|target| target.rule_for(request.url()))
+    }
+
+    fn cache_for<'a>(&'a self, extensions: &'a Extensions) -> &'a TokenCache {
+        extensions.get().unwrap_or(&self.cache)
+    }
+}
+
+#[async_trait]
+impl Middleware for AuthMiddleware {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let Some(rule) = self.rule_for(&request) else {
+            return next.run(request, extensions).await;
+        };
+        let cache = self.cache_for(extensions);
+        let deadline = Deadline::of(&request, cache);
+        let token = match cache.current() {
+            Some(token) => token,
+            None => {
+                let token = deadline
+                    .bound(cache.token(), cache)
+                    .await
+                    .map_err(reqwest_middleware::Error::middleware)?;
+                deadline.shorten(&mut request, cache);
+                token
+            }
+        };
+        let again = if self.replay {
+            request.try_clone()
+        } else {
+            None
+        };
+        authenticate(&mut request, &token);
+        let answer = next.clone().run(request, extensions).await?;
+        let refused = answer.status() == StatusCode::UNAUTHORIZED
+            && refusal::is_refusal(&answer)
+            // An answer from elsewhere, after a redirect: the token was never there.
+            && rule.is_origin_of(answer.url());
+        if !refused {
+            return Ok(answer);
+        }
+        let cache = self.cache_for(extensions);
+        match deadline.bound(cache.replace(&token), cache).await {
+            Ok(token) => {
+                let Some(mut again) = again else {
+                    return Ok(answer);
+                };
+                debug!(refused = %token.fingerprint(), "a request is sent once more, with another token");
+                deadline.shorten(&mut again, cache);
+                authenticate(&mut again, &token);
+                next.run(again, extensions).await
+            }
+            Err(error) => {
+                debug!(kind = ?error.kind(), "the refused token could not be replaced");
+                Ok(answer)
+            }
+        }
+    }
+}
+
+fn authenticate(request: &mut Request, token: &Token) {
+    let (name, value) = token.header();
+    request.headers_mut().insert(name.clone(), value.clone());
+}
+
+/// The end of a request's own time, if it has one.
+#[derive(Clone, Copy)]
+struct Deadline(Option<(Duration, Now)>);
+
+impl Deadline {
+    fn of(request: &Request, cache: &TokenCache) -> Self {
+        Self(
+            request
+                .timeout()
+                .map(|timeout| (*timeout, cache.clock().now())),
+        )
+    }
+
+    fn left(self, cache: &TokenCache) -> Option<Duration> {
+        let (timeout, begun) = self.0?;
+        Some(timeout.saturating_sub(cache.clock().now().elapsed_since(begun)))
+    }
+
+    /// Waits for a token no longer than the request has time.
+    async fn bound(
+        self,
+        token: impl Future<Output = Result<Token>>,
+        cache: &TokenCache,
+    ) -> Result<Token> {
+        let Some(left) = self.left(cache) else {
+            return token.await;
+        };
+        match tokio::time::timeout(left, token).await {
+            Ok(token) => token,
+            Err(elapsed) => Err(Error::new(ErrorKind::Timeout, elapsed)),
+        }
+    }
+
+    /// Takes the time that has passed off the request's timeout.
+    fn shorten(self, request: &mut Request, cache: &TokenCache) {
+        if let Some(left) = self.left(cache) {
+            *request.timeout_mut() = Some(left);
+        }
+    }
+}
+
+/// Settings of an [`AuthMiddleware`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct AuthMiddlewareBuilder {
+    cache: TokenCache,
+    targets: Vec<Target>,
+    replay: bool,
+}
+
+impl AuthMiddlewareBuilder {
+    /// Adds a target. At least one is needed.
+    pub fn target(mut self, target: Target) -> Self {
+        self.targets.push(target);
+        self
+    }
+
+    /// Sets whether a request whose token was refused is sent once more with another; on by default.
+    /// Off saves the copy of each request. The refused token is replaced either way.
+    pub fn replay(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
+    /// Builds the layer.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if there is no target.
+    pub fn build(self) -> Result<AuthMiddleware> {
+        let Self {
+            cache,
+            targets,
+            replay,
+        } = self;
+        if targets.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "no target: say where the token may go, for example Target::authoring(host)",
+            ));
+        }
+        Ok(AuthMiddleware {
+            cache,
+            targets: targets.into(),
+            replay,
+        })
+    }
+}

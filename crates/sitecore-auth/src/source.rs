@@ -1,0 +1,85 @@
+//! Where a cache gets its tokens from: one method, and the ready-made sources.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use sitecore_token::TokenClient;
+
+use crate::{Result, Token};
+
+/// Gets tokens, one call a token. It need not cache, retry or guard against many callers: the
+/// [`TokenCache`](crate::TokenCache) in front of it does.
+#[async_trait]
+pub trait TokenSource: Send + Sync + 'static {
+    /// Gets one token.
+    ///
+    /// `replacing` is the token that the cache wants to be rid of, because it is old or was refused; a
+    /// source that remembers tokens must not answer with it. The life of what is returned is counted
+    /// from before this call.
+    ///
+    /// # Errors
+    ///
+    /// Whatever went wrong, by [`ErrorKind`](crate::ErrorKind): the cache repeats the call at once for
+    /// a transient error, and leaves the source alone for a while after any.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when a refresh is out of time. No caller's fate drops it.
+    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token>;
+}
+
+#[async_trait]
+impl TokenSource for TokenClient {
+    async fn fetch(&self, _replacing: Option<&Token>) -> Result<Token> {
+        // The inherent method: one grant.
+        let answer = Self::fetch(self).await?;
+        Token::bearer(
+            answer.access_token().clone(),
+            answer.expires_in().unwrap_or_default(),
+        )
+    }
+}
+
+#[async_trait]
+impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
+    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+        (**self).fetch(replacing).await
+    }
+}
+
+/// Makes a source of a closure. Its argument is what [`TokenSource::fetch`] calls `replacing`.
+///
+/// ```
+/// use std::time::Duration;
+/// use sitecore_auth::{Token, TokenCache, source_fn};
+///
+/// let cache = TokenCache::new(source_fn(|_replacing| async {
+///     Token::bearer("from-somewhere-else", Duration::from_secs(900))
+/// }));
+/// ```
+pub fn source_fn<F, Fut>(fetch: F) -> impl TokenSource + fmt::Debug
+where
+    F: Fn(Option<Token>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Token>> + Send + 'static,
+{
+    SourceFn(fetch)
+}
+
+struct SourceFn<F>(F);
+
+#[async_trait]
+impl<F, Fut> TokenSource for SourceFn<F>
+where
+    F: Fn(Option<Token>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Token>> + Send + 'static,
+{
+    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+        (self.0)(replacing.cloned()).await
+    }
+}
+
+impl<F> fmt::Debug for SourceFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SourceFn")
+    }
+}

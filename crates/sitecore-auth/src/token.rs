@@ -1,0 +1,166 @@
+//! A credential that is ready to be sent: the header is made once, when the token arrives.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Error, ErrorKind, Result, policy::Stamp};
+
+/// A bearer token, or an API key, as a ready-made header. Cheap to clone.
+///
+/// A token reads no clock: a [`TokenCache`](crate::TokenCache) stamps it when it takes it in.
+#[derive(Clone)]
+pub struct Token(pub(crate) Arc<Inner>);
+
+#[derive(Clone)]
+pub(crate) struct Inner {
+    name: HeaderName,
+    value: HeaderValue,
+    lifetime: Option<Duration>,
+    age: Duration,
+    fingerprint: Fingerprint,
+    pub(crate) stamp: Option<Stamp>,
+}
+
+impl Token {
+    /// Makes a token that is sent as `Authorization: Bearer …` ([RFC 6750 §2.1]) and lives for
+    /// `lifetime` from before it was asked for. A lifetime of zero means that the issuer did not say;
+    /// the cache then uses [`unknown_lifetime`](crate::RefreshPolicy::unknown_lifetime).
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`](ErrorKind::Malformed) if the text is no bearer token, or too long for a header.
+    ///
+    /// [RFC 6750 §2.1]: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
+    pub fn bearer(token: impl Into<SecretString>, lifetime: Duration) -> Result<Self> {
+        let token = token.into();
+        let token = token.expose_secret();
+        sitecore_token::check_bearer(token)?;
+        Self::new(
+            AUTHORIZATION,
+            token,
+            &format!("Bearer {token}"),
+            Some(lifetime),
+        )
+    }
+
+    /// Makes a key that is sent in the header `name` and lives until somebody revokes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`](ErrorKind::Malformed) if the key is empty or cannot stand in a header.
+    pub fn api_key(name: HeaderName, key: impl Into<SecretString>) -> Result<Self> {
+        let key = key.into();
+        let key = key.expose_secret();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                "the key is empty or has characters that a header cannot carry",
+            ));
+        }
+        Self::new(name, key, key, None)
+    }
+
+    fn new(
+        name: HeaderName,
+        secret: &str,
+        header: &str,
+        lifetime: Option<Duration>,
+    ) -> Result<Self> {
+        // The error of this conversion does not quote the value.
+        let mut value = HeaderValue::try_from(header)
+            .map_err(|error| Error::new(ErrorKind::Malformed, error))?;
+        value.set_sensitive(true);
+        Ok(Self(Arc::new(Inner {
+            name,
+            value,
+            lifetime,
+            age: Duration::ZERO,
+            fingerprint: Fingerprint::of(secret),
+            stamp: None,
+        })))
+    }
+
+    /// Says that the token was `age` old when the source was asked: for sources that remember tokens.
+    #[must_use]
+    pub fn with_age(mut self, age: Duration) -> Self {
+        Arc::make_mut(&mut self.0).age = age;
+        self
+    }
+
+    pub(crate) fn with_stamp(mut self, stamp: Stamp) -> Self {
+        Arc::make_mut(&mut self.0).stamp = Some(stamp);
+        self
+    }
+
+    /// Returns the life that the token was granted, from its issue; `None` for a key without expiry.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.0.lifetime
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.0.age
+    }
+
+    /// Returns the header to send. The value is marked sensitive: `Debug` does not show it, and HTTP/2
+    /// does not index it.
+    #[must_use]
+    pub fn header(&self) -> (&HeaderName, &HeaderValue) {
+        (&self.0.name, &self.0.value)
+    }
+
+    /// Returns the wall clock time at which the issuer lets the token die; `None` before a cache has
+    /// stamped it, and for a key without expiry.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        let since_epoch = self.0.stamp.as_ref()?.expires_at?;
+        DateTime::from_timestamp(
+            since_epoch.as_secs().try_into().ok()?,
+            since_epoch.subsec_nanos(),
+        )
+    }
+
+    /// Returns a short hash of the token: safe to log, the same in every process.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint
+    }
+
+    /// Tells whether the other is the same credential, whenever each was taken in.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.name == other.0.name && self.0.value == other.0.value)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("header", &self.0.name)
+            .field("fingerprint", &format_args!("{}", self.0.fingerprint))
+            .field("lifetime", &self.0.lifetime)
+            .field("expires_at", &self.expires_at())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A short hash that tells tokens apart in logs: 32 bits of SHA-256, in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(u32);
+
+impl Fingerprint {
+    fn of(secret: &str) -> Self {
+        let hash = Sha256::digest(secret.as_bytes());
+        Self(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}

@@ -1,0 +1,95 @@
+//! The automation clients that the issuer knows.
+
+use std::fmt;
+
+/// An automation client: an id, a secret, and what its kind may do.
+#[derive(Clone)]
+pub struct Client {
+    id: String,
+    secret: String,
+    kind: ClientKind,
+    scopes: Vec<String>,
+}
+
+/// The kinds of automation client that Sitecore Cloud has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ClientKind {
+    /// For the Authoring API of one environment.
+    Environment,
+    /// For the Deploy API, and the Authoring API of all environments.
+    Organization,
+    /// For the Admin and the Token API of Experience Edge.
+    EdgeAdministration,
+}
+
+impl Client {
+    /// Makes a client with the scopes that its kind has at Sitecore.
+    pub fn new(kind: ClientKind, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        let scopes: &[&str] = match kind {
+            ClientKind::Environment => &["xmcloud.cm:admin", "xmcpub.jobs.a:r", "xmcpub.jobs.a:w"],
+            ClientKind::Organization => &[
+                "xmclouddeploy.organizations:manage",
+                "xmclouddeploy.projects:manage",
+                "xmclouddeploy.environments:manage",
+                "xmclouddeploy.deployments:manage",
+                "xmclouddeploy.clients:manage",
+                "xmcloud.cm:admin",
+            ],
+            ClientKind::EdgeAdministration => &[
+                "edge.tokens:create",
+                "edge.tokens:read",
+                "edge.settings:manage",
+            ],
+        };
+        let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
+        Self {
+            id: id.into(),
+            secret: secret.into(),
+            kind,
+            scopes,
+        }
+    }
+
+    /// Gives the client other scopes.
+    #[must_use]
+    pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.scopes = scopes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Returns the client id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the client secret. It opens nothing but this sandbox.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Returns the kind.
+    #[must_use]
+    pub fn kind(&self) -> ClientKind {
+        self.kind
+    }
+
+    /// Returns the scopes that the client is granted.
+    #[must_use]
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+}
+
+/// Without the secret, as the real thing would be.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,127 @@
+//! The content of the CM: one database, one tree of items.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_graphql::ID;
+
+/// The template of a plain folder.
+const FOLDER: &str = "a87a00b1e6db45ab8b549fc06c7b9d2e";
+
+/// The items of the `master` database.
+#[derive(Default)]
+pub(crate) struct Content(Mutex<Tree>);
+
+impl Content {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Tree> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Items by their path in lower case.
+pub(crate) struct Tree {
+    items: BTreeMap<String, Item>,
+    made: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct Item {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) template: String,
+    pub(crate) language: String,
+    pub(crate) fields: BTreeMap<String, String>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        let mut tree = Self {
+            items: BTreeMap::new(),
+            made: 0,
+        };
+        for (parent, name) in [
+            ("", "sitecore"),
+            ("/sitecore", "content"),
+            ("/sitecore/content", "acme"),
+            ("/sitecore/content/acme", "Home"),
+            ("/sitecore/content/acme/Home", "Products"),
+            ("/sitecore/content/acme/Home", "About"),
+        ] {
+            tree.add(parent, name, FOLDER, "en", BTreeMap::new());
+        }
+        tree
+    }
+}
+
+impl Tree {
+    pub(crate) fn add(
+        &mut self,
+        parent: &str,
+        name: &str,
+        template: &str,
+        language: &str,
+        fields: BTreeMap<String, String>,
+    ) -> Item {
+        self.made += 1;
+        let item = Item {
+            id: format!("{:032x}", 0xac3e_0000_0000 + self.made),
+            name: name.to_owned(),
+            path: format!("{parent}/{name}"),
+            template: template.to_owned(),
+            language: language.to_owned(),
+            fields,
+        };
+        self.items.insert(item.path.to_lowercase(), item.clone());
+        item
+    }
+
+    /// Finds an item by its path, in any case, or by its id, in any of the ways to write one.
+    pub(crate) fn find(&self, path: Option<&str>, id: Option<&ID>) -> Option<&Item> {
+        self.items.get(&self.key(path, id)?)
+    }
+
+    pub(crate) fn find_mut(&mut self, path: Option<&str>, id: Option<&ID>) -> Option<&mut Item> {
+        let key = self.key(path, id)?;
+        self.items.get_mut(&key)
+    }
+
+    fn key(&self, path: Option<&str>, id: Option<&ID>) -> Option<String> {
+        if let Some(path) = path {
+            return Some(path.trim_end_matches('/').to_lowercase());
+        }
+        let id = bare_id(id?);
+        self.items
+            .iter()
+            .find_map(|(key, item)| (item.id == id).then(|| key.clone()))
+    }
+
+    /// Returns the items right below a path.
+    pub(crate) fn children(&self, path: &str) -> impl Iterator<Item = &Item> {
+        let below = format!("{}/", path.to_lowercase());
+        let is_child = move |key: &str| {
+            key.strip_prefix(&below)
+                .is_some_and(|name| !name.contains('/'))
+        };
+        self.items
+            .iter()
+            .filter_map(move |(key, item)| is_child(key).then_some(item))
+    }
+
+    /// Removes an item and all below it.
+    pub(crate) fn remove(&mut self, path: &str) {
+        let (key, below) = (path.to_lowercase(), format!("{}/", path.to_lowercase()));
+        self.items
+            .retain(|path, _| *path != key && !path.starts_with(&below));
+    }
+}
+
+/// Writes an id as its 32 hexadecimal digits.
+pub(crate) fn bare_id(id: &str) -> String {
+    id.chars()
+        .filter(char::is_ascii_hexdigit)
+        .collect::<String>()
+        .to_lowercase()
+}

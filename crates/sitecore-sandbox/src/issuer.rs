@@ -1,0 +1,152 @@
+//! The issuer: the token endpoint with Auth0's answers, its keys, and discovery.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use crate::{Api, sandbox::World};
+
+pub(crate) fn router(world: Arc<World>) -> Router {
+    Router::new()
+        .route("/oauth/token", post(token))
+        .route(
+            "/.well-known/jwks.json",
+            get(async |State(world): State<Arc<World>>| Json(world.keys.jwks())),
+        )
+        .route("/.well-known/openid-configuration", get(discovery))
+        .with_state(world)
+}
+
+async fn discovery(State(world): State<Arc<World>>) -> Json<Value> {
+    let issuer = world.issuer();
+    Json(json!({
+        "issuer": issuer,
+        "token_endpoint": format!("{issuer}oauth/token"),
+        "jwks_uri": format!("{issuer}.well-known/jwks.json"),
+        "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        "response_types_supported": ["token"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+    }))
+}
+
+/// The client credentials grant (RFC 6749 §4.4).
+async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
+    match grant(&world, &parameters(&headers, &body)) {
+        Ok(answer) => {
+            world.count_grant();
+            let no_store = [("cache-control", "no-store"), ("pragma", "no-cache")];
+            (no_store, Json(answer)).into_response()
+        }
+        Err((status, code, description)) => {
+            world.count_refusal(Api::Token);
+            (
+                status,
+                Json(json!({ "error": code, "error_description": description })),
+            )
+                .into_response()
+        }
+    }
+}
+
+type Refusal = (StatusCode, &'static str, String);
+
+fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, Refusal> {
+    let given = |name: &str| {
+        parameters
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    };
+    let denied = |description: String| (StatusCode::FORBIDDEN, "access_denied", description);
+    match given("grant_type") {
+        Some("client_credentials") => {}
+        Some(other) => {
+            return Err((
+                StatusCode::FORBIDDEN,
+                "unauthorized_client",
+                format!("Grant type '{other}' not allowed for the client."),
+            ));
+        }
+        None => {
+            return Err((
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "Missing required parameter: grant_type".to_owned(),
+            ));
+        }
+    }
+    let id = given("client_id").ok_or_else(|| {
+        (
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            "Client authentication is required".to_owned(),
+        )
+    })?;
+    let known = world
+        .clients
+        .iter()
+        .find(|client| client.id() == id && Some(client.secret()) == given("client_secret"));
+    let client = known.ok_or_else(|| {
+        (
+            StatusCode::UNAUTHORIZED,
+            "access_denied",
+            "Unauthorized".to_owned(),
+        )
+    })?;
+    let audience = given("audience").ok_or_else(|| {
+        denied(
+            "No audience parameter was provided, and no default audience has been configured"
+                .to_owned(),
+        )
+    })?;
+    if audience != world.audience {
+        return Err(denied(format!("Service not found: {audience}")));
+    }
+    let granted = client.scopes();
+    let scopes: Vec<_> = match given("scope") {
+        Some(asked) => asked.split_ascii_whitespace().collect(),
+        None => granted.iter().map(String::as_str).collect(),
+    };
+    let missing: Vec<_> = scopes
+        .iter()
+        .filter(|&&scope| !granted.iter().any(|own| own == scope))
+        .copied()
+        .collect();
+    if !missing.is_empty() {
+        return Err(denied(format!(
+            "Client has not been granted scopes: {}",
+            missing.join(", ")
+        )));
+    }
+    let scope = scopes.join(" ");
+    let life = world.token_life();
+    Ok(json!({
+        "access_token": world.keys.sign(client, world.issuer(), audience, &scope, life),
+        "scope": scope,
+        "expires_in": life.as_secs(),
+        "token_type": "Bearer",
+    }))
+}
+
+/// Reads the parameters as a form or as JSON; Auth0 takes both.
+fn parameters(headers: &HeaderMap, body: &[u8]) -> HashMap<String, String> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if content_type.starts_with("application/json") {
+        serde_json::from_slice(body).unwrap_or_default()
+    } else {
+        form_urlencoded::parse(body).into_owned().collect()
+    }
+}

@@ -1,0 +1,214 @@
+//! The issuer's signing keys, and the tokens made and checked with them.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    sync::{PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::{
+    encoding::AsDer as _,
+    rsa::{KeyPair, KeySize},
+    signature::KeyPair as _,
+};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Client;
+
+/// How many keys verify: the one that signs and the one before it, as after a rotation at Auth0.
+const KEYS_KEPT: usize = 2;
+
+/// Signs and checks access tokens.
+pub(crate) struct Keys {
+    /// The newest last.
+    ring: RwLock<Vec<Key>>,
+    issued: AtomicU64,
+    /// Tokens numbered up to this are revoked.
+    revoked: AtomicU64,
+}
+
+struct Key {
+    id: String,
+    signing: EncodingKey,
+    modulus: Vec<u8>,
+    exponent: Vec<u8>,
+}
+
+/// The claims of Sitecore's tokens.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Claims {
+    pub(crate) iss: String,
+    pub(crate) sub: String,
+    pub(crate) aud: String,
+    pub(crate) azp: String,
+    pub(crate) iat: u64,
+    pub(crate) exp: u64,
+    pub(crate) scope: String,
+    pub(crate) jti: String,
+    #[serde(flatten)]
+    sitecore: serde_json::Map<String, Value>,
+}
+
+impl Claims {
+    pub(crate) fn has_scope(&self, wanted: &str) -> bool {
+        self.scope.split(' ').any(|scope| scope == wanted)
+    }
+}
+
+impl Keys {
+    pub(crate) fn generate() -> io::Result<Self> {
+        Ok(Self {
+            ring: RwLock::new(vec![Key::generate(1)?]),
+            issued: AtomicU64::new(0),
+            revoked: AtomicU64::new(0),
+        })
+    }
+
+    /// Signs with a new key from now on. The key before it still verifies.
+    pub(crate) fn rotate(&self) -> io::Result<()> {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let number = ring.last().map_or(0, |key| key.number()) + 1;
+        ring.push(Key::generate(number)?);
+        let surplus = ring.len().saturating_sub(KEYS_KEPT);
+        ring.drain(..surplus);
+        Ok(())
+    }
+
+    pub(crate) fn revoke_all(&self) {
+        self.revoked
+            .store(self.issued.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// Signs a token of `life` for a client.
+    pub(crate) fn sign(
+        &self,
+        client: &Client,
+        issuer: &str,
+        audience: &str,
+        scope: &str,
+        life: Duration,
+    ) -> String {
+        let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
+        let now = now();
+        let claim = |name: &str, value: &str| {
+            (
+                format!("https://auth.sitecorecloud.io/claims/{name}"),
+                Value::from(value),
+            )
+        };
+        let claims = Claims {
+            iss: issuer.to_owned(),
+            sub: format!("{}@clients", client.id()),
+            aud: audience.to_owned(),
+            azp: client.id().to_owned(),
+            iat: now.as_secs(),
+            // Rounded up: a token must not die before its `expires_in` is over.
+            exp: (now + life).as_secs_f64().ceil() as u64,
+            scope: scope.to_owned(),
+            jti: number.to_string(),
+            sitecore: serde_json::Map::from_iter([
+                claim("org_id", "org_sandbox"),
+                claim("org_name", "acme"),
+                claim("org_display_name", "Acme"),
+                claim("org_account_id", "sandbox-account"),
+                claim("org_type", "customer"),
+                claim("client_name", client.id()),
+                claim("tenant_id", "sandbox-tenant"),
+                claim("tenant_name", "acme-site-prod"),
+            ]),
+        };
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let key = ring.last().expect("the ring is never empty");
+        let header = Header {
+            kid: Some(key.id.clone()),
+            ..Header::new(Algorithm::RS256)
+        };
+        jsonwebtoken::encode(&header, &claims, &key.signing)
+            .expect("claims are JSON and the key is RSA")
+    }
+
+    /// Checks signature, issuer, audience, expiry (without leeway) and revocation.
+    pub(crate) fn verify(&self, token: &str, issuer: &str, audience: &str) -> Option<Claims> {
+        let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let key = ring.iter().find(|key| key.id == kid)?;
+        let verifying = DecodingKey::from_rsa_raw_components(&key.modulus, &key.exponent);
+        let mut validation = Validation::new(Algorithm::RS256);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        // Checked below: the library counts whole seconds.
+        validation.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &verifying, &validation)
+            .ok()?
+            .claims;
+        let revoked = self.revoked.load(Ordering::SeqCst);
+        let alive = now() < Duration::from_secs(claims.exp);
+        (alive
+            && claims
+                .jti
+                .parse::<u64>()
+                .is_ok_and(|number| number > revoked))
+        .then_some(claims)
+    }
+
+    /// Returns the public keys as a JWK set (RFC 7517 §5).
+    pub(crate) fn jwks(&self) -> Value {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = ring.iter().rev().map(|key| {
+            json!({
+                "kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.id,
+                "n": URL_SAFE_NO_PAD.encode(&key.modulus),
+                "e": URL_SAFE_NO_PAD.encode(&key.exponent),
+            })
+        });
+        json!({ "keys": keys.collect::<Vec<_>>() })
+    }
+}
+
+impl Key {
+    fn generate(number: u64) -> io::Result<Self> {
+        let failed = |_| io::Error::other("the RSA key could not be made");
+        let pair = KeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+        let pkcs8 = STANDARD.encode(pair.as_der().map_err(failed)?.as_ref());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{pkcs8}\n-----END PRIVATE KEY-----\n");
+        Ok(Self {
+            id: format!("sandbox-{number}"),
+            signing: EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(io::Error::other)?,
+            modulus: pair
+                .public_key()
+                .modulus()
+                .big_endian_without_leading_zero()
+                .to_vec(),
+            exponent: pair
+                .public_key()
+                .exponent()
+                .big_endian_without_leading_zero()
+                .to_vec(),
+        })
+    }
+
+    fn number(&self) -> u64 {
+        self.id
+            .rsplit('-')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_default()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the issuer's clock is the real one"
+)]
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}

@@ -1,0 +1,372 @@
+//! The servers, what can be set on them, and what can be read from them.
+
+use std::{
+    fmt, io,
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    extract::{Request, State},
+    http::header::AUTHORIZATION,
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use url::Url;
+
+use crate::{
+    Client, ClientKind, Fault, authoring,
+    content::Content,
+    deploy,
+    fault::Script,
+    issuer,
+    keys::{Claims, Keys},
+};
+
+const AUDIENCE: &str = "https://api.sitecorecloud.io";
+
+/// What Sitecore's documentation gives as usual.
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// A running sandbox. Its servers stop taking connections when it is dropped.
+pub struct Sandbox {
+    world: Arc<World>,
+    origins: [Url; 3],
+    clients: [Client; 3],
+    _servers: JoinSet<io::Result<()>>,
+}
+
+/// The APIs of the sandbox, each on an origin of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Api {
+    /// The issuer, `auth.sitecorecloud.io`: token endpoint, keys and discovery.
+    Token,
+    /// The Authoring and Management GraphQL API of one CM.
+    Authoring,
+    /// The Deploy API, `xmclouddeploy-api.sitecorecloud.io`.
+    Deploy,
+}
+
+impl Api {
+    const ALL: [Self; 3] = [Self::Token, Self::Authoring, Self::Deploy];
+}
+
+/// What the servers share.
+pub(crate) struct World {
+    pub(crate) keys: Keys,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) authority: Url,
+    pub(crate) audience: String,
+    pub(crate) content: Content,
+    token_life: Mutex<Duration>,
+    desks: [Desk; 3],
+    grants: AtomicU64,
+}
+
+/// One API's script and counts.
+#[derive(Default)]
+struct Desk {
+    script: Script,
+    calls: AtomicU64,
+    refusals: AtomicU64,
+}
+
+impl Sandbox {
+    /// Starts a sandbox with the defaults: three clients, tokens of 24 h.
+    ///
+    /// # Errors
+    ///
+    /// If no loopback port can be had, or no key be made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops what has been started.
+    pub async fn start() -> io::Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// Starts with settings of your own.
+    pub fn builder() -> SandboxBuilder {
+        SandboxBuilder {
+            token_life: TOKEN_LIFE,
+            audience: AUDIENCE.to_owned(),
+            clients: Vec::new(),
+        }
+    }
+
+    /// Returns the issuer's origin, what `SITECORE_AUTH_AUTHORITY` is set to.
+    #[must_use]
+    pub fn authority(&self) -> &Url {
+        self.origin(Api::Token)
+    }
+
+    /// Returns the URL that grants tokens.
+    #[must_use]
+    pub fn token_url(&self) -> Url {
+        join(self.authority(), "oauth/token")
+    }
+
+    /// Returns the audience that tokens must be asked for.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        &self.world.audience
+    }
+
+    /// Returns the URL of the Authoring GraphQL API.
+    #[must_use]
+    pub fn authoring_url(&self) -> Url {
+        join(self.origin(Api::Authoring), authoring::PATH)
+    }
+
+    /// Returns scheme, host and port of an API.
+    #[must_use]
+    pub fn origin(&self, api: Api) -> &Url {
+        &self.origins[api as usize]
+    }
+
+    /// Returns a URL below an API's origin.
+    ///
+    /// # Panics
+    ///
+    /// If `path` is no path.
+    #[must_use]
+    pub fn url(&self, api: Api, path: &str) -> Url {
+        join(self.origin(api), path)
+    }
+
+    /// Returns an environment automation client.
+    #[must_use]
+    pub fn environment(&self) -> &Client {
+        &self.clients[0]
+    }
+
+    /// Returns an organization automation client.
+    #[must_use]
+    pub fn organization(&self) -> &Client {
+        &self.clients[1]
+    }
+
+    /// Returns an Edge administration client.
+    #[must_use]
+    pub fn edge_administration(&self) -> &Client {
+        &self.clients[2]
+    }
+
+    /// Does these faults to the API's next calls, one each, after those that wait already.
+    pub fn script(&self, api: Api, faults: impl IntoIterator<Item = Fault>) {
+        self.world.desk(api).script.push(faults);
+    }
+
+    /// Does this fault to every call from now on, until [`heal`](Self::heal).
+    pub fn break_down(&self, api: Api, fault: Fault) {
+        self.world.desk(api).script.set_lasting(Some(fault));
+    }
+
+    /// Forgets all faults of an API.
+    pub fn heal(&self, api: Api) {
+        self.world.desk(api).script.set_lasting(None);
+    }
+
+    /// Sets the life of the tokens granted from now on.
+    pub fn set_token_life(&self, life: Duration) {
+        *self
+            .world
+            .token_life
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = life;
+    }
+
+    /// Signs with a new key from now on; the key before it still verifies, those before do not.
+    ///
+    /// # Errors
+    ///
+    /// If no key can be made.
+    pub fn rotate_keys(&self) -> io::Result<()> {
+        self.world.keys.rotate()
+    }
+
+    /// Revokes all tokens granted so far: the APIs refuse them.
+    pub fn revoke_tokens(&self) {
+        self.world.keys.revoke_all();
+    }
+
+    /// Returns how many tokens have been granted.
+    #[must_use]
+    pub fn grants(&self) -> u64 {
+        self.world.grants.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many calls have arrived at an API, whatever became of them.
+    #[must_use]
+    pub fn calls(&self, api: Api) -> u64 {
+        self.world.desk(api).calls.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many calls an API has refused: for the issuer, token requests; for the others, calls
+    /// without a good token, or with one that lacks the scope.
+    #[must_use]
+    pub fn refusals(&self, api: Api) -> u64 {
+        self.world.desk(api).refusals.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("origins", &self.origins)
+            .finish_non_exhaustive()
+    }
+}
+
+impl World {
+    fn desk(&self, api: Api) -> &Desk {
+        &self.desks[api as usize]
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    pub(crate) fn token_life(&self) -> Duration {
+        *self
+            .token_life
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count_grant(&self) {
+        self.grants.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn count_refusal(&self, api: Api) {
+        self.desk(api).refusals.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Reads and checks the bearer token of a call.
+    pub(crate) fn claims(&self, headers: &axum::http::HeaderMap) -> Option<Claims> {
+        let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        let bearer = scheme.eq_ignore_ascii_case("bearer");
+        bearer.then(|| {
+            self.keys
+                .verify(token.trim(), self.issuer(), &self.audience)
+        })?
+    }
+}
+
+/// Counts a call and does to it what the script says.
+async fn front_desk(
+    State((world, api)): State<(Arc<World>, Api)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let desk = world.desk(api);
+    desk.calls.fetch_add(1, Ordering::SeqCst);
+    match desk.script.next() {
+        Some(fault) => fault.inflict(request, next).await,
+        None => next.run(request).await,
+    }
+}
+
+/// Settings of a [`Sandbox`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `start` is called"]
+pub struct SandboxBuilder {
+    token_life: Duration,
+    audience: String,
+    clients: Vec<Client>,
+}
+
+impl SandboxBuilder {
+    /// Sets the life of tokens; 24 h by default. Fractions of a second are rounded down in `expires_in`
+    /// and up in `exp`.
+    pub fn token_life(mut self, life: Duration) -> Self {
+        self.token_life = life;
+        self
+    }
+
+    /// Sets the audience that tokens must be asked for; Sitecore Cloud's by default.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.audience = audience.into();
+        self
+    }
+
+    /// Adds a client beside the three that are always there.
+    pub fn client(mut self, client: Client) -> Self {
+        self.clients.push(client);
+        self
+    }
+
+    /// Starts the servers, on loopback ports that the system chooses.
+    ///
+    /// # Errors
+    ///
+    /// If no loopback port can be had, or no key be made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops what has been started.
+    pub async fn start(self) -> io::Result<Sandbox> {
+        let clients = [
+            Client::new(
+                ClientKind::Environment,
+                "sandbox-environment",
+                "sandbox-environment-secret",
+            ),
+            Client::new(
+                ClientKind::Organization,
+                "sandbox-organization",
+                "sandbox-organization-secret",
+            ),
+            Client::new(
+                ClientKind::EdgeAdministration,
+                "sandbox-edge",
+                "sandbox-edge-secret",
+            ),
+        ];
+        let listeners = [listen().await?, listen().await?, listen().await?];
+        let [authority, authoring, deploy] = &listeners;
+        let origins = [origin(authority)?, origin(authoring)?, origin(deploy)?];
+        let world = Arc::new(World {
+            keys: Keys::generate()?,
+            clients: clients.iter().cloned().chain(self.clients).collect(),
+            authority: origins[0].clone(),
+            audience: self.audience,
+            content: Content::default(),
+            token_life: Mutex::new(self.token_life),
+            desks: Default::default(),
+            grants: AtomicU64::new(0),
+        });
+        let routers = [issuer::router, authoring::router, deploy::router]
+            .map(|router| router(Arc::clone(&world)));
+        let mut servers = JoinSet::new();
+        for ((api, listener), router) in Api::ALL.into_iter().zip(listeners).zip(routers) {
+            let desk = from_fn_with_state((Arc::clone(&world), api), front_desk);
+            let app = router.layer(desk);
+            servers.spawn(async move { axum::serve(listener, app).await });
+        }
+        Ok(Sandbox {
+            world,
+            origins,
+            clients,
+            _servers: servers,
+        })
+    }
+}
+
+async fn listen() -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+}
+
+fn origin(listener: &TcpListener) -> io::Result<Url> {
+    Url::parse(&format!("http://{}/", listener.local_addr()?)).map_err(io::Error::other)
+}
+
+fn join(origin: &Url, path: &str) -> Url {
+    origin.join(path).expect("the path is one of a URL")
+}
