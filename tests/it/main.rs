@@ -1,1 +1,20 @@
+//! One binary for all integration tests: behaviour through the public API.
+//!
+//! Tests of the cache run on paused time with a scripted source and no socket; tests of the wire run on
+//! real sockets and real time. No test does both.
 
+mod support;
+
+mod cache;
+mod credentials;
+mod deadlines;
+mod herd;
+mod layer;
+mod policy;
+mod refused;
+mod runtimes;
+mod sandbox;
+mod secrets;
+mod targets;
+mod token_answer;
+mod token_endpoint;

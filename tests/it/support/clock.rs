@@ -1,0 +1,44 @@
+//! A clock for paused time.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sitecore_auth::{Clock, Now};
+use tokio::time::Instant;
+
+/// Follows Tokio's (paused) time on both clocks; the wall clock can be set, and the monotonic one can
+/// be held as in suspend.
+#[derive(Clone, Debug)]
+pub(crate) struct PausedClock {
+    origin: Instant,
+    wall: Arc<Mutex<Duration>>,
+}
+
+impl PausedClock {
+    pub(crate) fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            wall: Arc::new(Mutex::new(Duration::from_secs(1_800_000_000))),
+        }
+    }
+
+    /// Sets the wall clock forward: by hand, or because the machine slept.
+    pub(crate) fn wall_forward(&self, by: Duration) {
+        *self.wall.lock().unwrap() += by;
+    }
+
+    /// Sets the wall clock back.
+    pub(crate) fn wall_back(&self, by: Duration) {
+        *self.wall.lock().unwrap() -= by;
+    }
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> Now {
+        // Far from zero, as on a machine that has been up for a while.
+        let elapsed = self.origin.elapsed() + Duration::from_secs(100_000);
+        Now::new(elapsed, *self.wall.lock().unwrap() + elapsed)
+    }
+}
