@@ -1,1 +1,161 @@
-//!
+//! The numbers: when a token becomes stale and unusable, for every life.
+
+use std::time::Duration;
+
+use sitecore_auth::{Backoff, ErrorKind, Freshness, RefreshPolicy, TokenCache};
+use tokio::time::advance;
+
+use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
+
+/// Takes in a token of this life and tells what it is after `age`: fresh, stale (a refresh starts) or
+/// expired (not handed out).
+async fn freshness_after(life: Duration, age: Duration) -> Freshness {
+    let source = ScriptedSource::new([Step::Grant(life)], Step::Hang);
+    let cache = cache_of(&source, PausedClock::new());
+    cache.token().await.expect("a token");
+    advance(age).await;
+    match cache.current() {
+        None => Freshness::Expired,
+        Some(_) => {
+            settle().await;
+            if source.calls() == 1 {
+                Freshness::Fresh
+            } else {
+                Freshness::Stale
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn boundaries_are_exact_for_every_life() {
+    const MS: Duration = Duration::from_millis(1);
+    // Life, stale from, unusable from, in milliseconds.
+    for (life, stale, unusable) in [
+        (1_000, 800, 900),
+        (10_000, 8_000, 9_000),
+        (300_000, 240_000, 270_000),
+        (600_000, 480_000, 540_000),
+        (900_000, 720_000, 840_000),
+        (86_400_000, 69_120_000, 86_340_000),
+        (2_592_000_000, 2_073_600_000, 2_591_940_000),
+        // Beyond 30 days nobody is believed.
+        (5_000_000_000, 2_073_600_000, 2_591_940_000),
+        // Not said: 5 min.
+        (0, 240_000, 270_000),
+    ] {
+        let [life, stale, unusable] = [life, stale, unusable].map(Duration::from_millis);
+        for (age, expected) in [
+            (Duration::ZERO, Freshness::Fresh),
+            (stale - MS, Freshness::Fresh),
+            (stale, Freshness::Stale),
+            (stale + MS, Freshness::Stale),
+            (unusable - MS, Freshness::Stale),
+            (unusable, Freshness::Expired),
+            (unusable + MS, Freshness::Expired),
+        ] {
+            assert_eq!(
+                freshness_after(life, age).await,
+                expected,
+                "{life:?} after {age:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_beyond_all_numbers_is_capped() {
+    for life in [
+        Duration::MAX,
+        Duration::from_secs(1_000_000_000_000_000_000),
+    ] {
+        let month = Duration::from_secs(30 * 24 * 3600);
+        assert_eq!(freshness_after(life, month / 2).await, Freshness::Fresh);
+        assert_eq!(freshness_after(life, month).await, Freshness::Expired);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_token_is_cached_and_used() {
+    for life in [Duration::from_secs(10), Duration::from_secs(1)] {
+        let source = ScriptedSource::granting(life);
+        let cache = cache_of(&source, PausedClock::new());
+        for _ in 0..100 {
+            assert_eq!(text(&cache.token().await.unwrap()), "token-1");
+        }
+        assert_eq!(
+            source.calls(),
+            1,
+            "a grant for each call of a token that lives {life:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stale_point_is_drawn_once_per_token() {
+    let day = Duration::from_secs(86_400);
+    let mut early = 0;
+    for _ in 0..200 {
+        let source = ScriptedSource::new([Step::Grant(day)], Step::Hang);
+        let cache = TokenCache::builder(source.clone())
+            .clock(PausedClock::new())
+            .build()
+            .unwrap();
+        cache.token().await.unwrap();
+        advance(day.mul_f64(0.7) - Duration::from_secs(1)).await;
+        for _ in 0..50 {
+            assert!(cache.current().is_some());
+        }
+        settle().await;
+        assert_eq!(source.calls(), 1, "stale before 0.7 of its life");
+        advance(day.mul_f64(0.05)).await;
+        // However often it is read, the point does not move.
+        for _ in 0..50 {
+            assert!(cache.current().is_some());
+            settle().await;
+        }
+        early += source.calls() - 1;
+        advance(day.mul_f64(0.05) + Duration::from_secs(1)).await;
+        assert!(cache.current().is_some());
+        settle().await;
+        assert!(source.calls() >= 2, "fresh after 0.8 of its life");
+    }
+    assert!(
+        (50..150).contains(&early),
+        "half of 200 points should lie before 0.75, {early} do"
+    );
+}
+
+#[test]
+fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
+    let source = || ScriptedSource::granting(Duration::from_secs(60));
+    let change: [(&str, fn(&mut RefreshPolicy)); 8] = [
+        ("stale_from", |policy| policy.stale_from = 1.5),
+        ("stale_from", |policy| policy.stale_from = f64::NAN),
+        ("stale_spread", |policy| policy.stale_spread = 0.9),
+        ("margin_part", |policy| policy.margin_part = 0.3),
+        ("refresh_timeout", |policy| {
+            policy.refresh_timeout = Duration::ZERO
+        }),
+        ("unknown_lifetime", |policy| {
+            policy.unknown_lifetime = Duration::ZERO
+        }),
+        ("grants_per_refresh", |policy| policy.grants_per_refresh = 0),
+        ("gate_refused", |policy| {
+            policy.gate_refused = Backoff::new(Duration::ZERO, Duration::ZERO)
+        }),
+    ];
+    for (name, change) in change {
+        let mut policy = RefreshPolicy::default();
+        change(&mut policy);
+        let error = TokenCache::builder(source())
+            .policy(policy)
+            .build()
+            .expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let cause = std::error::Error::source(&error)
+            .expect("a cause")
+            .to_string();
+        assert!(cause.contains(name), "{cause} does not name {name}");
+    }
+}

@@ -1,1 +1,153 @@
-//!
+//! `replace`: a newer token than the one that an API refused, without a storm.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sitecore_auth::{ErrorKind, Token};
+use tokio::time::{Instant, advance, sleep};
+
+use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_by_one_grant_for_all() {
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(SECOND, DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    let all = join_all((0..10_000).map(|_| cache.replace(&first))).await;
+    assert!(
+        all.iter()
+            .all(|token| text(token.as_ref().unwrap()) == "token-2")
+    );
+    assert_eq!(source.calls(), 2);
+    assert_eq!(source.last_replacing().as_deref(), Some("token-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_refusal_of_an_older_token_grants_nothing() {
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    let second = cache.replace(&first).await.unwrap();
+    for _ in 0..100 {
+        assert_eq!(text(&cache.replace(&first).await.unwrap()), text(&second));
+    }
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_serves_others_until_there_is_another() {
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    let error = cache.replace(&first).await.expect_err("the issuer is down");
+    assert_eq!(error.retry_after(), Some(30 * SECOND));
+    assert_eq!(text(&cache.token().await.unwrap()), "token-1");
+    // While the gate is closed nobody asks.
+    let calls = source.calls();
+    assert!(cache.replace(&first).await.is_err());
+    assert_eq!(source.calls(), calls);
+    source.from_now_on(Step::Grant(DAY));
+    advance(30 * SECOND).await;
+    assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_granted_again_is_an_error() {
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    let error = cache.replace(&first).await.expect_err("the same");
+    assert_eq!(
+        (error.kind(), error.retry_after()),
+        (ErrorKind::Unavailable, Some(MINUTE))
+    );
+    // It is still good for others, and asking again costs nothing.
+    assert_eq!(text(&cache.token().await.unwrap()), "token-1");
+    assert!(cache.replace(&first).await.is_err());
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_refuses_everything_gets_tokens_ever_more_seldom() {
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, PausedClock::new());
+    let mut token = cache.token().await.unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < 16 * 60 * MINUTE {
+        if let Ok(other) = cache.replace(&token).await {
+            token = other;
+        }
+        // Nobody else is disturbed.
+        assert!(cache.current().is_some());
+        sleep(10 * SECOND).await;
+    }
+    let minutes: Vec<_> = source.asked()[1..]
+        .iter()
+        .map(|at| at.duration_since(begun).as_secs() / 60)
+        .collect();
+    // 0, then 1, 2, 4 … minutes later, up to an eighth of the life: 180.
+    assert_eq!(minutes[..8], [0, 1, 3, 7, 15, 31, 63, 127], "{minutes:?}");
+    let gaps: Vec<_> = minutes.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        gaps[8..].iter().all(|gap| (180..=181).contains(gap)),
+        "{gaps:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_renewed_for_its_age_starts_the_count_anew() {
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    let second = cache.replace(&first).await.unwrap();
+    assert!(cache.replace(&second).await.is_err());
+    advance(20 * 60 * MINUTE).await;
+    assert!(cache.current().is_some());
+    settle().await;
+    let third = cache.token().await.unwrap();
+    assert_eq!(text(&third), "token-3");
+    assert_eq!(text(&cache.replace(&third).await.unwrap()), "token-4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_token_is_no_grant() {
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let source = sitecore_auth::source_fn(move |_| {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move { Ok(Token::bearer(format!("adopted-{number}"), DAY)?.with_age(SECOND)) }
+    });
+    let cache = sitecore_auth::TokenCache::builder(source)
+        .clock(PausedClock::new())
+        .build()
+        .unwrap();
+    let mut token = cache.token().await.unwrap();
+    for _ in 0..10 {
+        token = cache.replace(&token).await.expect("another one, at once");
+    }
+    assert_eq!(text(&token), "adopted-10");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_during_a_renewal_shares_it() {
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(5 * SECOND, DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    advance(20 * 60 * MINUTE).await;
+    assert!(cache.current().is_some());
+    settle().await;
+    assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_even_by_one_that_ends_earlier() {
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Grant(15 * MINUTE));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
+    assert_eq!(text(&cache.token().await.unwrap()), "token-2");
+}

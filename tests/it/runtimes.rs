@@ -1,1 +1,245 @@
-//!
+//! Lost, parked and missing runtimes: real ones, real time, no sockets.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Sender, channel},
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sitecore_auth::{ErrorKind, RefreshPolicy, Token, TokenCache, source_fn};
+use tokio::{runtime::Builder, task::LocalSet};
+
+use crate::support::{ScriptedSource, Step, text};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MS: Duration = Duration::from_millis(1);
+
+fn current_thread() -> tokio::runtime::Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Polls once, outside any runtime.
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    let mut future = std::pin::pin!(future);
+    future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Hangs the first time, after telling that it was called, and grants from then on.
+fn hanging_once(called: Sender<()>) -> impl sitecore_auth::TokenSource {
+    let first = Mutex::new(Some(called));
+    source_fn(move |_| {
+        let first = first.lock().unwrap().take();
+        async move {
+            if let Some(called) = first {
+                let _ = called.send(());
+                std::future::pending::<()>().await;
+            }
+            Token::bearer("token", DAY)
+        }
+    })
+}
+
+#[test]
+fn a_client_outlives_the_runtime_that_ran_its_refresh() {
+    let (sender, called) = channel();
+    let cache = TokenCache::new(hanging_once(sender));
+    let lost = current_thread();
+    let waited = lost.block_on(async { tokio::time::timeout(20 * MS, cache.token()).await });
+    assert!(waited.is_err());
+    called.recv().unwrap();
+    drop(lost);
+    // Nobody tells the cache; it must notice, at once.
+    let begun = Instant::now();
+    let token = current_thread()
+        .block_on(cache.token())
+        .expect("a new refresh on the new runtime");
+    assert_eq!(text(&token), "token");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn whoever_waits_when_the_runtime_dies_starts_the_next_refresh() {
+    let (sender, called) = channel();
+    let cache = TokenCache::new(hanging_once(sender));
+    let lost = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let starter = cache.clone();
+    lost.spawn(async move { starter.token().await });
+    called.recv().unwrap();
+    let waiter = thread::spawn(move || current_thread().block_on(cache.token()));
+    // The waiter is (almost certainly) waiting by now; if it is not, it must fare the same.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "gives the other thread time to wait"
+    )]
+    thread::sleep(50 * MS);
+    lost.shutdown_background();
+    assert_eq!(text(&waiter.join().unwrap().expect("a token")), "token");
+}
+
+#[test]
+fn a_stale_token_is_renewed_although_the_last_runtime_took_its_refresh_with_it() {
+    let source = ScriptedSource::new(
+        [Step::Grant(Duration::from_secs(2)), Step::Hang],
+        Step::Grant(DAY),
+    );
+    let cache = TokenCache::new(source.clone());
+    current_thread().block_on(cache.token()).unwrap();
+    // Stale after 1.4 to 1.6 s, usable for 1.8 s.
+    let until_stale = current_thread();
+    until_stale.block_on(async { tokio::time::sleep(1_650 * MS).await });
+    until_stale.block_on(async {
+        assert!(cache.current().is_some());
+        crate::support::settle().await;
+    });
+    assert_eq!(source.calls(), 2);
+    drop(until_stale);
+    current_thread().block_on(async {
+        assert!(cache.current().is_some());
+        crate::support::settle().await;
+    });
+    assert_eq!(source.calls(), 3);
+}
+
+#[test]
+fn a_parked_runtime_holds_nobody_longer_than_the_refresh_may_take() {
+    let (sender, called) = channel();
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 300 * MS;
+    policy.least_time = MS;
+    let cache = TokenCache::builder(hanging_once(sender))
+        .policy(policy)
+        .build()
+        .unwrap();
+    let parked = current_thread();
+    parked.block_on(async {
+        // Starts the refresh, lets it run up to its first wait, and is driven no more.
+        let _ = tokio::time::timeout(20 * MS, cache.token()).await;
+    });
+    called.recv().unwrap();
+    let begun = Instant::now();
+    let token = current_thread()
+        .block_on(cache.token())
+        .expect("a refresh elsewhere");
+    assert_eq!(text(&token), "token");
+    assert!(
+        begun.elapsed() >= 250 * MS && begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    // The parked one wakes up, late, and changes nothing.
+    parked.block_on(async { tokio::time::sleep(10 * MS).await });
+    assert_eq!(text(&cache.current().expect("still there")), "token");
+}
+
+#[test]
+fn a_late_result_of_a_refresh_that_was_given_up_is_discarded() {
+    let first = Arc::new(Mutex::new(true));
+    let source = source_fn(move |_| {
+        let is_first = std::mem::take(&mut *first.lock().unwrap());
+        async move {
+            if is_first {
+                tokio::time::sleep(50 * MS).await;
+                return Token::bearer("late", DAY);
+            }
+            Token::bearer("in-time", DAY / 2)
+        }
+    });
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 200 * MS;
+    policy.least_time = MS;
+    let cache = TokenCache::builder(source).policy(policy).build().unwrap();
+    let parked = current_thread();
+    let starter = cache.clone();
+    let late = parked.spawn(async move { starter.token().await });
+    parked.block_on(async { tokio::time::sleep(10 * MS).await });
+    assert_eq!(
+        text(&current_thread().block_on(cache.token()).unwrap()),
+        "in-time"
+    );
+    // The source's own sleep is over long since: the late token arrives now.
+    let told = parked.block_on(late).unwrap().expect("a token");
+    assert_eq!(text(&told), "in-time");
+    assert_eq!(text(&cache.current().unwrap()), "in-time");
+}
+
+#[test]
+fn current_thread_runtimes_and_local_sets_work() {
+    for _ in 0..2 {
+        let cache = TokenCache::new(ScriptedSource::granting(DAY));
+        assert!(current_thread().block_on(cache.token()).is_ok());
+        let cache = TokenCache::new(ScriptedSource::granting(DAY));
+        let local = LocalSet::new();
+        let runtime = current_thread();
+        assert!(local.block_on(&runtime, cache.token()).is_ok());
+        let inside = TokenCache::new(ScriptedSource::granting(DAY));
+        assert!(
+            local
+                .block_on(&runtime, async move {
+                    tokio::task::spawn_local(async move { inside.token().await })
+                        .await
+                        .unwrap()
+                })
+                .is_ok()
+        );
+    }
+}
+
+#[test]
+fn outside_a_runtime_there_is_an_error_and_no_panic() {
+    let cache = TokenCache::new(ScriptedSource::new(
+        [Step::Grant(Duration::from_secs(2))],
+        Step::Hang,
+    ));
+    let Poll::Ready(Err(error)) = poll_once(cache.token()) else {
+        panic!("it waits, without a runtime")
+    };
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let runtime = current_thread();
+    let token = runtime.block_on(cache.token()).unwrap();
+    // A token that is held needs no runtime, stale or not.
+    assert!(matches!(poll_once(cache.token()), Poll::Ready(Ok(_))));
+    runtime.block_on(async { tokio::time::sleep(1_650 * MS).await });
+    assert!(matches!(poll_once(cache.token()), Poll::Ready(Ok(_))));
+    let Poll::Ready(Err(error)) = poll_once(cache.replace(&token)) else {
+        panic!("it waits, without a runtime")
+    };
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[test]
+fn a_runtime_that_is_shutting_down_holds_nobody() {
+    struct AskWhenDropped(TokenCache, Sender<bool>);
+    impl Drop for AskWhenDropped {
+        fn drop(&mut self) {
+            // Tasks are dropped inside the runtime that is going: what is spawned now never runs.
+            let failed = futures_util::FutureExt::now_or_never(self.0.token())
+                .is_none_or(|token| token.is_err());
+            let _ = self.1.send(failed);
+        }
+    }
+    let cache = TokenCache::new(ScriptedSource::granting(DAY));
+    let (sender, told) = channel();
+    let runtime = current_thread();
+    runtime.spawn(async move {
+        let _asks = AskWhenDropped(cache, sender);
+        std::future::pending::<()>().await;
+    });
+    runtime.block_on(crate::support::settle());
+    drop(runtime);
+    assert!(told.recv_timeout(Duration::from_secs(5)).expect("no hang"));
+}

@@ -52,3 +52,10 @@ pub(crate) fn everything_said(error: &(dyn std::error::Error + 'static)) -> Stri
         .map(|error| format!("{error}\n{error:?}\n{error:#?}\n"))
         .collect()
 }
+
+/// Lets tasks that are ready run, without letting time pass.
+pub(crate) async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
