@@ -5,13 +5,14 @@
 //! `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`, and, for another issuer,
 //! `SITECORE_AUTH_AUTHORITY` and `SITECORE_AUTH_AUDIENCE`. It costs one grant.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use serde_json::{Value, json};
 use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
 use sitecore_sandbox::{Api, Sandbox};
+use tokio::time::Instant;
 use url::Url;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -163,7 +163,7 @@ async fn an_outage_is_survived_until_the_usable_instant_and_then_told() {
     let error = cache.token().await.expect_err("no token is usable");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.retry_after().is_some());
-    source.from_now_on(Step::Grant(DAY));
+    source.turn_to(Step::Grant(DAY));
     sleep(31 * SECOND).await;
     assert_eq!(held(&cache).await, "token-2");
 }
@@ -187,7 +187,7 @@ async fn callers_without_a_token_fail_at_once_while_the_gate_is_closed() {
         );
     }
     assert_eq!((before.elapsed(), source.calls()), (Duration::ZERO, 1));
-    source.from_now_on(Step::Grant(DAY));
+    source.turn_to(Step::Grant(DAY));
     advance(SECOND / 2).await;
     assert_eq!(held(&cache).await, "token-1");
 }
@@ -199,7 +199,7 @@ async fn the_gate_without_a_token_doubles_to_half_a_minute() {
     for expected in [1, 2, 4, 8, 16, 30, 30, 30] {
         let error = cache.token().await.expect_err("a failure");
         assert_eq!(error.retry_after(), Some(expected * SECOND));
-        advance(expected as u32 * SECOND).await;
+        advance(expected * SECOND).await;
     }
 }
 
@@ -217,7 +217,7 @@ async fn a_refusal_closes_the_gate_for_minutes_and_not_for_ever() {
         assert_eq!(source.calls(), calls + 1);
         advance(minutes * MINUTE).await;
     }
-    source.from_now_on(Step::Grant(DAY));
+    source.turn_to(Step::Grant(DAY));
     assert_eq!(held(&cache).await, "token-1");
 }
 
@@ -300,7 +300,7 @@ async fn our_own_gate_opens_when_the_token_held_is_over() {
     assert!(cache.current().is_some());
     settle().await;
     assert_eq!(source.calls(), 2);
-    source.from_now_on(Step::Grant(DAY));
+    source.turn_to(Step::Grant(DAY));
     advance(10 * SECOND).await;
     assert_eq!(held(&cache).await, "token-2");
 }
@@ -321,7 +321,7 @@ async fn a_refresh_that_somebody_waits_for_tries_three_times() {
     assert_eq!(held(&cache).await, "token-1");
     assert_eq!(source.calls(), 3);
     assert!(before.elapsed() <= SECOND + SECOND / 2);
-    source.from_now_on(Step::Fail(ErrorKind::Unavailable));
+    source.turn_to(Step::Fail(ErrorKind::Unavailable));
     advance(DAY).await;
     assert!(cache.token().await.is_err());
     assert_eq!(source.calls(), 6);

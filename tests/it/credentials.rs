@@ -50,17 +50,17 @@ fn credentials_come_from_one_pair_of_variables() {
         ("SITECORE_CLIENT_SECRET", " d d "),
     ];
     with_env(&first, || {
-        assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("a", "b"))
+        assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("a", "b"));
     });
     with_env(&second, || {
         assert_eq!(
             pair(&ClientCredentials::from_env().unwrap()),
             ("c", " d d ")
-        )
+        );
     });
     let both = [first, second].concat();
     with_env(&both, || {
-        assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("a", "b"))
+        assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("a", "b"));
     });
 }
 

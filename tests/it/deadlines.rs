@@ -1,1 +1,97 @@
-//!
+//! A request's own timeout is one deadline for the wait, the request and the replay.
+
+use std::time::Duration;
+
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
+use tokio::time::Instant;
+use wiremock::{MockServer, ResponseTemplate};
+
+use crate::support::{ScriptedSource, Step, serve};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MS: Duration = Duration::from_millis(1);
+
+fn client(source: &ScriptedSource, server: &MockServer) -> ClientWithMiddleware {
+    let target = Target::origin(server.uri().parse().unwrap()).unwrap();
+    let auth = AuthMiddleware::builder(TokenCache::new(source.clone()))
+        .target(target)
+        .build()
+        .unwrap();
+    ClientBuilder::new(reqwest::Client::new())
+        .with(auth)
+        .build()
+}
+
+#[tokio::test]
+async fn a_slow_issuer_does_not_outlast_the_deadline() {
+    let server = serve(ResponseTemplate::new(200)).await;
+    let source = ScriptedSource::new([], Step::Slow(400 * MS, DAY));
+    let client = client(&source, &server);
+    let begun = Instant::now();
+    let error = client
+        .get(server.uri())
+        .timeout(200 * MS)
+        .send()
+        .await
+        .expect_err("too late");
+    let took = begun.elapsed();
+    assert!(took >= 190 * MS && took < 390 * MS, "{took:?}");
+    let reqwest_middleware::Error::Middleware(inner) = &error else {
+        panic!("{error:?}")
+    };
+    let auth = inner
+        .downcast_ref::<sitecore_auth::Error>()
+        .expect("our error");
+    assert_eq!(
+        (auth.kind(), auth.is_transient()),
+        (ErrorKind::Timeout, true)
+    );
+    assert!(server.received_requests().await.unwrap().is_empty());
+    // The refresh went on, for the next request.
+    assert!(
+        client
+            .get(server.uri())
+            .timeout(Duration::from_secs(5))
+            .send()
+            .await
+            .is_ok()
+    );
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test]
+async fn the_wait_is_taken_off_the_requests_time() {
+    let server = serve(ResponseTemplate::new(200).set_delay(Duration::from_secs(5))).await;
+    let source = ScriptedSource::new([], Step::Slow(300 * MS, DAY));
+    let begun = Instant::now();
+    let error = client(&source, &server)
+        .get(server.uri())
+        .timeout(500 * MS)
+        .send()
+        .await
+        .expect_err("too late");
+    assert!(error.is_timeout(), "{error:?}");
+    let took = begun.elapsed();
+    assert!(took >= 450 * MS && took < 750 * MS, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_slow_replacement_gives_the_first_answer_back_in_time() {
+    let server = serve(ResponseTemplate::new(401).set_body_string("first")).await;
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(Duration::from_secs(5), DAY));
+    let begun = Instant::now();
+    let answer = client(&source, &server)
+        .get(server.uri())
+        .timeout(300 * MS)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 401);
+    let took = begun.elapsed();
+    assert!(
+        took >= 250 * MS && took < Duration::from_secs(2),
+        "{took:?}"
+    );
+    assert_eq!(server.received_requests().await.unwrap().len(), 1);
+}

@@ -126,23 +126,25 @@ async fn the_stale_point_is_drawn_once_per_token() {
     );
 }
 
+type Change = fn(&mut RefreshPolicy);
+
 #[test]
 fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
     let source = || ScriptedSource::granting(Duration::from_secs(60));
-    let change: [(&str, fn(&mut RefreshPolicy)); 8] = [
+    let change: [(&str, Change); 8] = [
         ("stale_from", |policy| policy.stale_from = 1.5),
         ("stale_from", |policy| policy.stale_from = f64::NAN),
         ("stale_spread", |policy| policy.stale_spread = 0.9),
         ("margin_part", |policy| policy.margin_part = 0.3),
         ("refresh_timeout", |policy| {
-            policy.refresh_timeout = Duration::ZERO
+            policy.refresh_timeout = Duration::ZERO;
         }),
         ("unknown_lifetime", |policy| {
-            policy.unknown_lifetime = Duration::ZERO
+            policy.unknown_lifetime = Duration::ZERO;
         }),
         ("grants_per_refresh", |policy| policy.grants_per_refresh = 0),
         ("gate_refused", |policy| {
-            policy.gate_refused = Backoff::new(Duration::ZERO, Duration::ZERO)
+            policy.gate_refused = Backoff::new(Duration::ZERO, Duration::ZERO);
         }),
     ];
     for (name, change) in change {

@@ -50,7 +50,7 @@ async fn a_refused_token_serves_others_until_there_is_another() {
     let calls = source.calls();
     assert!(cache.replace(&first).await.is_err());
     assert_eq!(source.calls(), calls);
-    source.from_now_on(Step::Grant(DAY));
+    source.turn_to(Step::Grant(DAY));
     advance(30 * SECOND).await;
     assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
 }

@@ -8,11 +8,11 @@ use std::{
     },
     task::{Context, Poll, Waker},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sitecore_auth::{ErrorKind, RefreshPolicy, Token, TokenCache, source_fn};
-use tokio::{runtime::Builder, task::LocalSet};
+use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
 use crate::support::{ScriptedSource, Step, text};
 

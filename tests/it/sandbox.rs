@@ -1,1 +1,433 @@
-//!
+//! The sandbox behaves as its documentation says: it is what other tests rest on.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
+use sitecore_sandbox::{Api, Client, ClientKind, Fault, Sandbox};
+use sitecore_token::ErrorKind;
+use url::Url;
+
+const SITES: &str = "{ sites { name } }";
+
+fn tokens(sandbox: &Sandbox, client: &Client) -> TokenClient {
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience()).unwrap();
+    let credentials = ClientCredentials::new(client.id(), client.secret());
+    TokenClient::builder(credentials)
+        .endpoint(endpoint)
+        .timeout(Duration::from_millis(500))
+        .build()
+        .unwrap()
+}
+
+async fn token(sandbox: &Sandbox, client: &Client) -> String {
+    tokens(sandbox, client)
+        .fetch()
+        .await
+        .unwrap()
+        .access_token()
+        .expose_secret()
+        .to_owned()
+}
+
+async fn graphql(sandbox: &Sandbox, token: &str, query: &str, variables: Value) -> Value {
+    let call = reqwest::Client::new()
+        .post(sandbox.authoring_url())
+        .bearer_auth(token);
+    let answer = call
+        .json(&json!({ "query": query, "variables": variables }))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.json().await.unwrap()
+}
+
+async fn deploy(sandbox: &Sandbox, token: &str, path: &str) -> (StatusCode, Value) {
+    let answer = reqwest::Client::new()
+        .get(sandbox.url(Api::Deploy, path))
+        .bearer_auth(token)
+        .send()
+        .await
+        .unwrap();
+    (answer.status(), answer.json().await.unwrap_or_default())
+}
+
+fn code(answer: &Value) -> &str {
+    answer["errors"][0]["extensions"]["code"]
+        .as_str()
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_granted_token_has_sitecores_claims_and_life() {
+    let sandbox = Sandbox::builder()
+        .token_life(Duration::from_millis(90_500))
+        .start()
+        .await
+        .unwrap();
+    let answer = tokens(&sandbox, sandbox.organization())
+        .fetch()
+        .await
+        .unwrap();
+    assert_eq!(answer.expires_in(), Some(Duration::from_secs(90)));
+    assert!(
+        answer
+            .scopes()
+            .any(|scope| scope == "xmclouddeploy.projects:manage")
+    );
+    let claims = answer.claims().expect("a JWT");
+    assert_eq!(claims.issuer(), Some(sandbox.authority().as_str()));
+    assert_eq!(claims.audiences().collect::<Vec<_>>(), [sandbox.audience()]);
+    assert_eq!(claims.client_id(), Some(sandbox.organization().id()));
+    assert_eq!(claims.sitecore("org_name"), Some("acme"));
+    assert!(
+        claims.lifetime().unwrap() >= Duration::from_millis(90_500),
+        "exp is rounded up"
+    );
+    assert_eq!(sandbox.grants(), 1);
+}
+
+#[tokio::test]
+async fn the_issuer_refuses_as_auth0_does() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let ask = async |changes: &[(&str, &str)]| {
+        let client = sandbox.environment();
+        let mut form = vec![
+            ("grant_type", "client_credentials"),
+            ("client_id", client.id()),
+            ("client_secret", client.secret()),
+            ("audience", sandbox.audience()),
+        ];
+        for change in changes {
+            form.retain(|(name, _)| *name != change.0);
+            form.push(*change);
+        }
+        form.retain(|(_, value)| !value.is_empty());
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        let call = reqwest::Client::new()
+            .post(sandbox.token_url())
+            .header("content-type", "application/x-www-form-urlencoded");
+        let answer = call.body(body).send().await.unwrap();
+        let (status, body): (_, Value) = (answer.status().as_u16(), answer.json().await.unwrap());
+        (
+            status,
+            body["error"].as_str().unwrap_or("granted").to_owned(),
+        )
+    };
+    for (changes, status, error) in [
+        (&[][..], 200, "granted"),
+        (&[("client_secret", "wrong")], 401, "access_denied"),
+        (&[("client_id", "unknown")], 401, "access_denied"),
+        (&[("client_id", "")], 401, "invalid_client"),
+        (&[("grant_type", "")], 400, "invalid_request"),
+        (&[("grant_type", "password")], 403, "unauthorized_client"),
+        (&[("audience", "https://other")], 403, "access_denied"),
+        (
+            &[("scope", "xmclouddeploy.projects:manage")],
+            403,
+            "access_denied",
+        ),
+        (&[("scope", "xmcloud.cm:admin")], 200, "granted"),
+    ] {
+        assert_eq!(
+            ask(changes).await,
+            (status, error.to_owned()),
+            "{changes:?}"
+        );
+    }
+    assert_eq!(
+        (
+            sandbox.grants(),
+            sandbox.refusals(Api::Token),
+            sandbox.calls(Api::Token)
+        ),
+        (2, 7, 9)
+    );
+}
+
+#[tokio::test]
+async fn discovery_and_keys_are_published() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let get = async |url: Url| {
+        reqwest::get(url)
+            .await
+            .unwrap()
+            .json::<Value>()
+            .await
+            .unwrap()
+    };
+    let discovery = get(sandbox.url(Api::Token, "/.well-known/openid-configuration")).await;
+    assert_eq!(discovery["issuer"], sandbox.authority().as_str());
+    assert_eq!(discovery["token_endpoint"], sandbox.token_url().as_str());
+    let jwks: Url = discovery["jwks_uri"].as_str().unwrap().parse().unwrap();
+    assert_eq!(get(jwks.clone()).await["keys"].as_array().unwrap().len(), 1);
+    sandbox.rotate_keys().unwrap();
+    assert_eq!(get(jwks.clone()).await["keys"].as_array().unwrap().len(), 2);
+    sandbox.rotate_keys().unwrap();
+    assert_eq!(get(jwks).await["keys"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_authoring_api_keeps_items() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let token = token(&sandbox, sandbox.environment()).await;
+    let run = async |query: &str, variables: Value| {
+        let mut answer = graphql(&sandbox, &token, query, variables).await;
+        assert!(answer.get("errors").is_none(), "{answer}");
+        answer["data"].take()
+    };
+    assert_eq!(run(SITES, json!({})).await["sites"][0]["name"], "acme");
+    let by_path = "query($p: String!) { item(where: { database: \"master\", path: $p }) { itemId path parent { path } children { nodes { name } } field(name: \"Title\") { value } } }";
+    let home = run(by_path, json!({ "p": "/sitecore/content/acme/home/" })).await["item"].take();
+    assert_eq!(home["parent"]["path"], "/sitecore/content/acme");
+    let create =
+        "mutation($i: CreateItemInput!) { createItem(input: $i) { item { itemId path } } }";
+    let input = json!({ "i": { "name": "News", "parent": home["itemId"], "templateId": "{A87A00B1-E6DB-45AB-8B54-9FC06C7B9D2E}", "fields": [{ "name": "Title", "value": "First" }] } });
+    let id = run(create, input.clone()).await["createItem"]["item"]["itemId"].take();
+    assert!(
+        graphql(&sandbox, &token, create, input).await["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("already defined")
+    );
+    let news = json!({ "p": "/sitecore/content/acme/Home/News" });
+    assert_eq!(
+        run(by_path, news.clone()).await["item"]["field"]["value"],
+        "First"
+    );
+    let update = "mutation($i: UpdateItemInput!) { updateItem(input: $i) { item { name } } }";
+    run(
+        update,
+        json!({ "i": { "itemId": id, "fields": [{ "name": "Title", "value": "Second" }] } }),
+    )
+    .await;
+    assert_eq!(
+        run(by_path, news.clone()).await["item"]["field"]["value"],
+        "Second"
+    );
+    let names = run(by_path, json!({ "p": "/sitecore/content/acme/Home" })).await["item"]["children"]["nodes"].take();
+    assert_eq!(
+        names,
+        json!([{ "name": "About" }, { "name": "News" }, { "name": "Products" }])
+    );
+    let delete = "mutation($i: DeleteItemInput!) { deleteItem(input: $i) { successful } }";
+    assert_eq!(
+        run(
+            delete,
+            json!({ "i": { "path": "/sitecore/content/acme/Home/News" } })
+        )
+        .await["deleteItem"]["successful"],
+        true
+    );
+    assert_eq!(run(by_path, news).await["item"], Value::Null);
+    assert_eq!(sandbox.refusals(Api::Authoring), 0);
+}
+
+#[tokio::test]
+async fn the_authoring_api_says_no_with_status_200() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let good = token(&sandbox, sandbox.environment()).await;
+    let foreign = token(&Sandbox::start().await.unwrap(), sandbox.environment()).await;
+    let (body, signature) = good.rsplit_once('.').unwrap();
+    let forged = format!("{body}.{}", signature.chars().rev().collect::<String>());
+    for bad in ["", "nonsense", &foreign, &forged] {
+        let answer = graphql(
+            &sandbox,
+            bad,
+            "query { here: sites { name } item(where: { path: \"/sitecore\" }) { name } }",
+            json!({}),
+        )
+        .await;
+        assert_eq!(code(&answer), "AUTH_NOT_AUTHENTICATED", "{answer}");
+        assert_eq!(
+            (answer["errors"][0]["path"][0].as_str(), answer.get("data")),
+            (Some("here"), None)
+        );
+    }
+    let powerless = token(&sandbox, sandbox.edge_administration()).await;
+    assert_eq!(
+        code(&graphql(&sandbox, &powerless, SITES, json!({})).await),
+        "AUTH_NOT_AUTHORIZED"
+    );
+    let made = "mutation($i: DeleteItemInput!) { deleteItem(input: $i) { successful } }";
+    graphql(
+        &sandbox,
+        "nonsense",
+        made,
+        json!({ "i": { "path": "/sitecore/content" } }),
+    )
+    .await;
+    let still = graphql(
+        &sandbox,
+        &good,
+        "{ item(where: { path: \"/sitecore/content\" }) { name } }",
+        json!({}),
+    )
+    .await;
+    assert_eq!(
+        still["data"]["item"]["name"], "content",
+        "a refused mutation was executed"
+    );
+    assert_eq!(sandbox.refusals(Api::Authoring), 6);
+}
+
+#[tokio::test]
+async fn tokens_expire_to_the_instant_and_can_be_revoked() {
+    let sandbox = Sandbox::builder()
+        .token_life(Duration::from_secs(1))
+        .start()
+        .await
+        .unwrap();
+    let short = token(&sandbox, sandbox.environment()).await;
+    assert_eq!(code(&graphql(&sandbox, &short, SITES, json!({})).await), "");
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert_eq!(
+        code(&graphql(&sandbox, &short, SITES, json!({})).await),
+        "AUTH_NOT_AUTHENTICATED"
+    );
+
+    sandbox.set_token_life(Duration::from_secs(900));
+    let long = token(&sandbox, sandbox.environment()).await;
+    sandbox.rotate_keys().unwrap();
+    assert_eq!(
+        code(&graphql(&sandbox, &long, SITES, json!({})).await),
+        "",
+        "the key before still verifies"
+    );
+    sandbox.revoke_tokens();
+    assert_eq!(
+        code(&graphql(&sandbox, &long, SITES, json!({})).await),
+        "AUTH_NOT_AUTHENTICATED"
+    );
+    let new = token(&sandbox, sandbox.environment()).await;
+    assert_eq!(code(&graphql(&sandbox, &new, SITES, json!({})).await), "");
+}
+
+#[tokio::test]
+async fn the_deploy_api_lists_projects_for_organization_clients() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let organization = token(&sandbox, sandbox.organization()).await;
+    let (status, projects) = deploy(&sandbox, &organization, "/api/projects/v1").await;
+    assert_eq!(
+        (status, projects[0]["name"].as_str()),
+        (StatusCode::OK, Some("acme-site"))
+    );
+    let id = projects[0]["id"].as_str().unwrap();
+    let (_, environments) = deploy(
+        &sandbox,
+        &organization,
+        &format!("/api/projects/v1/{id}/environments"),
+    )
+    .await;
+    assert_eq!(environments.as_array().unwrap().len(), 2);
+    let environment = environments[0]["id"].as_str().unwrap();
+    assert_eq!(
+        deploy(
+            &sandbox,
+            &organization,
+            &format!("/api/environments/v1/{environment}")
+        )
+        .await
+        .1["name"],
+        "prod"
+    );
+    for missing in [
+        "/api/projects/v1/x",
+        "/api/environments/v1/x",
+        "/api/projects/v1/x/environments",
+        "/api/x",
+    ] {
+        let (status, problem) = deploy(&sandbox, &organization, missing).await;
+        assert_eq!(
+            (status, problem["status"].as_u64()),
+            (StatusCode::NOT_FOUND, Some(404)),
+            "{missing}"
+        );
+    }
+    let environment = token(&sandbox, sandbox.environment()).await;
+    assert_eq!(
+        deploy(&sandbox, &environment, "/api/projects/v1").await.0,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(
+        deploy(&sandbox, "nonsense", "/api/projects/v1").await,
+        (StatusCode::UNAUTHORIZED, Value::Null)
+    );
+    assert_eq!(sandbox.refusals(Api::Deploy), 2);
+}
+
+#[tokio::test]
+async fn faults_happen_once_each_in_their_order() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let tokens = tokens(&sandbox, sandbox.environment());
+    let pace = Duration::from_millis(50);
+    let faults = [
+        Fault::status(503).header("retry-after", "7"),
+        Fault::garbage(),
+        Fault::cut(),
+        Fault::hang(),
+        Fault::drip(pace),
+        Fault::delay(Duration::from_secs(2)),
+    ];
+    sandbox.script(Api::Token, faults);
+    for (kind, retry_after) in [
+        (ErrorKind::Unavailable, Some(Duration::from_secs(7))),
+        (ErrorKind::Malformed, None),
+        (ErrorKind::Unavailable, None),
+        (ErrorKind::Unavailable, None),
+        (ErrorKind::Unavailable, None),
+        (ErrorKind::Unavailable, None),
+    ] {
+        let error = tokens.fetch().await.expect_err("a fault");
+        assert_eq!(
+            (error.kind(), error.retry_after()),
+            (kind, retry_after),
+            "{error:?}"
+        );
+    }
+    assert!(tokens.fetch().await.is_ok());
+    assert_eq!(sandbox.calls(Api::Token), 7);
+
+    sandbox.break_down(Api::Token, Fault::status(500));
+    for _ in 0..3 {
+        assert!(tokens.fetch().await.is_err());
+    }
+    sandbox.heal(Api::Token);
+    assert!(tokens.fetch().await.is_ok());
+}
+
+#[tokio::test]
+async fn the_layer_heals_a_revoked_token_at_the_deploy_api() {
+    let sandbox = Sandbox::builder()
+        .client(Client::new(ClientKind::Organization, "mine", "my-secret"))
+        .start()
+        .await
+        .unwrap();
+    let mine = Client::new(ClientKind::Organization, "mine", "my-secret");
+    let target = Target::deploy()
+        .at(sandbox.origin(Api::Deploy).clone())
+        .unwrap();
+    let auth = AuthMiddleware::builder(TokenCache::new(tokens(&sandbox, &mine)))
+        .target(target)
+        .build()
+        .unwrap();
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(auth)
+        .build();
+    let projects = sandbox.url(Api::Deploy, "/api/projects/v1");
+    assert_eq!(
+        client.get(projects.clone()).send().await.unwrap().status(),
+        StatusCode::OK
+    );
+    sandbox.revoke_tokens();
+    assert_eq!(
+        client.get(projects).send().await.unwrap().status(),
+        StatusCode::OK
+    );
+    assert_eq!((sandbox.grants(), sandbox.refusals(Api::Deploy)), (2, 1));
+}

@@ -61,7 +61,7 @@ impl ScriptedSource {
     }
 
     /// Forgets the script and does this from now on.
-    pub(crate) fn from_now_on(&self, step: Step) {
+    pub(crate) fn turn_to(&self, step: Step) {
         let mut script = self.0.lock().unwrap();
         script.steps.clear();
         script.last = step;

@@ -18,19 +18,29 @@ pub(super) fn is_refusal(answer: &Response) -> bool {
         let Ok(header) = header.to_str() else {
             continue;
         };
-        for challenge in ChallengeParser::new(header).map_while(Result::ok) {
-            if !challenge.scheme.eq_ignore_ascii_case("bearer") {
-                other_scheme = true;
-                continue;
+        for challenge in ChallengeParser::new(header) {
+            match challenge {
+                Ok(challenge) if is_bearer(challenge.scheme) => {
+                    let mut errors = challenge
+                        .params
+                        .iter()
+                        .filter(|(name, _)| name.eq_ignore_ascii_case("error"));
+                    return errors
+                        .next()
+                        .is_none_or(|(_, code)| code.to_unescaped() != "insufficient_scope");
+                }
+                Ok(_) => other_scheme = true,
+                // `Negotiate YWJj==`: the parser knows no token68, but the scheme stands in front.
+                Err(_) => {
+                    other_scheme |= !is_bearer(header.split([' ', ',']).next().unwrap_or_default());
+                    break;
+                }
             }
-            let mut errors = challenge
-                .params
-                .iter()
-                .filter(|(name, _)| name.eq_ignore_ascii_case("error"));
-            return errors
-                .next()
-                .is_none_or(|(_, code)| code.to_unescaped() != "insufficient_scope");
         }
     }
     !other_scheme
+}
+
+fn is_bearer(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("bearer")
 }
