@@ -5,7 +5,7 @@
 //! `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`, and, for another issuer,
 //! `SITECORE_AUTH_AUTHORITY` and `SITECORE_AUTH_AUDIENCE`. It costs one grant.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use futures_util::future::try_join_all;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
@@ -23,12 +23,21 @@ const CREATE: &str =
 const HERD: usize = 200;
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    if std::env::args().any(|argument| argument == "--live") {
-        live().await
+async fn main() -> ExitCode {
+    let live = std::env::args().any(|argument| argument == "--live");
+    let Err(error) = (if live {
+        live_run().await
     } else {
-        sandbox().await
-    }
+        sandbox_run().await
+    }) else {
+        return ExitCode::SUCCESS;
+    };
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    eprintln!(
+        "quickstart: {error}{}",
+        causes.map(|cause| format!(": {cause}")).collect::<String>()
+    );
+    ExitCode::FAILURE
 }
 
 /// Wraps an existing client: three lines.
@@ -46,7 +55,7 @@ fn wrap(
     Ok(ClientBuilder::new(http).with(auth).build())
 }
 
-async fn sandbox() -> Result<()> {
+async fn sandbox_run() -> Result<()> {
     let sandbox = Sandbox::builder()
         .token_life(Duration::from_secs(4))
         .start()
@@ -112,7 +121,7 @@ async fn sandbox() -> Result<()> {
     Ok(())
 }
 
-async fn live() -> Result<()> {
+async fn live_run() -> Result<()> {
     let url = std::env::var("SITECORE_AUTHORING_URL")
         .map_err(|_| "SITECORE_AUTHORING_URL is not set: give https://<host>/sitecore/api/authoring/graphql/v1/")?;
     let url =

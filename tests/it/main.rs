@@ -8,6 +8,7 @@ mod support;
 mod cache;
 mod credentials;
 mod deadlines;
+mod docs;
 mod herd;
 mod layer;
 mod policy;

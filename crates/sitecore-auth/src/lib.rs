@@ -50,3 +50,20 @@ pub use policy::{Backoff, Freshness, RefreshPolicy};
 pub use sitecore_token::{ClientCredentials, Endpoint, TokenClient};
 pub use source::{TokenSource, source_fn};
 pub use token::{Fingerprint, Token};
+
+/// Makes the prose's code compile.
+#[cfg(doctest)]
+mod prose {
+    #[doc = include_str!("../README.md")]
+    struct CrateReadme;
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/architecture.md")]
+    struct Architecture;
+    #[doc = include_str!("../../../docs/design.md")]
+    struct Design;
+    #[doc = include_str!("../../../docs/failure-modes.md")]
+    struct FailureModes;
+    #[doc = include_str!("../../../docs/threat-model.md")]
+    struct ThreatModel;
+}

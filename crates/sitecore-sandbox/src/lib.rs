@@ -46,3 +46,8 @@ mod sandbox;
 pub use client::{Client, ClientKind};
 pub use fault::Fault;
 pub use sandbox::{Api, Sandbox, SandboxBuilder};
+
+/// Makes the prose's code compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

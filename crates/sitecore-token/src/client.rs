@@ -4,39 +4,21 @@
 //!
 //! [RFC 6749 §4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
 
-use std::{
-    fmt, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{fmt, io};
 
-use reqwest::{
-    header::{ACCEPT, CONTENT_TYPE},
-    redirect, retry,
-};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use secrecy::ExposeSecret;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use crate::{
-    ClientCredentials, Endpoint, Error, ErrorKind, Result, TokenResponse,
+    ClientCredentials, Encoding, Error, ErrorKind, Result, TokenClientBuilder, TokenResponse,
+    builder::Settings,
     wire::{Answer, Redactor},
 };
 
-/// Time for one grant: a healthy issuer needs a tenth of it.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Largest answer that is read, after decompression.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-
-/// Parameters that the client itself sets.
-const RESERVED: [&str; 5] = [
-    "audience",
-    "client_id",
-    "client_secret",
-    "grant_type",
-    "scope",
-];
 
 /// Asks one endpoint for tokens on behalf of one client.
 ///
@@ -57,29 +39,9 @@ const RESERVED: [&str; 5] = [
 /// ```
 #[derive(Clone)]
 pub struct TokenClient {
-    http: reqwest::Client,
-    credentials: ClientCredentials,
-    settings: Settings,
-}
-
-#[derive(Clone)]
-struct Settings {
-    endpoint: Endpoint,
-    encoding: Encoding,
-    scope: Option<String>,
-    parameters: Vec<(String, String)>,
-    timeout: Duration,
-}
-
-/// How the request's parameters are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Encoding {
-    /// `application/x-www-form-urlencoded`, as RFC 6749 wants it.
-    #[default]
-    Form,
-    /// `application/json`, which Auth0 accepts too.
-    Json,
+    pub(crate) http: reqwest::Client,
+    pub(crate) credentials: ClientCredentials,
+    pub(crate) settings: Settings,
 }
 
 impl TokenClient {
@@ -94,17 +56,7 @@ impl TokenClient {
 
     /// Starts a client with other settings.
     pub fn builder(credentials: ClientCredentials) -> TokenClientBuilder {
-        TokenClientBuilder {
-            credentials,
-            http: reqwest::Client::builder(),
-            settings: Settings {
-                endpoint: Endpoint::default(),
-                encoding: Encoding::default(),
-                scope: None,
-                parameters: Vec::new(),
-                timeout: DEFAULT_TIMEOUT,
-            },
-        }
+        TokenClientBuilder::new(credentials)
     }
 
     /// Makes a client that asks for other credentials and shares this one's settings and HTTP client.
@@ -246,136 +198,6 @@ impl fmt::Debug for TokenClient {
             .field("credentials", &self.credentials)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-/// Settings of a [`TokenClient`].
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct TokenClientBuilder {
-    credentials: ClientCredentials,
-    http: reqwest::ClientBuilder,
-    settings: Settings,
-}
-
-impl TokenClientBuilder {
-    /// Sets the token endpoint; [`Endpoint::sitecore_cloud`] by default.
-    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
-        self.settings.endpoint = endpoint;
-        self
-    }
-
-    /// Sets how parameters are written; [`Encoding::Form`] by default.
-    pub fn encoding(mut self, encoding: Encoding) -> Self {
-        self.settings.encoding = encoding;
-        self
-    }
-
-    /// Asks for these scopes, separated by spaces. By default none is asked for, and the issuer grants
-    /// what the client has: Auth0 refuses the whole request if one scope is not granted.
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.settings.scope = Some(scope.into());
-        self
-    }
-
-    /// Adds a parameter that the issuer wants beyond the standard ones.
-    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.parameters.push((name.into(), value.into()));
-        self
-    }
-
-    /// Bounds one grant, from connecting to the last byte of the answer; 10 s by default.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = timeout;
-        self
-    }
-
-    /// Starts from this HTTP client: proxies, certificates, user agent. What [`TokenClient`] promises
-    /// of its HTTP client is set on top.
-    pub fn http(mut self, builder: reqwest::ClientBuilder) -> Self {
-        self.http = builder;
-        self
-    }
-
-    /// Builds the client. No request is sent.
-    ///
-    /// # Errors
-    ///
-    /// [`Config`](ErrorKind::Config) if the id or the secret is empty, the timeout is zero, a parameter
-    /// is one that the client sets itself, or the HTTP client cannot be built.
-    pub fn build(self) -> Result<TokenClient> {
-        let Self {
-            credentials,
-            http,
-            settings,
-        } = self;
-        credentials.check()?;
-        if settings.timeout.is_zero() {
-            return Err(Error::config(
-                "the timeout is zero: give one grant some seconds",
-            ));
-        }
-        if let Some((name, _)) = settings
-            .parameters
-            .iter()
-            .find(|(name, _)| RESERVED.contains(&name.as_str()))
-        {
-            return Err(Error::config(format!(
-                "the parameter `{name}` is set by the client itself: use the setting of that name"
-            )));
-        }
-        let http = guarded(http, &settings.endpoint)
-            .build()
-            .map_err(|error| Error::config("the HTTP client cannot be built").with_source(error))?;
-        Ok(TokenClient {
-            http,
-            credentials,
-            settings,
-        })
-    }
-}
-
-impl fmt::Debug for TokenClientBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenClientBuilder")
-            .field("credentials", &self.credentials)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Of the extra parameters it shows the names alone.
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.parameters.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Settings")
-            .field("endpoint", &self.endpoint)
-            .field("encoding", &self.encoding)
-            .field("scope", &self.scope)
-            .field("parameters", &names)
-            .field("timeout", &self.timeout)
-            .finish()
-    }
-}
-
-/// Sets what keeps the secret on its way to the endpoint and nowhere else.
-fn guarded(http: reqwest::ClientBuilder, endpoint: &Endpoint) -> reqwest::ClientBuilder {
-    // Port 0 stands for the port of the URL.
-    let loopback: [SocketAddr; 2] = [
-        (Ipv4Addr::LOCALHOST, 0).into(),
-        (Ipv6Addr::LOCALHOST, 0).into(),
-    ];
-    let http = http
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .https_only(endpoint.token_url().scheme() == "https")
-        .resolve_to_addrs("localhost", &loopback)
-        .connection_verbose(false)
-        // A grant is rare, and a pooled connection dies with its runtime.
-        .pool_max_idle_per_host(0);
-    if endpoint.is_loopback() {
-        http.no_proxy()
-    } else {
-        http
     }
 }
 

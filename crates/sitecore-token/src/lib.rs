@@ -34,6 +34,8 @@
     clippy::unwrap_used
 )]
 
+mod body;
+mod builder;
 mod claims;
 mod client;
 mod credentials;
@@ -45,11 +47,17 @@ mod response;
 mod sitecore_cli;
 mod wire;
 
+pub use body::{MAX_LIFETIME, check_bearer};
+pub use builder::{Encoding, TokenClientBuilder};
 pub use claims::Claims;
-pub use client::{Encoding, TokenClient, TokenClientBuilder};
+pub use client::TokenClient;
 pub use credentials::ClientCredentials;
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use quota::{Quota, QuotaBucket};
 pub use response::TokenResponse;
-pub use wire::{MAX_LIFETIME, check_bearer};
+
+/// Makes the prose's code compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,24 +9,14 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderMap, LOCATION},
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tracing::warn;
 use url::{Url, form_urlencoded};
 
 use crate::{
-    Claims, Error, ErrorKind, Quota, Refusal, Result, TokenResponse, quota::retry_after,
-    sitecore_cli::without_bom,
+    Claims, Error, ErrorKind, Quota, Refusal, Result, TokenResponse,
+    body::{MAX_LIFETIME, Members, Unreadable, check_bearer, lifetime, text},
+    quota::retry_after,
 };
-
-/// Longest life that is believed: beyond it somebody mistyped, and renewal must still happen.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// Longest token: servers reject headers well below this size.
-const MAX_TOKEN_BYTES: usize = 32 * 1024;
-
-/// Deepest nesting; a token response has one level.
-const MAX_DEPTH: usize = 32;
 
 /// The answer of a token endpoint, as it came.
 pub(crate) struct Answer<'a> {
@@ -36,25 +26,13 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// The members that mean something (RFC 6749 §5.1 and §5.2); others are skipped and not kept.
-#[derive(Deserialize, Default)]
-struct Members<'a> {
-    #[serde(borrow)]
-    access_token: Option<&'a RawValue>,
-    token_type: Option<&'a RawValue>,
-    expires_in: Option<&'a RawValue>,
-    scope: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
-    error_description: Option<&'a RawValue>,
-}
-
 impl Answer<'_> {
     /// Turns the answer into the token that it holds, or into the reason why there is none.
     pub(crate) fn read(&self, redactor: &Redactor<'_>) -> Result<TokenResponse> {
         if self.status.is_redirection() {
             return Err(self.redirected(redactor));
         }
-        let parsed = parse(self.body);
+        let parsed = Members::parse(self.body);
         if let Some(refusal) = parsed
             .as_ref()
             .ok()
@@ -205,114 +183,15 @@ impl Answer<'_> {
             .headers
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
-        let what = match error {
-            Unreadable::NotJson => "is not JSON",
-            Unreadable::TooDeep => "is nested too deeply",
-            Unreadable::NotMembers => "is no JSON object or names a member twice",
-        };
-        let error = Error::malformed(format!(
-            "the token answer {what} (content type {}, {} bytes)",
-            content_type.map_or_else(|| "none".to_owned(), |said| redactor.say(said)),
-            self.body.len()
-        ));
-        match what {
-            "is not JSON" => error.transient(),
-            _ => error,
+        let content_type =
+            content_type.map_or_else(|| "none".to_owned(), |said| redactor.say(said));
+        let (what, bytes) = (error.what, self.body.len());
+        let message =
+            format!("the token answer {what} (content type {content_type}, {bytes} bytes)");
+        match error.may_pass {
+            true => Error::malformed(message).transient(),
+            false => Error::malformed(message),
         }
-    }
-}
-
-/// Why a body could not be read. The parser's own words are not kept: they can quote the body.
-#[derive(Clone, Copy)]
-enum Unreadable {
-    NotJson,
-    TooDeep,
-    NotMembers,
-}
-
-fn parse(body: &[u8]) -> Result<Members<'_>, Unreadable> {
-    let json = without_bom(body);
-    if depth(json) > MAX_DEPTH {
-        return Err(Unreadable::TooDeep);
-    }
-    serde_json::from_slice(json).map_err(|error| {
-        if error.is_data() {
-            Unreadable::NotMembers
-        } else {
-            Unreadable::NotJson
-        }
-    })
-}
-
-/// Returns how deep brackets nest outside strings, without recursion: the parser skips unknown members
-/// however deep they are.
-fn depth(json: &[u8]) -> usize {
-    let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'[' | b'{' => {
-                open += 1;
-                deepest = deepest.max(open);
-            }
-            b']' | b'}' => open = open.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-fn text<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-    let Some(value) = value else { return Ok(None) };
-    match serde_json::from_str(value.get()) {
-        Ok(Text(text)) => Ok(Some(text)),
-        Err(_) => Err(Error::malformed(format!(
-            "`{name}` in the token answer is not a string"
-        ))),
-    }
-}
-
-/// Reads `expires_in`: a number, or a text that holds one, as some servers write it. Fractions are floored.
-fn lifetime(value: &RawValue) -> Result<Duration> {
-    let said = value.get().trim_matches('"').trim();
-    let seconds = said
-        .parse::<f64>()
-        .ok()
-        .filter(|_| said.starts_with(|first: char| first.is_ascii_digit()));
-    let seconds = seconds.ok_or_else(|| {
-        Error::malformed("`expires_in` in the token answer is not a number of seconds")
-    })?;
-    Ok(Duration::from_secs_f64(
-        seconds.floor().min(MAX_LIFETIME.as_secs_f64()),
-    ))
-}
-
-/// Checks that a text can be sent as `Authorization: Bearer …`: RFC 6750's `b64token`, of bearable size.
-///
-/// # Errors
-///
-/// [`Malformed`](ErrorKind::Malformed); the text itself is never part of the message.
-pub fn check_bearer(token: &str) -> Result<()> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(Error::malformed(format!(
-            "the token is {} bytes long, more than the {MAX_TOKEN_BYTES} that a header can carry",
-            token.len()
-        )));
-    }
-    let body = token.trim_end_matches('=');
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-    match body.bytes().all(allowed) {
-        _ if body.is_empty() => Err(Error::malformed("the token is empty")),
-        true => Ok(()),
-        false => Err(Error::malformed(
-            "the token has characters that no bearer token may have (RFC 6750 §2.1)",
-        )),
     }
 }
 

@@ -1,0 +1,42 @@
+//! The documentation names tests that exist.
+
+use std::{collections::HashSet, fs, path::Path};
+
+#[test]
+fn every_test_named_in_failure_modes_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rows = fs::read_to_string(root.join("docs/failure-modes.md")).unwrap();
+    let tests: HashSet<String> = fs::read_dir(root.join("tests/it"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .flat_map(|path| {
+            let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let source = fs::read_to_string(&path).unwrap();
+            let names: Vec<_> = source
+                .split("fn ")
+                .skip(1)
+                .map(|rest| rest.split('(').next().unwrap().to_owned())
+                .collect();
+            names
+                .into_iter()
+                .map(move |name| format!("{module}::{name}"))
+        })
+        .collect();
+    let named: Vec<_> = rows
+        .split('`')
+        .filter(|text| text.contains("::") && !text.contains(' '))
+        .collect();
+    assert!(named.len() > 80, "only {} tests are named", named.len());
+    for name in named {
+        assert!(
+            tests.contains(name),
+            "docs/failure-modes.md names `{name}`, which does not exist"
+        );
+    }
+    for row in rows.lines().filter(|line| {
+        line.starts_with("| ") && !line.starts_with("| row") && !line.starts_with("| ---")
+    }) {
+        assert!(row.contains("::"), "a row without a test: {row}");
+    }
+}
