@@ -87,7 +87,7 @@ impl TokenClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) if the id or the secret is empty, the timeout is zero, a parameter
+    /// [`Config`](crate::ErrorKind::Config) if the id or the secret is empty, the timeout is zero, a parameter
     /// is one that the client sets itself, or the HTTP client cannot be built.
     pub fn build(self) -> Result<TokenClient> {
         let Self {
