@@ -52,11 +52,27 @@ impl Now {
         }
     }
 
+    /// Returns the instant that is earlier by `time` on both clocks.
+    pub(crate) fn before(self, time: Duration) -> Self {
+        Self {
+            monotonic: self.monotonic.saturating_sub(time),
+            wall: self.wall.saturating_sub(time),
+        }
+    }
+
     /// Returns this instant for the monotonic clock alone.
     pub(crate) fn monotonic_only(self) -> Self {
         Self {
             wall: Duration::MAX,
             ..self
+        }
+    }
+
+    /// Returns the later of two instants, on each clock.
+    pub(crate) fn later(self, other: Self) -> Self {
+        Self {
+            monotonic: self.monotonic.max(other.monotonic),
+            wall: self.wall.max(other.wall),
         }
     }
 
@@ -71,6 +87,12 @@ impl Now {
         monotonic.min(instant.wall.saturating_sub(self.wall))
     }
 
+    /// Returns the time since `then` by the clock that says more.
+    pub(crate) fn age_since(self, then: Self) -> Duration {
+        let wall = self.wall.saturating_sub(then.wall);
+        self.elapsed_since(then).max(wall)
+    }
+
     /// Returns the time since `then` by the monotonic clock: for work in progress, not for tokens.
     pub(crate) fn elapsed_since(self, then: Self) -> Duration {
         self.monotonic.saturating_sub(then.monotonic)
@@ -80,7 +102,10 @@ impl Now {
 /// The machine's clocks. On Linux the coarse ones: some milliseconds late, two reads for less than the
 /// price of one exact read.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "there is nothing to add: it is its own name"
+)]
 pub struct SystemClock;
 
 #[cfg(target_os = "linux")]
@@ -112,5 +137,84 @@ impl Clock for SystemClock {
         let origin = *ORIGIN;
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Now::new(origin.elapsed(), wall.unwrap_or_default())
+    }
+}
+
+/// A clock for tests: it moves when it is told to. Clones are the same clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use sitecore_auth::{ManualClock, Token, TokenCache, source_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), sitecore_auth::Error> {
+/// let clock = ManualClock::new();
+/// let source = source_fn(|_| async { Token::bearer("a-token", Duration::from_secs(900)) });
+/// let cache = TokenCache::builder(source).clock(clock.clone()).build()?;
+/// cache.token().await?;
+/// clock.advance(Duration::from_secs(839));
+/// assert!(cache.current().is_some());
+/// clock.advance(Duration::from_secs(900));
+/// assert!(cache.current().is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "test-util")]
+#[derive(Clone, Debug)]
+pub struct ManualClock(std::sync::Arc<std::sync::Mutex<Now>>);
+
+#[cfg(feature = "test-util")]
+impl ManualClock {
+    /// Makes a clock that stands at some time in 2027.
+    #[must_use]
+    pub fn new() -> Self {
+        let start = Now::new(
+            Duration::from_secs(1_000_000),
+            Duration::from_secs(1_800_000_000),
+        );
+        Self(std::sync::Arc::new(std::sync::Mutex::new(start)))
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, time: Duration) {
+        self.change(|now| now.after(time));
+    }
+
+    /// Lets time pass while the machine sleeps: the monotonic clock stands still.
+    pub fn suspend(&self, time: Duration) {
+        self.change(|now| Now {
+            wall: now.wall.saturating_add(time),
+            ..now
+        });
+    }
+
+    /// Sets the wall clock, to a time since the UNIX epoch.
+    pub fn set_wall(&self, wall: Duration) {
+        self.change(|now| Now { wall, ..now });
+    }
+
+    fn change(&self, change: impl FnOnce(Now) -> Now) {
+        let mut now = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *now = change(*now);
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Clock for ManualClock {
+    fn now(&self) -> Now {
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -23,6 +23,7 @@
 //!
 //! - `rustls` (default): TLS by rustls.
 //! - `native-tls`: TLS by the platform's library.
+//! - `test-util`: a clock for your tests that moves when it is told to, `ManualClock`.
 
 #![warn(
     missing_docs,
@@ -38,16 +39,23 @@ mod clock;
 mod error;
 mod middleware;
 mod policy;
+mod provider;
 mod source;
 mod token;
 
-pub use cache::{TokenCache, TokenCacheBuilder};
+pub use cache::{CacheStatus, TokenCache, TokenCacheBuilder};
+#[cfg(feature = "test-util")]
+pub use clock::ManualClock;
 pub use clock::{Clock, Now, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use middleware::{AuthMiddleware, AuthMiddlewareBuilder, Target, redirect_policy};
 pub use policy::{Backoff, Freshness, RefreshPolicy};
+pub use provider::{
+    CredentialsProvider, EnvironmentCredentials, FileCredentials, ProviderSource,
+    SitecoreCliCredentials,
+};
 #[doc(no_inline)]
-pub use sitecore_token::{ClientCredentials, Endpoint, TokenClient};
+pub use sitecore_token::{ClientCredentials, Endpoint, Quota, TokenClient};
 pub use source::{TokenSource, source_fn};
 pub use token::{Fingerprint, Token};
 

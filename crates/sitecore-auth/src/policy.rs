@@ -134,6 +134,8 @@ pub enum Freshness {
 /// The instants that a token's life turns on, fixed when the cache takes it in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
+    /// When the life began.
+    pub(crate) issued: Now,
     pub(crate) stale: Now,
     pub(crate) unusable: Now,
     /// By the wall clock, since the UNIX epoch; `None` for a key without expiry.
@@ -164,6 +166,7 @@ impl RefreshPolicy {
     ) -> Stamp {
         let Some(life) = lifetime else {
             return Stamp {
+                issued: asked,
                 stale: Now::NEVER,
                 unusable: Now::NEVER,
                 expires_at: None,
@@ -173,6 +176,7 @@ impl RefreshPolicy {
         let at = |point: Duration| asked.after(point.saturating_sub(age));
         let margin = self.margin.min(life.mul_f64(self.margin_part));
         Stamp {
+            issued: asked.before(age),
             stale: at(life.mul_f64(self.stale_from - self.stale_spread * draw)),
             unusable: at(life.saturating_sub(margin)),
             expires_at: Some(at(life).wall()),

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use async_trait::async_trait;
-use sitecore_token::TokenClient;
+use sitecore_token::{TokenClient, TokenResponse};
 
 use crate::{Result, Token};
 
@@ -26,24 +26,38 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// The future is dropped when a refresh is out of time. No caller's fate drops it.
     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token>;
+
+    /// Tells whether the source has other credentials than those that were refused last. While a refusal
+    /// keeps the cache from asking, this is looked at about once a second if somebody calls; `true` lets
+    /// it ask again at once. `false` unless the source can say better.
+    async fn has_new_credentials(&self) -> bool {
+        false
+    }
 }
 
 #[async_trait]
 impl TokenSource for TokenClient {
     async fn fetch(&self, _replacing: Option<&Token>) -> Result<Token> {
         // The inherent method: one grant.
-        let answer = Self::fetch(self).await?;
-        Token::bearer(
-            answer.access_token().clone(),
-            answer.expires_in().unwrap_or_default(),
-        )
+        token_of(&Self::fetch(self).await?)
     }
+}
+
+/// A life that the answer does not tell is zero here, which the cache takes as unknown.
+pub(crate) fn token_of(answer: &TokenResponse) -> Result<Token> {
+    let life = answer.expires_in().unwrap_or_default();
+    let token = Token::bearer(answer.access_token().clone(), life)?;
+    Ok(token.with_quota(answer.quota().cloned()))
 }
 
 #[async_trait]
 impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
         (**self).fetch(replacing).await
+    }
+
+    async fn has_new_credentials(&self) -> bool {
+        (**self).has_new_credentials().await
     }
 }
 

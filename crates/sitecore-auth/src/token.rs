@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, ErrorKind, Result, policy::Stamp};
+use crate::{Error, ErrorKind, Quota, Result, policy::Stamp};
 
 /// A bearer token, or an API key, as a ready-made header. Cheap to clone.
 ///
@@ -22,6 +22,7 @@ pub(crate) struct Inner {
     lifetime: Option<Duration>,
     age: Duration,
     fingerprint: Fingerprint,
+    quota: Option<Quota>,
     pub(crate) stamp: Option<Stamp>,
 }
 
@@ -80,6 +81,7 @@ impl Token {
             lifetime,
             age: Duration::ZERO,
             fingerprint: Fingerprint::of(secret),
+            quota: None,
             stamp: None,
         })))
     }
@@ -89,6 +91,15 @@ impl Token {
     pub fn with_age(mut self, age: Duration) -> Self {
         Arc::make_mut(&mut self.0).age = age;
         self
+    }
+
+    pub(crate) fn with_quota(mut self, quota: Option<Quota>) -> Self {
+        Arc::make_mut(&mut self.0).quota = quota;
+        self
+    }
+
+    pub(crate) fn quota(&self) -> Option<&Quota> {
+        self.0.quota.as_ref()
     }
 
     pub(crate) fn with_stamp(mut self, stamp: Stamp) -> Self {

@@ -3,13 +3,17 @@
 //! A fresh token comes from an `ArcSwap`: no lock, no wait. Everything that changes is in `state`; what
 //! runs beside the callers is in `refresh`. Nothing here knows HTTP.
 
+mod keep_fresh;
 mod refresh;
 mod state;
+mod status;
 
 use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
+pub use self::status::CacheStatus;
 use self::{
     refresh::Waiter,
     state::{Joined, State},
@@ -66,6 +70,8 @@ struct Shared {
     /// The token held. Only `state` changes it, and only under the lock.
     held: ArcSwapOption<token::Inner>,
     state: State,
+    /// Tells `keep_fresh` that the last handle is gone.
+    gone: Arc<Notify>,
 }
 
 /// Why a refresh is started.
@@ -104,6 +110,7 @@ impl TokenCache {
             clock,
             held: ArcSwapOption::empty(),
             state: State::default(),
+            gone: Arc::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -206,6 +213,13 @@ impl Token {
     /// Tells whether this token's use is over before the other's.
     fn ends_before(&self, other: &Self) -> bool {
         self.unusable_from().monotonic() < other.unusable_from().monotonic()
+    }
+
+    fn stale_from(&self) -> Now {
+        self.0
+            .stamp
+            .as_ref()
+            .map_or(Now::NEVER, |stamp| stamp.stale)
     }
 
     fn unusable_from(&self) -> Now {

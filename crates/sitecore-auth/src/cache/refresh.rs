@@ -32,10 +32,10 @@ impl Waiter {
     }
 }
 
-/// Starts a refresh for a stale token, unless there is one, or it is not the time, or this is no runtime.
+/// Starts a refresh that nobody waits for, if it is the time for one and this is a runtime.
 pub(super) fn start_beside(shared: &Arc<Shared>) {
     if let Ok(runtime) = Handle::try_current()
-        && let Some(start) = shared.start_stale()
+        && let Some(start) = shared.start_due()
     {
         spawn(&runtime, shared, start);
     }
@@ -93,27 +93,30 @@ async fn run(shared: Arc<Shared>, start: Start) {
     start.outcome.send_replace(Some(outcome));
 }
 
-/// Asks the source, more than once only while somebody waits and the error may pass.
-async fn grants(shared: &Shared, start: &Start) -> Result<Token> {
+/// Asks the source, more than once only while somebody waits and the error may pass. Nothing is asked for
+/// if there is no reason but new credentials, and there are none.
+async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
+    if start.only_if_new_credentials && !shared.source.has_new_credentials().await {
+        return Ok(None);
+    }
     let begun = shared.clock.now();
     let mut grants = 0;
     loop {
         let asked = shared.clock.now();
+        shared.state.count_grant();
         let error = match shared.source.fetch(start.replacing.as_ref()).await {
             Ok(token) => {
-                let stamp =
-                    shared
-                        .policy
-                        .stamp(token.lifetime(), token.age(), asked, fastrand::f64());
-                return Ok(token.with_stamp(stamp));
+                let draw = fastrand::f64();
+                let stamp = shared
+                    .policy
+                    .stamp(token.lifetime(), token.age(), asked, draw);
+                return Ok(Some(token.with_stamp(stamp)));
             }
             Err(error) => error,
         };
         grants += 1;
-        let left = shared
-            .policy
-            .refresh_timeout
-            .saturating_sub(shared.clock.now().elapsed_since(begun));
+        let elapsed = shared.clock.now().elapsed_since(begun);
+        let left = shared.policy.refresh_timeout.saturating_sub(elapsed);
         // One receiver is the state's own.
         let awaited = start.outcome.receiver_count() > 1;
         match shared.policy.pause(&error, grants, left, fastrand::f64()) {

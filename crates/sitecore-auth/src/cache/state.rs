@@ -10,19 +10,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Reason, Shared, refresh::Waiter};
+use super::{CacheStatus, Reason, Shared, refresh::Waiter};
 use crate::{Error, ErrorKind, Freshness, Result, Token, clock::Now, policy::Backoff};
 
-/// How a refresh ended.
-pub(super) enum Ended {
-    Renewed(Token),
-    /// The token held is as good; the source is asked again after this time.
-    NoNewer(Duration),
-    Failed(Error),
-}
-
-/// What those who wait are told. The token itself is in the cache by then.
-pub(super) type Outcome = Result<()>;
+/// How often a source is asked for new credentials while a refusal keeps the gate closed: a file is read.
+const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct State(Mutex<Inner>);
@@ -41,6 +33,8 @@ struct Inner {
     refused_grants: u32,
     /// If the token held is refused, it is not replaced before.
     refused_until: Option<Now>,
+    /// Calls of the source, since the cache was made.
+    grants: u64,
 }
 
 /// A refresh in flight.
@@ -53,7 +47,20 @@ struct Flight {
 struct Gate {
     until: Now,
     error: Error,
+    /// After a refusal the source is asked for new credentials now and then: they open the gate.
+    probe_from: Now,
 }
+
+/// How a refresh ended.
+pub(super) enum Ended {
+    Renewed(Token),
+    /// The token held is as good; the source is asked again after this time.
+    NoNewer(Duration),
+    Failed(Error),
+}
+
+/// What those who wait are told. The token itself is in the cache by then.
+pub(super) type Outcome = Result<()>;
 
 /// What a caller gets who needs a token.
 pub(super) enum Joined {
@@ -66,6 +73,8 @@ pub(super) struct Start {
     pub(super) generation: u64,
     pub(super) reason: Reason,
     pub(super) replacing: Option<Token>,
+    /// The gate is closed by a refusal: only new credentials are a reason to ask.
+    pub(super) only_if_new_credentials: bool,
     pub(super) outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -75,6 +84,10 @@ impl State {
         self.lock()
             .flight
             .take_if(|flight| flight.waiter.generation == generation);
+    }
+
+    pub(super) fn count_grant(&self) {
+        self.lock().grants += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -89,18 +102,19 @@ impl Shared {
     pub(super) fn join(&self, rejected: Option<&Token>) -> Result<(Joined, Option<Start>)> {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        let held = self.held.load_full().map(Token);
-        if let Some((token, _)) = self.usable(now)
-            && rejected.is_none_or(|rejected| !rejected.is_same(&token))
+        let usable = self.usable(now);
+        if let Some((token, _)) = &usable
+            && rejected.is_none_or(|rejected| !rejected.is_same(token))
         {
-            return Ok((Joined::Held(token), None));
+            return Ok((Joined::Held(token.clone()), None));
         }
         if let Some(flight) = state.flight_at(now, self.policy.refresh_timeout) {
             return Ok((Joined::Refresh(flight.waiter.clone()), None));
         }
-        state.check_gate(now)?;
-        // Here a usable token held is the rejected one.
-        let reason = match self.usable(now) {
+        let passage = state.pass_gate(now)?;
+        let held = self.held.load_full().map(Token);
+        let reason = match usable {
+            // A usable token that gets here is the rejected one.
             Some((token, _)) => {
                 state.check_refused(now)?;
                 Reason::Refused(token)
@@ -108,41 +122,82 @@ impl Shared {
             None if held.is_some() => Reason::Expired,
             None => Reason::Empty,
         };
-        let replacing = rejected.cloned().or(held);
-        let start = state.start(now, reason, replacing, self.policy.refresh_timeout);
-        let waiter = state.flight.as_ref().map(|flight| flight.waiter.clone());
-        let waiter = waiter.ok_or_else(super::lost)?;
+        let (start, waiter) =
+            self.start(&mut state, now, passage, reason, rejected.cloned().or(held));
         Ok((Joined::Refresh(waiter), Some(start)))
     }
 
-    /// Finds whether a stale token is to be renewed now. Never waits, not even for the lock: whoever has
-    /// it is deciding the same.
-    pub(super) fn start_stale(&self) -> Option<Start> {
+    /// Finds whether it is time for a refresh that nobody waits for. Never waits, not even for the lock:
+    /// whoever has it is deciding the same.
+    pub(super) fn start_due(&self) -> Option<Start> {
         let now = self.clock.now();
         let mut state = match self.state.0.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let (held, freshness) = self.usable(now)?;
-        let due = freshness == Freshness::Stale
-            && state
-                .spaced_until
-                .is_none_or(|until| now.has_reached(until))
-            && state.check_gate(now).is_ok()
-            && state.flight_at(now, self.policy.refresh_timeout).is_none();
-        due.then(|| state.start(now, Reason::Stale, Some(held), self.policy.refresh_timeout))
+        let held = self.held.load_full().map(Token);
+        let reason = match held.as_ref().map(|held| held.freshness(now)) {
+            Some(Freshness::Fresh) => return None,
+            Some(Freshness::Stale) => Reason::Stale,
+            Some(Freshness::Expired) => Reason::Expired,
+            None => Reason::Empty,
+        };
+        let spaced = state
+            .spaced_until
+            .is_some_and(|until| !now.has_reached(until));
+        if spaced || state.flight_at(now, self.policy.refresh_timeout).is_some() {
+            return None;
+        }
+        let passage = state.pass_gate(now).ok()?;
+        Some(self.start(&mut state, now, passage, reason, held).0)
     }
 
-    /// Takes in what a refresh brought. `None` if the refresh had been given up: others have gone on
-    /// without it.
-    pub(super) fn complete(&self, start: &Start, brought: Result<Token>) -> Option<Ended> {
+    fn start(
+        &self,
+        state: &mut Inner,
+        now: Now,
+        passage: Passage,
+        reason: Reason,
+        replacing: Option<Token>,
+    ) -> (Start, Waiter) {
+        state.generation += 1;
+        let generation = state.generation;
+        let (sender, receiver) = watch::channel(None);
+        let patience = patience(self.policy.refresh_timeout);
+        let waiter = Waiter {
+            generation,
+            patience,
+            outcome: receiver,
+        };
+        state.flight = Some(Flight {
+            started: now,
+            waiter: waiter.clone(),
+        });
+        let only_if_new_credentials = passage == Passage::IfNewCredentials;
+        let start = Start {
+            generation,
+            reason,
+            replacing,
+            only_if_new_credentials,
+            outcome: sender,
+        };
+        (start, waiter)
+    }
+
+    /// Takes in what a refresh brought; nothing, if there was no reason to ask. `None` if the refresh had
+    /// been given up: others have gone on without it.
+    pub(super) fn complete(&self, start: &Start, brought: Result<Option<Token>>) -> Option<Ended> {
         let now = self.clock.now();
         let mut state = self.state.lock();
         state
             .flight
             .take_if(|flight| flight.waiter.generation == start.generation)?;
-        let ended = brought.and_then(|token| self.accept(&mut state, start, token, now));
+        let ended = match brought {
+            Ok(Some(token)) => self.accept(&mut state, start, token, now),
+            Ok(None) => Ok(state.stay_closed(now)),
+            Err(error) => Err(error),
+        };
         Some(ended.unwrap_or_else(|error| self.close_gate(&mut state, error, now)))
     }
 
@@ -168,9 +223,8 @@ impl Shared {
                     state.refused_until = Some(now.after(wait));
                 }
                 if rejected.is_same(&token) {
-                    return Ok(Ended::Failed(
-                        state.refused_error("the refused token was granted once more", now),
-                    ));
+                    let error = state.refused_error("the refused token was granted once more", now);
+                    return Ok(Ended::Failed(error));
                 }
             }
             Reason::Empty | Reason::Stale | Reason::Expired => {
@@ -216,12 +270,45 @@ impl Shared {
             _ => now.after(own),
         };
         let error = error.with_retry_after(now.until(until));
+        let probe_from = now.after(PROBE_SPACING);
         state.gate = Some(Gate {
             until,
             error: error.clone(),
+            probe_from,
         });
         Ended::Failed(error)
     }
+
+    /// Describes the cache as it is now.
+    pub(super) fn status(&self) -> CacheStatus {
+        let now = self.clock.now();
+        let state = self.state.lock();
+        let held = self.held.load_full().map(Token);
+        let gate = state.gate.as_ref();
+        let due = held.as_ref().map_or(now, Token::stale_from);
+        let due = state.spaced_until.map_or(due, |until| due.later(until));
+        let due = gate.map_or(due, |gate| due.later(gate.until));
+        CacheStatus {
+            now,
+            freshness: held.as_ref().map(|held| held.freshness(now)),
+            next_attempt_in: (due != Now::NEVER).then(|| now.until(due)),
+            refreshing: state
+                .flight
+                .as_ref()
+                .is_some_and(|flight| !flight.waiter.is_lost()),
+            last_error: gate.map(|gate| gate.error.clone()),
+            grants: state.grants,
+            held,
+        }
+    }
+}
+
+/// How a refresh may pass the gate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passage {
+    Free,
+    /// It is closed by a refusal, and it is time to look.
+    IfNewCredentials,
 }
 
 impl Inner {
@@ -234,38 +321,29 @@ impl Inner {
         self.flight.as_ref()
     }
 
-    fn start(
-        &mut self,
-        now: Now,
-        reason: Reason,
-        replacing: Option<Token>,
-        bound: Duration,
-    ) -> Start {
-        self.generation += 1;
-        let (sender, receiver) = watch::channel(None);
-        let waiter = Waiter {
-            generation: self.generation,
-            patience: patience(bound),
-            outcome: receiver,
-        };
-        self.flight = Some(Flight {
-            started: now,
-            waiter,
-        });
-        Start {
-            generation: self.generation,
-            reason,
-            replacing,
-            outcome: sender,
+    fn pass_gate(&self, now: Now) -> Result<Passage> {
+        match &self.gate {
+            Some(gate) if !now.has_reached(gate.until) => {
+                let error = gate.error.clone().with_retry_after(now.until(gate.until));
+                let look = error.kind() == ErrorKind::Refused && now.has_reached(gate.probe_from);
+                if look {
+                    Ok(Passage::IfNewCredentials)
+                } else {
+                    Err(error)
+                }
+            }
+            _ => Ok(Passage::Free),
         }
     }
 
-    fn check_gate(&self, now: Now) -> Result<()> {
-        match &self.gate {
-            Some(gate) if !now.has_reached(gate.until) => {
-                Err(gate.error.clone().with_retry_after(now.until(gate.until)))
+    /// There were no new credentials: the gate stays as it is.
+    fn stay_closed(&mut self, now: Now) -> Ended {
+        match &mut self.gate {
+            Some(gate) => {
+                gate.probe_from = now.after(PROBE_SPACING);
+                Ended::Failed(gate.error.clone().with_retry_after(now.until(gate.until)))
             }
-            _ => Ok(()),
+            None => Ended::Failed(super::lost()),
         }
     }
 
