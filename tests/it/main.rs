@@ -18,6 +18,7 @@ mod refused;
 mod runtimes;
 mod sandbox;
 mod secrets;
+mod simulation;
 mod targets;
 mod token_answer;
 mod token_endpoint;

@@ -103,7 +103,9 @@ async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
     let mut grants = 0;
     loop {
         let asked = shared.clock.now();
-        shared.state.count_grant();
+        if !shared.state.begin_grant(start.generation) {
+            return Err(super::lost());
+        }
         let error = match shared.source.fetch(start.replacing.as_ref()).await {
             Ok(token) => {
                 let draw = fastrand::f64();

@@ -86,8 +86,16 @@ impl State {
             .take_if(|flight| flight.waiter.generation == generation);
     }
 
-    pub(super) fn count_grant(&self) {
-        self.lock().grants += 1;
+    /// Counts a grant that is about to begin. `false` if its refresh has been given up meanwhile: then
+    /// others ask, and this one must not.
+    pub(super) fn begin_grant(&self, generation: u64) -> bool {
+        let mut state = self.lock();
+        let current = state
+            .flight
+            .as_ref()
+            .is_some_and(|flight| flight.waiter.generation == generation);
+        state.grants += u64::from(current);
+        current
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
