@@ -113,7 +113,13 @@ fn the_endpoint_comes_from_variables_with_defaults() {
         local.token_url().as_str(),
         "http://127.0.0.1:8080/oauth/token"
     );
-    for bad in ["http://auth.example", "auth.example", ""] {
+    for bad in [
+        "http://auth.example",
+        "auth.example",
+        "",
+        "https://auth.example/?tenant=1",
+        "https://auth.example/oauth/token",
+    ] {
         config(
             read(&[("SITECORE_AUTH_AUTHORITY", bad)]).expect_err(bad),
             "SITECORE_AUTH_AUTHORITY",
@@ -211,6 +217,18 @@ fn a_cli_login_that_cannot_be_read_is_said_so() {
     config(
         ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(),
         "cannot be read",
+    );
+    // Nor does a pipe that nobody writes to hold the program.
+    let file = root.path().join(".sitecore").join("user.json");
+    fs::remove_dir(&file).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(&file)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    config(
+        ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(),
+        "no ordinary file",
     );
 }
 

@@ -74,6 +74,11 @@ async fn a_lifetime_may_be_a_text_or_a_fraction() {
 }
 
 #[tokio::test]
+async fn a_lifetime_below_a_second_is_not_zero() {
+    assert_eq!(life("0.5").await.unwrap(), Some(Duration::from_millis(500)));
+}
+
+#[tokio::test]
 async fn a_lifetime_of_zero_counts_as_not_said_and_is_warned_of() {
     let logs = Logs::capture();
     let token = jwt(&json!({ "iat": 1_000, "exp": 1_900 }));
@@ -144,6 +149,19 @@ async fn a_foreign_token_type_is_refused_by_name() {
         let error = malformed(answered(body.to_string()).await);
         assert!(error.to_string().contains(kind), "{error}");
     }
+    // A token in the wrong place is not told.
+    let body =
+        json!({ "access_token": "opaque", "token_type": "eyJhbGciOiJSUzI1NiJ9.sentinel.c2ln" });
+    assert!(!everything_said(&malformed(answered(body.to_string()).await)).contains("sentinel"));
+}
+
+#[tokio::test]
+async fn a_scope_of_another_type_is_ignored() {
+    let body = json!({ "access_token": "opaque", "scope": ["a", "b"] });
+    assert_eq!(
+        answered(body.to_string()).await.unwrap().scopes().count(),
+        0
+    );
 }
 
 #[tokio::test]
@@ -250,6 +268,19 @@ async fn a_page_or_a_torn_answer_is_malformed_and_may_pass() {
     for torn in ["", r#"{"access_token":"opa"#, "{"] {
         assert!(malformed(answered(torn).await).is_transient(), "{torn}");
     }
+    for head in [
+        "content-length: 100",
+        "transfer-encoding: chunked",
+        "content-encoding: gzip\r\ncontent-length: 9",
+    ] {
+        let raw = format!("HTTP/1.1 200 OK\r\ncontent-type: a/b\r\n{head}\r\n\r\n9\r\n{{\"acce");
+        let server = RawServer::start(raw, Then::Close).await;
+        let error = malformed(client_of(&server.url()).build().unwrap().fetch().await);
+        assert!(
+            error.is_transient() && error.to_string().contains("a/b"),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -291,6 +322,7 @@ async fn an_ambiguous_or_deep_answer_is_malformed() {
         r#"{"access_token":"one"} {"access_token":"two"}"#.to_owned(),
         r#"{"access_token":"one"}x"#.to_owned(),
         r#"["access_token"]"#.to_owned(),
+        r#" ["a-token","Bearer",3600,null,null,null]"#.to_owned(),
         deep("expires_in"),
         deep("unknown"),
         "[".repeat(10_000),

@@ -101,6 +101,29 @@ async fn a_refusal_that_quotes_the_secret_does_not_pass_it_on() {
         let said = everything_said(&error);
         assert!(!said.contains(SECRET) && !said.contains(&encoded), "{said}");
     }
+    // Not in any encoding that a server might use.
+    for echo in [
+        "S3CRET-SENTINEL-%25%2b",
+        "s3cret-sentinel-%25+\\u0026",
+        "s3cret-sen\ntinel-%+&=:/ ü",
+        "s3cret-sentinel-%+&amp;=:/",
+    ] {
+        let error = error_of(refusing(
+            401,
+            "access_denied",
+            &format!("bad secret {echo}!"),
+        ))
+        .await;
+        let said = everything_said(&error).to_lowercase();
+        assert!(!said.contains("sentinel"), "{said}");
+    }
+    // Nor the value of another parameter.
+    let server = serve(refusing(401, "access_denied", "bad assertion p4rameter")).await;
+    let client = client_of(&server.uri())
+        .parameter("assertion", "p4rameter")
+        .build()
+        .unwrap();
+    assert!(!everything_said(&client.fetch().await.unwrap_err()).contains("p4rameter"));
     // Not even where a code, a type or a host is quoted.
     let client = |answer| async move {
         let server = serve(answer).await;
@@ -228,6 +251,28 @@ async fn a_senseless_retry_after_is_none() {
 }
 
 #[tokio::test]
+async fn quota_headers_of_other_failures_are_no_reason_to_wait() {
+    // Auth0 tells its limits with every answer.
+    let limits = "x-ratelimit-remaining: 42\r\nx-ratelimit-reset: 1795348920\r\nauth0-client-quota-limit: b=h;q=10;r=0;t=60";
+    for status in ["503 Busy", "403 Forbidden", "500 Oops"] {
+        let raw =
+            format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\ndate: {DATE}\r\n{limits}\r\n\r\n");
+        let server = RawServer::start(raw, Then::Close).await;
+        let error = client_of(&server.url())
+            .build()
+            .unwrap()
+            .fetch()
+            .await
+            .expect_err(status);
+        assert_eq!(
+            (error.kind(), error.retry_after()),
+            (ErrorKind::Unavailable, None),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_in_trouble_may_recover() {
     for status in [408, 500, 502, 503, 504, 520] {
         let error = error_of(ResponseTemplate::new(status)).await;
@@ -245,11 +290,6 @@ async fn network_errors_name_the_phase_and_the_host() {
         listener.local_addr().unwrap().port()
     };
     let plain = RawServer::start("HTTP/1.1 400 Bad Request\r\n\r\n", Then::Close).await;
-    let torn = RawServer::start(
-        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access",
-        Then::Close,
-    )
-    .await;
     let mute = RawServer::start("", Then::Close).await;
     for (url, phase, host) in [
         (
@@ -262,7 +302,6 @@ async fn network_errors_name_the_phase_and_the_host() {
             "TLS handshake",
             "127.0.0.1",
         ),
-        (torn.url(), "exchange", "127.0.0.1"),
         (mute.url(), "exchange", "127.0.0.1"),
         (
             "https://issuer.invalid/".to_owned(),
@@ -284,6 +323,23 @@ async fn network_errors_name_the_phase_and_the_host() {
         );
         assert!(std::error::Error::source(&error).is_some());
     }
+}
+
+#[tokio::test]
+async fn a_connection_reset_in_the_body_is_a_network_error() {
+    let half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access";
+    let server = RawServer::start(half, Then::Reset).await;
+    let error = client_of(&server.url())
+        .build()
+        .unwrap()
+        .fetch()
+        .await
+        .expect_err("a reset");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(
+        error.to_string().contains("exchange with 127.0.0.1"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -503,6 +559,43 @@ fn senseless_settings_are_refused_at_build() {
         let error = builder().parameter(name, "x").build().expect_err(name);
         assert!(error.to_string().contains(name), "{error}");
     }
+    let twice = || {
+        builder()
+            .parameter("resource", "a")
+            .parameter("resource", "b")
+    };
+    assert!(twice().build().is_ok());
+    assert!(
+        twice()
+            .encoding(Encoding::Json)
+            .build()
+            .unwrap_err()
+            .to_string()
+            .contains("twice")
+    );
+}
+
+#[test]
+fn a_key_in_the_query_of_a_token_url_is_not_shown() {
+    let endpoint = Endpoint::new(
+        "https://gateway.example/t?code=sentinel".parse().unwrap(),
+        "a",
+    )
+    .unwrap();
+    let client =
+        TokenClient::builder(ClientCredentials::new("id", "secret")).endpoint(endpoint.clone());
+    let mut shown = format!("{endpoint:?}{client:?}");
+    shown += &format!("{:?}", client.build().unwrap());
+    assert!(
+        shown.contains("gateway.example/t") && !shown.contains("sentinel"),
+        "{shown}"
+    );
+    let error = Endpoint::new(
+        "https://gateway.example/t?code=sentinel#x".parse().unwrap(),
+        "a",
+    )
+    .unwrap_err();
+    assert!(!error.to_string().contains("sentinel"), "{error}");
 }
 
 #[tokio::test]

@@ -39,6 +39,13 @@ pub(crate) struct Unreadable {
 impl<'a> Members<'a> {
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Unreadable> {
         let json = without_bom(body);
+        // Derived code takes an array for an object.
+        if json.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Unreadable {
+                what: "is no JSON object",
+                may_pass: false,
+            });
+        }
         if depth(json) > MAX_DEPTH {
             return Err(Unreadable {
                 what: "is nested too deeply",
@@ -92,7 +99,8 @@ pub(crate) fn text<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option
     }
 }
 
-/// Reads `expires_in`: a number, or a text that holds one, as some servers write it. Fractions are floored.
+/// Reads `expires_in`: a number, or a text that holds one, as some servers write it. Fractions are floored,
+/// but a fraction alone is not zero, which would mean "not said".
 pub(crate) fn lifetime(value: &RawValue) -> Result<Duration> {
     let said = value.get().trim_matches('"').trim();
     let seconds = said
@@ -102,8 +110,13 @@ pub(crate) fn lifetime(value: &RawValue) -> Result<Duration> {
     let seconds = seconds.ok_or_else(|| {
         Error::malformed("`expires_in` in the token answer is not a number of seconds")
     })?;
+    let whole = if seconds < 1.0 {
+        seconds
+    } else {
+        seconds.floor()
+    };
     Ok(Duration::from_secs_f64(
-        seconds.floor().min(MAX_LIFETIME.as_secs_f64()),
+        whole.min(MAX_LIFETIME.as_secs_f64()),
     ))
 }
 

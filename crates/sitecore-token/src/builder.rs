@@ -110,6 +110,13 @@ impl TokenClientBuilder {
                 "the parameter `{name}` is set by the client itself: use the setting of that name"
             )));
         }
+        let mut names: Vec<_> = settings.parameters.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        if settings.encoding == Encoding::Json && names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Error::config(
+                "a parameter is given twice, which JSON cannot say: use Encoding::Form",
+            ));
+        }
         let http = guarded(http, &settings.endpoint)
             .build()
             .map_err(|error| Error::config("the HTTP client cannot be built").with_source(error))?;

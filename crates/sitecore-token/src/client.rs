@@ -101,18 +101,34 @@ impl TokenClient {
             .await
             .map_err(|error| self.unreachable(error))?;
         let status = response.status();
-        let body = match self.read(&mut response).await {
-            // What an error status means stands in the headers, however its body ends.
-            Err(_) if !status.is_success() => Zeroizing::default(),
-            body => body?,
-        };
+        let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
+        let end = self.read(&mut response, &mut body).await;
         let answer = Answer {
             url: endpoint.token_url(),
             status,
             headers: response.headers(),
             body: &body,
         };
-        answer.read(&Redactor(self.credentials.client_secret()))
+        let redactor = self.redactor();
+        match end {
+            Ok(()) => answer.read(&redactor),
+            // What an error status means stands in the headers, however its body ends.
+            Err(_) if !status.is_success() => answer.read(&redactor),
+            Err(Broken::Off) => Err(answer.torn(&redactor)),
+            Err(Broken::By(error)) => Err(error),
+        }
+    }
+
+    fn redactor(&self) -> Redactor<'_> {
+        let parameters = self
+            .settings
+            .parameters
+            .iter()
+            .map(|(_, value)| value.as_str());
+        let secret = self.credentials.client_secret().expose_secret();
+        Redactor {
+            secrets: parameters.chain([secret]).collect(),
+        }
     }
 
     /// Writes the request's parameters (RFC 6749 §4.4.2, the credentials as in §2.3.1).
@@ -156,21 +172,27 @@ impl TokenClient {
         }
     }
 
-    async fn read(&self, response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>> {
-        let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.unreachable(error))?
-        {
-            if body.len() + chunk.len() > MAX_BODY_BYTES {
-                return Err(Error::malformed(format!(
-                    "the token answer is longer than {MAX_BODY_BYTES} bytes"
-                )));
+    async fn read(
+        &self,
+        response: &mut reqwest::Response,
+        body: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
+        loop {
+            match response.chunk().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_BYTES => {
+                    body.clear();
+                    let message = format!("the token answer is longer than {MAX_BODY_BYTES} bytes");
+                    return Err(Broken::By(Error::malformed(message)));
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                // The other side ended it in good order, only too early; or what it sent is undecodable.
+                Err(error) if !error.is_timeout() && !has_os_cause(&error) => {
+                    return Err(Broken::Off);
+                }
+                Err(error) => return Err(Broken::By(self.unreachable(error))),
             }
-            body.extend_from_slice(&chunk);
         }
-        Ok(body)
     }
 
     /// No whole answer came. Names the phase and the host; the cause is the error's source.
@@ -201,6 +223,12 @@ impl fmt::Debug for TokenClient {
     }
 }
 
+/// Why the body of an answer is not whole.
+enum Broken {
+    Off,
+    By(Error),
+}
+
 enum Phase {
     Lookup,
     Connect,
@@ -216,12 +244,15 @@ fn phase(error: &reqwest::Error) -> Phase {
         return Phase::Exchange;
     }
     // The operating system reports what goes wrong below TLS; what TLS itself reports has no such code.
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    let mut io = causes
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .peekable();
-    let is_tls = io.peek().is_some()
-        && !error.is_timeout()
-        && io.all(|cause| cause.raw_os_error().is_none());
+    let is_tls = io_causes(error).next().is_some() && !error.is_timeout() && !has_os_cause(error);
     if is_tls { Phase::Tls } else { Phase::Connect }
+}
+
+fn has_os_cause(error: &reqwest::Error) -> bool {
+    io_causes(error).any(|cause| cause.raw_os_error().is_some())
+}
+
+fn io_causes(error: &reqwest::Error) -> impl Iterator<Item = &io::Error> {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref())
 }

@@ -55,7 +55,7 @@ impl ClientCredentials {
             };
         }
         Err(Error::config(
-            "no credentials in the environment: set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET",
+            "no credentials in the environment: set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or SITECORE_CLIENT_ID and SITECORE_CLIENT_SECRET)",
         ))
     }
 

@@ -1,6 +1,6 @@
 //! Where tokens come from: the token URL and the audience to ask for.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use url::{Host, Url};
 
@@ -26,7 +26,7 @@ const SITECORE_AUDIENCE: &str = "https://api.sitecorecloud.io";
 /// assert!(insecure.is_err());
 /// # Ok::<(), url::ParseError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     token_url: Url,
     audience: Option<String>,
@@ -57,6 +57,7 @@ impl Endpoint {
             let mut shown = token_url.clone();
             let _ = (shown.set_username(""), shown.set_password(None));
             shown.set_query(None);
+            shown.set_fragment(None);
             Err(Error::config(format!("the token URL {shown} {why}")))
         };
         let secure = token_url.scheme() == "https" || is_http_to_loopback(&token_url);
@@ -108,13 +109,22 @@ impl Endpoint {
         authority: &str,
         audience: Option<&str>,
     ) -> Result<Self> {
-        let text = format!("{}/oauth/token", authority.trim().trim_end_matches('/'));
-        let url = Url::parse(&text).map_err(|error| {
+        let refuse = |why: &str| {
             Error::config(format!(
-                "{place} is no URL: give one such as {SITECORE_AUTHORITY}"
+                "{place} {why}: give one such as {SITECORE_AUTHORITY}"
             ))
-            .with_source(error)
-        })?;
+        };
+        let authority =
+            Url::parse(authority.trim()).map_err(|error| refuse("is no URL").with_source(error))?;
+        if authority.query().is_some() || authority.fragment().is_some() {
+            return Err(refuse("has a query or a fragment"));
+        }
+        let path = authority.path().trim_end_matches('/');
+        if path.ends_with("/oauth/token") {
+            return Err(refuse("is the token URL, and not the authority"));
+        }
+        let mut url = authority.clone();
+        url.set_path(&format!("{path}/oauth/token"));
         Self::new(url, audience.unwrap_or(SITECORE_AUDIENCE).trim())
             .map_err(|error| Error::config(format!("{place} cannot be used: {error}")))
     }
@@ -144,6 +154,18 @@ impl Endpoint {
 
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.token_url)
+    }
+}
+
+/// Without the URL's query: some gateways want a key there.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.token_url.clone();
+        url.set_query(None);
+        f.debug_struct("Endpoint")
+            .field("token_url", &url.as_str())
+            .field("audience", &self.audience)
+            .finish()
     }
 }
 

@@ -25,8 +25,9 @@ impl Quota {
     /// Parses `b=per_hour;q=10;r=0;t=3540,b=per_day;q=50;r=12;t=43200`. Windows that are not whole are
     /// left out; `None` if none remains.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let text = headers.get("auth0-client-quota-limit")?.to_str().ok()?;
-        let buckets: Vec<_> = text.split(',').filter_map(QuotaBucket::parse).collect();
+        let lines = texts(headers, "auth0-client-quota-limit");
+        let windows = lines.flat_map(|line| line.split(','));
+        let buckets: Vec<_> = windows.filter_map(QuotaBucket::parse).collect();
         (!buckets.is_empty()).then_some(Self { buckets })
     }
 
@@ -85,42 +86,43 @@ impl QuotaBucket {
     }
 }
 
-/// Returns how long the server asked to be left alone: `Retry-After` if it is usable, else the quota's
-/// reset, else `x-ratelimit-reset`. An instant that has passed, or a value that cannot be read, is none.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    named_wait(headers)
+/// Returns how long a server that grants no more tokens asked to be left alone: `Retry-After` if it is
+/// usable, else the quota's reset, else `x-ratelimit-reset`. An instant that has passed, or a value that
+/// cannot be read, is none.
+pub(crate) fn limit_wait(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers)
         .or_else(|| Quota::from_headers(headers)?.exhausted_for())
         .or_else(|| {
-            let reset = text(headers, "x-ratelimit-reset")?
-                .parse()
-                .ok()
-                .map(Duration::from_secs)?;
-            since_answer(headers, SystemTime::UNIX_EPOCH.checked_add(reset)?)
+            let reset = texts(headers, "x-ratelimit-reset").find_map(|reset| reset.parse().ok())?;
+            let reset = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
+            since_answer(headers, reset)
         })
         .filter(|wait| !wait.is_zero())
 }
 
-/// `Retry-After` as seconds or as a date (RFC 9110 §10.2.3).
-fn named_wait(headers: &HeaderMap) -> Option<Duration> {
-    let value = text(headers, RETRY_AFTER.as_str())?;
-    let wait = if value.bytes().all(|byte| byte.is_ascii_digit()) {
-        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
-    } else {
-        since_answer(headers, httpdate::parse_http_date(value).ok()?)?
-    };
-    Some(wait).filter(|wait| !wait.is_zero())
+/// Returns what `Retry-After` says, as seconds or as a date (RFC 9110 §10.2.3).
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let mut waits = texts(headers, RETRY_AFTER.as_str()).filter_map(|value| {
+        if value.bytes().all(|byte| byte.is_ascii_digit()) {
+            Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)))
+        } else {
+            since_answer(headers, httpdate::parse_http_date(value).ok()?)
+        }
+    });
+    waits.find(|wait| !wait.is_zero())
 }
 
 fn since_answer(headers: &HeaderMap, instant: SystemTime) -> Option<Duration> {
-    let answered = httpdate::parse_http_date(text(headers, DATE.as_str())?).ok()?;
+    let answered =
+        texts(headers, DATE.as_str()).find_map(|date| httpdate::parse_http_date(date).ok())?;
     instant.duration_since(answered).ok()
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get(name)?
-        .to_str()
-        .ok()
-        .map(str::trim)
-        .filter(|value| !value.is_empty())
+/// Returns the lines of a header that are text.
+fn texts<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let lines = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|line| line.to_str().ok());
+    lines.map(str::trim).filter(|line| !line.is_empty())
 }

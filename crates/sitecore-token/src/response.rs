@@ -9,6 +9,7 @@ use crate::{Claims, Quota};
 /// A granted access token ([RFC 6749 §5.1]).
 ///
 /// [RFC 6749 §5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
+#[derive(Clone)]
 pub struct TokenResponse {
     pub(crate) access_token: SecretString,
     pub(crate) expires_in: Option<Duration>,

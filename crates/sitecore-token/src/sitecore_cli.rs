@@ -16,6 +16,9 @@ use crate::{ClientCredentials, Endpoint, Error, Result};
 /// The name under which the CLI keeps the login to the cloud, rather than to one CM.
 const CLOUD: &str = "xmCloud";
 
+/// More than the CLI ever writes.
+const MAX_BYTES: u64 = 1024 * 1024;
+
 /// What of the file is read; the tokens in it are not.
 #[derive(Deserialize)]
 struct UserFile {
@@ -49,13 +52,22 @@ impl ClientCredentials {
             Error::config(format!("{place} cannot be read: check its permissions"))
                 .with_source(error)
         };
-        if !is_ours(&file.metadata().map_err(unreadable)?) {
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(Error::config(format!(
+                "{place} cannot be read: it is no ordinary file"
+            )));
+        }
+        if !is_ours(&metadata) {
             return Err(Error::config(format!(
                 "{place} belongs to another user and is not trusted: log in again as yourself, or pass the credentials"
             )));
         }
         let mut text = Zeroizing::new(Vec::new());
-        file.read_to_end(&mut text).map_err(unreadable)?;
+        file.by_ref()
+            .take(MAX_BYTES)
+            .read_to_end(&mut text)
+            .map_err(unreadable)?;
         // Where parsing stopped is told, what stood there is not: it could be the secret.
         let user: UserFile = serde_json::from_slice(without_bom(&text)).map_err(|error| {
             Error::config(format!(
@@ -95,11 +107,15 @@ impl ClientCredentials {
 /// Opens the nearest file, so that what is checked afterwards is what is read.
 fn find(start: &Path) -> Result<(PathBuf, File)> {
     let start = fs::canonicalize(start).map_err(|error| {
-        Error::config(format!("the folder {} cannot be opened", start.display())).with_source(error)
+        Error::config(format!(
+            "the folder {} cannot be opened: give one that exists",
+            start.display()
+        ))
+        .with_source(error)
     })?;
     for folder in start.ancestors() {
         let path = folder.join(".sitecore").join("user.json");
-        match File::open(&path) {
+        match open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error)
                 if matches!(
@@ -116,6 +132,22 @@ fn find(start: &Path) -> Result<(PathBuf, File)> {
         "no .sitecore/user.json in {} or a folder above it: run `dotnet sitecore cloud login --client-credentials`",
         start.display()
     )))
+}
+
+/// Opens without waiting, should somebody have put a pipe there.
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
 }
 
 #[cfg(unix)]

@@ -8,14 +8,14 @@ use reqwest::{
     StatusCode,
     header::{CONTENT_TYPE, HeaderMap, LOCATION},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tracing::warn;
 use url::{Url, form_urlencoded};
 
 use crate::{
     Claims, Error, ErrorKind, Quota, Refusal, Result, TokenResponse,
     body::{MAX_LIFETIME, Members, Unreadable, check_bearer, lifetime, text},
-    quota::retry_after,
+    quota::{limit_wait, retry_after},
 };
 
 /// The answer of a token endpoint, as it came.
@@ -58,9 +58,18 @@ impl Answer<'_> {
             None => warn!("the token answer names no token_type; taken as Bearer"),
             Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
             Some(kind) => {
-                return Err(Error::malformed(format!(
-                    "the issuer granted a token of type `{}`, and only Bearer is supported",
+                // A name, and not a token in the wrong place.
+                let is_name = kind.len() <= 20
+                    && kind
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+                let named = if is_name {
                     redactor.say(&kind)
+                } else {
+                    "another".to_owned()
+                };
+                return Err(Error::malformed(format!(
+                    "the issuer granted a token of type `{named}`, and only Bearer is supported"
                 )));
             }
         }
@@ -74,7 +83,11 @@ impl Answer<'_> {
         }
         let promised = promised.filter(|life| !life.is_zero());
         let claimed = claims.as_ref().and_then(Claims::lifetime);
-        let scope = text("scope", members.scope)?.map(Cow::into_owned);
+        // Not needed, and so never a reason to refuse a token.
+        let scope = text("scope", members.scope)
+            .ok()
+            .flatten()
+            .map(Cow::into_owned);
         Ok(TokenResponse {
             access_token: SecretString::from(&*token),
             expires_in: [promised, claimed]
@@ -137,7 +150,7 @@ impl Answer<'_> {
             kind,
             format!("the issuer refused to grant a token ({refusal}): {advice}"),
         )
-        .with_retry_after(retry_after(self.headers).filter(|_| kind != ErrorKind::Refused))
+        .with_retry_after(self.wait(kind))
         .with_refusal(refusal)
     }
 
@@ -158,7 +171,16 @@ impl Answer<'_> {
             kind,
             format!("{host} answered with status {}{advice}", status.as_u16()),
         )
-        .with_retry_after(retry_after(self.headers))
+        .with_retry_after(self.wait(kind))
+    }
+
+    /// Quotas are told with every answer; they are a reason to wait only where one is exhausted.
+    fn wait(&self, kind: ErrorKind) -> Option<Duration> {
+        match kind {
+            ErrorKind::RateLimited => limit_wait(self.headers),
+            ErrorKind::Unavailable => retry_after(self.headers),
+            ErrorKind::Config | ErrorKind::Refused | ErrorKind::Malformed => None,
+        }
     }
 
     /// A redirect is never followed: 307 and 308 would send the secret to wherever it points.
@@ -175,6 +197,17 @@ impl Answer<'_> {
                 self.status.as_u16(),
                 redactor.say(target)
             ),
+        )
+    }
+
+    /// The body of a success broke off.
+    pub(crate) fn torn(&self, redactor: &Redactor<'_>) -> Error {
+        self.unreadable(
+            Unreadable {
+                what: "broke off",
+                may_pass: true,
+            },
+            redactor,
         )
     }
 
@@ -195,25 +228,39 @@ impl Answer<'_> {
     }
 }
 
-/// Takes the client secret out of what a server said.
-pub(crate) struct Redactor<'a>(pub(crate) &'a SecretString);
+/// Takes what is secret in a request out of what a server said about it.
+pub(crate) struct Redactor<'a> {
+    pub(crate) secrets: Vec<&'a str>,
+}
 
 impl Redactor<'_> {
     /// Longest quotation of a server.
     const MAX_CHARS: usize = 300;
 
-    /// Returns a server's words fit for a message: without the secret, as it is or percent-encoded,
-    /// without control characters, of bounded length.
+    /// Shortest run of letters and digits that gives a secret away.
+    const MIN_RUN: usize = 5;
+
+    /// Returns a server's words fit for a message: without the secrets, without control characters, of
+    /// bounded length.
+    ///
+    /// A secret is taken out as it is and percent-encoded. All other encodings leave its letters and
+    /// digits together: where the longest such run is left, nothing of the words is.
     pub(crate) fn say(&self, words: &str) -> String {
-        let secret = self.0.expose_secret();
-        let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        let words = words
-            .replace(secret, "[redacted]")
-            .replace(&encoded, "[redacted]");
-        words
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(Self::MAX_CHARS)
-            .collect()
+        let mut words: String = words.chars().filter(|c| !c.is_control()).collect();
+        for &secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
+            let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            words = words
+                .replace(secret, "[redacted]")
+                .replace(&encoded, "[redacted]");
+            let runs = secret.split(|c: char| !c.is_ascii_alphanumeric());
+            let longest = runs
+                .max_by_key(|run| run.len())
+                .unwrap_or_default()
+                .to_ascii_lowercase();
+            if longest.len() >= Self::MIN_RUN && words.to_ascii_lowercase().contains(&longest) {
+                return "[redacted]".to_owned();
+            }
+        }
+        words.chars().take(Self::MAX_CHARS).collect()
     }
 }

@@ -19,6 +19,8 @@ use tokio::{
 pub(crate) enum Then {
     /// The connection is closed.
     Close,
+    /// The connection is reset, once the client has had time to read.
+    Reset,
     /// The last byte is repeated at this pace until the client goes.
     Repeat(Duration),
     /// Nothing, for ever.
@@ -75,6 +77,10 @@ async fn answer(mut stream: TcpStream, bytes: Arc<Vec<u8>>, then: Then) {
     match then {
         Then::Close => {
             let _ = stream.shutdown().await;
+        }
+        Then::Reset => {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = stream.set_zero_linger();
         }
         Then::Hang => std::future::pending().await,
         Then::Repeat(pause) => loop {
