@@ -24,12 +24,12 @@ const HERD: usize = 200;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let live = std::env::args().any(|argument| argument == "--live");
-    let Err(error) = (if live {
-        live_run().await
-    } else {
-        sandbox_run().await
-    }) else {
+    let run = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => sandbox_run().await,
+        [live] if live == "--live" => live_run().await,
+        _ => Err("the one argument there is, is --live".into()),
+    };
+    let Err(error) = run else {
         return ExitCode::SUCCESS;
     };
     let causes = std::iter::successors(error.source(), |cause| cause.source());
@@ -43,10 +43,10 @@ async fn main() -> ExitCode {
 /// Wraps an existing client: three lines.
 fn wrap(
     http: reqwest::Client,
-    tokens: TokenClient,
+    cache: &TokenCache,
     targets: &[Target],
 ) -> Result<ClientWithMiddleware> {
-    let auth = AuthMiddleware::builder(TokenCache::new(tokens));
+    let auth = AuthMiddleware::builder(cache.clone());
     let auth = targets
         .iter()
         .cloned()
@@ -70,8 +70,10 @@ async fn sandbox_run() -> Result<()> {
         Target::authoring("cm.example")?.at(sandbox.origin(Api::Authoring).clone())?,
         Target::deploy().at(sandbox.origin(Api::Deploy).clone())?,
     ];
-    let (http, url) = (reqwest::Client::new(), sandbox.authoring_url());
-    let client = wrap(http.clone(), tokens.clone(), &targets)?;
+    // Loopback is not the business of a proxy.
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let url = sandbox.authoring_url();
+    let client = wrap(http.clone(), &TokenCache::new(tokens.clone()), &targets)?;
 
     let data = timed("list sites", graphql(&client, &url, SITES, json!({}))).await?;
     println!("    {}", names(&data["sites"]));
@@ -103,7 +105,8 @@ async fn sandbox_run() -> Result<()> {
     println!("    grants so far: {}", sandbox.grants());
 
     let before = sandbox.grants();
-    herd(&wrap(http, tokens, &targets)?, &url).await?;
+    let cold = TokenCache::new(tokens);
+    herd(&wrap(http, &cold, &targets)?, &url).await?;
     println!("    grants for these: {}", sandbox.grants() - before);
 
     let (begun, before, mut calls, mut slowest) =
@@ -129,14 +132,24 @@ async fn live_run() -> Result<()> {
     let tokens = TokenClient::builder(ClientCredentials::from_env()?)
         .endpoint(Endpoint::from_env()?)
         .build()?;
-    let client = wrap(
-        reqwest::Client::new(),
-        tokens,
-        &[Target::origin(url.join("/")?)?],
-    )?;
+    let cache = TokenCache::new(tokens);
+    // A CM runs its customer's code: the token goes to its API alone.
+    let target = match url.path().starts_with("/sitecore/api/") {
+        true => Target::authoring("cm.example")?.at(url.join("/")?)?,
+        false => Target::origin(url.join("/")?)?,
+    };
+    let http = reqwest::Client::builder();
+    let http = if url.scheme() == "http" {
+        http.no_proxy()
+    } else {
+        http
+    };
+    let client = wrap(http.build()?, &cache, &[target])?;
     let data = timed("list sites", graphql(&client, &url, SITES, json!({}))).await?;
     println!("    {}", names(&data["sites"]));
-    herd(&client, &url).await
+    herd(&client, &url).await?;
+    println!("    grants for all of these: {}", cache.status().grants());
+    Ok(())
 }
 
 async fn herd(client: &ClientWithMiddleware, url: &Url) -> Result<()> {
