@@ -390,8 +390,14 @@ async fn the_same_token_again_is_kept_and_asked_for_at_growing_distance() {
         "{}",
         source.calls() - 1
     );
-    // It is over now, so the same text with a new life is a new token.
-    assert_eq!(held(&cache).await, "token-1");
+    // What was said of its end first, counts: it is over, whatever is said of it now.
+    assert_eq!(
+        cache.token().await.unwrap_err().kind(),
+        ErrorKind::Malformed
+    );
+    source.turn_to(Step::Grant(DAY));
+    advance(2 * SECOND).await;
+    assert_eq!(held(&cache).await, "token-2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -419,7 +425,73 @@ async fn a_token_that_ends_earlier_does_not_replace_the_one_held() {
     assert_eq!(held(&cache).await, "token-4");
 }
 
+#[tokio::test(start_paused = true)]
+async fn after_suspend_the_newer_token_is_taken() {
+    let clock = PausedClock::new();
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Grant(15 * HOUR));
+    let cache = cache_of(&source, clock.clone());
+    cache.token().await.unwrap();
+    // By the wall clock 4 h are left; the monotonic clock, which stood still, says 24.
+    clock.wall_forward(20 * HOUR);
+    assert!(cache.current().is_some());
+    settle().await;
+    assert_eq!(
+        (held(&cache).await, source.calls()),
+        ("token-2".to_owned(), 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_stale_on_arrival_does_not_cost_a_grant_per_call() {
+    let number = std::sync::atomic::AtomicU64::new(0);
+    let source = source_fn(move |_| {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move {
+            Ok(
+                Token::bearer(format!("old-{number}"), DAY + number as u32 * SECOND)?
+                    .with_age(21 * HOUR),
+            )
+        }
+    });
+    let cache = TokenCache::builder(source)
+        .clock(PausedClock::new())
+        .build()
+        .unwrap();
+    for _ in 0..100 {
+        cache.token().await.unwrap();
+        settle().await;
+    }
+    assert_eq!(cache.status().grants(), 1);
+    assert!(cache.status().next_attempt_in().unwrap() > HOUR);
+}
+
 // Two clocks.
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_does_not_shorten_a_named_wait() {
+    for wait in [25 * SECOND, 20 * MINUTE] {
+        let clock = PausedClock::new();
+        let source = ScriptedSource::new(
+            [Step::Grant(DAY)],
+            Step::FailFor(ErrorKind::RateLimited, wait),
+        );
+        let cache = cache_of(&source, clock.clone());
+        cache.token().await.unwrap();
+        advance(20 * HOUR).await;
+        assert!(cache.current().is_some());
+        settle().await;
+        clock.wall_forward(HOUR);
+        advance(wait - SECOND).await;
+        assert!(cache.current().is_some());
+        settle().await;
+        assert_eq!(source.calls(), 2, "{wait:?}");
+        // A gate of our own opens by either clock.
+        advance(SECOND).await;
+        assert!(cache.current().is_some());
+        settle().await;
+        assert_eq!(source.calls(), 3, "{wait:?}");
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_set_back_does_not_lengthen_a_life() {

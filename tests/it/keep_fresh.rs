@@ -5,7 +5,7 @@ use std::time::Duration;
 use sitecore_auth::{ErrorKind, Freshness, ManualClock, Token, TokenCache, source_fn};
 use tokio::time::{advance, sleep, timeout};
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, text};
+use crate::support::{PausedClock, ScriptedSource, Step, cache_of, spawn, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn an_empty_cache_is_filled_and_kept_fresh_without_traffic() {
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, PausedClock::new());
-    tokio::spawn(cache.keep_fresh());
+    spawn(cache.keep_fresh());
     sleep(SECOND).await;
     assert_eq!(text(&cache.current().expect("it fetched")), "token-1");
     for day in 1..=10 {
@@ -30,7 +30,7 @@ async fn an_empty_cache_is_filled_and_kept_fresh_without_traffic() {
 async fn an_outage_costs_one_grant_per_gate_without_traffic_too() {
     let source = ScriptedSource::new([], Step::Fail(ErrorKind::Unavailable));
     let cache = cache_of(&source, PausedClock::new());
-    tokio::spawn(cache.keep_fresh());
+    spawn(cache.keep_fresh());
     sleep(HOUR).await;
     // One grant each, 1 s doubling to 30 s apart.
     assert!((115..=126).contains(&source.calls()), "{}", source.calls());
@@ -44,7 +44,7 @@ async fn waking_from_suspend_is_noticed_within_half_a_minute() {
     let clock = PausedClock::new();
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, clock.clone());
-    tokio::spawn(cache.keep_fresh());
+    spawn(cache.keep_fresh());
     sleep(HOUR).await;
     assert_eq!(source.calls(), 1);
     clock.wall_forward(2 * DAY);
@@ -59,7 +59,7 @@ async fn waking_from_suspend_is_noticed_within_half_a_minute() {
 async fn it_ends_with_the_last_handle() {
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, PausedClock::new());
-    let kept = tokio::spawn(cache.keep_fresh());
+    let kept = spawn(cache.keep_fresh());
     sleep(HOUR).await;
     let clone = cache.clone();
     drop(cache);
@@ -76,7 +76,7 @@ async fn it_ends_with_the_last_handle() {
 async fn it_ends_with_the_last_handle_although_a_refresh_hangs() {
     let source = ScriptedSource::new([], Step::Hang);
     let cache = cache_of(&source, PausedClock::new());
-    let kept = tokio::spawn(cache.keep_fresh());
+    let kept = spawn(cache.keep_fresh());
     sleep(SECOND).await;
     drop(cache);
     timeout(31 * SECOND, kept)
@@ -92,7 +92,7 @@ async fn it_idles_for_a_key_without_expiry() {
         .clock(PausedClock::new())
         .build()
         .unwrap();
-    let kept = tokio::spawn(cache.keep_fresh());
+    let kept = spawn(cache.keep_fresh());
     sleep(100 * DAY).await;
     assert_eq!(cache.status().grants(), 1);
     assert_eq!(

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sitecore_auth::{Backoff, ErrorKind, Freshness, RefreshPolicy, TokenCache};
+use sitecore_auth::{Backoff, ErrorKind, Freshness, ManualClock, RefreshPolicy, TokenCache};
 use tokio::time::advance;
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
+use crate::support::{PausedClock, ScriptedSource, Step, cache_of, client_of, serve, settle, text};
 
 /// Takes in a token of this life and tells what it is after `age`: fresh, stale (a refresh starts) or
 /// expired (not handed out).
@@ -41,8 +41,6 @@ async fn boundaries_are_exact_for_every_life() {
         (2_592_000_000, 2_073_600_000, 2_591_940_000),
         // Beyond 30 days nobody is believed.
         (5_000_000_000, 2_073_600_000, 2_591_940_000),
-        // Not said: 5 min.
-        (0, 240_000, 270_000),
     ] {
         let [life, stale, unusable] = [life, stale, unusable].map(Duration::from_millis);
         for (age, expected) in [
@@ -61,6 +59,32 @@ async fn boundaries_are_exact_for_every_life() {
             );
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_of_no_time_is_never_handed_out() {
+    let source = ScriptedSource::granting(Duration::ZERO);
+    let cache = cache_of(&source, PausedClock::new());
+    assert_eq!(
+        cache.token().await.unwrap_err().kind(),
+        ErrorKind::Malformed
+    );
+    assert!(cache.current().is_none());
+}
+
+#[tokio::test]
+async fn a_life_that_the_issuer_does_not_tell_is_five_minutes() {
+    let answer = serde_json::json!({ "access_token": "opaque", "token_type": "Bearer" });
+    let server = serve(wiremock::ResponseTemplate::new(200).set_body_json(answer)).await;
+    let clock = ManualClock::new();
+    let tokens = client_of(&server.uri()).build().unwrap();
+    let cache = TokenCache::builder(tokens)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let token = cache.token().await.unwrap();
+    assert_eq!(token.lifetime(), Some(Duration::from_secs(300)));
+    assert_eq!(cache.status().usable_for(), Some(Duration::from_secs(270)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,10 +155,17 @@ type Change = fn(&mut RefreshPolicy);
 #[test]
 fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
     let source = || ScriptedSource::granting(Duration::from_secs(60));
-    let change: [(&str, Change); 8] = [
+    let change: [(&str, Change); 11] = [
         ("stale_from", |policy| policy.stale_from = 1.5),
         ("stale_from", |policy| policy.stale_from = f64::NAN),
         ("stale_spread", |policy| policy.stale_spread = 0.9),
+        ("stale_from", |policy| {
+            (policy.stale_from, policy.stale_spread) = (0.0, 0.0);
+        }),
+        ("gate_spread", |policy| policy.gate_spread = 1.0),
+        ("gate_with_token", |policy| {
+            policy.gate_with_token = Backoff::new(Duration::from_secs(1), Duration::ZERO);
+        }),
         ("margin_part", |policy| policy.margin_part = 0.3),
         ("refresh_timeout", |policy| {
             policy.refresh_timeout = Duration::ZERO;
@@ -159,5 +190,36 @@ fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
             .expect("a cause")
             .to_string();
         assert!(cause.contains(name), "{cause} does not name {name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_beyond_all_measure_do_not_panic() {
+    let mut policy = RefreshPolicy::default();
+    policy.max_retry_after = Duration::MAX;
+    policy.max_lifetime = Duration::MAX;
+    policy.refresh_timeout = Duration::MAX;
+    policy.gate_without_token = Backoff::new(Duration::MAX, Duration::MAX);
+    (
+        policy.stale_from,
+        policy.margin_part,
+        policy.refused_wait_part,
+    ) = (1.0, 0.0, 1.0);
+    let steps = [
+        Step::Fail(ErrorKind::Malformed),
+        Step::FailFor(ErrorKind::Malformed, Duration::MAX),
+        Step::FailFor(ErrorKind::RateLimited, Duration::MAX),
+        Step::Grant(Duration::MAX),
+    ];
+    for step in steps {
+        let source = ScriptedSource::new([], step);
+        let cache = TokenCache::builder(source.clone())
+            .policy(policy.clone())
+            .clock(PausedClock::new())
+            .build()
+            .unwrap();
+        let (first, second) = (cache.token().await, cache.token().await);
+        assert_eq!(first.is_ok(), second.is_ok());
+        assert!(source.calls() <= 3, "{}", source.calls());
     }
 }

@@ -151,3 +151,63 @@ async fn a_refused_token_is_replaced_even_by_one_that_ends_earlier() {
     assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
     assert_eq!(text(&cache.token().await.unwrap()), "token-2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_in_flight_replaces_a_refused_token_though_it_ends_earlier() {
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(5 * SECOND, 15 * MINUTE));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    advance(20 * 60 * MINUTE).await;
+    assert!(cache.current().is_some());
+    settle().await;
+    assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_does_not_come_back_with_a_renewal() {
+    let source = ScriptedSource::new(
+        [Step::Grant(DAY), Step::Grant(15 * MINUTE)],
+        Step::Same(1, DAY),
+    );
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    cache.replace(&first).await.unwrap();
+    advance(13 * MINUTE).await;
+    assert!(cache.current().is_some());
+    settle().await;
+    assert_eq!(
+        (source.calls(), text(&cache.current().unwrap())),
+        (3, "token-2".to_owned())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_from_a_store_is_not_asked_for_again_and_again() {
+    let source =
+        sitecore_auth::source_fn(|_| async { Ok(Token::bearer("same", DAY)?.with_age(SECOND)) });
+    let cache = sitecore_auth::TokenCache::builder(source)
+        .clock(PausedClock::new())
+        .build()
+        .unwrap();
+    let token = cache.token().await.unwrap();
+    for _ in 0..1_000 {
+        let error = cache.replace(&token).await.expect_err("the same");
+        assert!(error.retry_after().unwrap() > 50 * SECOND);
+    }
+    assert_eq!(cache.status().grants(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_that_was_refused_does_not_come_back() {
+    let source = ScriptedSource::new([Step::Grant(100 * SECOND)], Step::Same(1, 100 * SECOND));
+    let cache = cache_of(&source, PausedClock::new());
+    let token = cache.token().await.unwrap();
+    advance(100 * SECOND).await;
+    assert_eq!(
+        cache.replace(&token).await.unwrap_err().kind(),
+        ErrorKind::Malformed
+    );
+    assert!(cache.current().is_none());
+    assert_eq!(source.calls(), 2);
+}

@@ -222,6 +222,38 @@ fn outside_a_runtime_there_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn a_runtime_without_timers_is_an_error_and_no_panic() {
+    let cache = TokenCache::new(ScriptedSource::granting(DAY));
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let error = runtime.block_on(cache.token()).expect_err("no timers");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(crate::support::everything_said(&error).contains("enable_time"));
+}
+
+#[test]
+fn who_joins_late_on_a_parked_runtime_waits_no_longer_than_the_first() {
+    let (sender, called) = channel();
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 1_000 * MS;
+    policy.least_time = MS;
+    let cache = TokenCache::builder(hanging_once(sender))
+        .policy(policy)
+        .build()
+        .unwrap();
+    let parked = current_thread();
+    parked.block_on(async {
+        let _ = tokio::time::timeout(20 * MS, cache.token()).await;
+    });
+    called.recv().unwrap();
+    let begun = Instant::now();
+    current_thread().block_on(async { tokio::time::sleep(800 * MS).await });
+    current_thread()
+        .block_on(cache.token())
+        .expect("a refresh elsewhere");
+    assert!(begun.elapsed() < 1_600 * MS, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_runtime_that_is_shutting_down_holds_nobody() {
     struct AskWhenDropped(TokenCache, Sender<bool>);
     impl Drop for AskWhenDropped {

@@ -205,11 +205,7 @@ impl Source {
 
 /// The instant from which a life of this much must not be used: read from the documentation anew.
 fn use_of(life: Duration) -> Duration {
-    let life = if life.is_zero() {
-        5 * MINUTE
-    } else {
-        life.min(30 * 24 * HOUR)
-    };
+    let life = life.min(30 * 24 * HOUR);
     life - MINUTE.min(life.mul_f64(0.1))
 }
 

@@ -60,19 +60,11 @@ impl Now {
         }
     }
 
-    /// Returns this instant for the monotonic clock alone.
-    pub(crate) fn monotonic_only(self) -> Self {
+    /// Returns this instant, but no later by the monotonic clock than `other`.
+    pub(crate) fn not_after(self, other: Self) -> Self {
         Self {
-            wall: Duration::MAX,
+            monotonic: self.monotonic.min(other.monotonic),
             ..self
-        }
-    }
-
-    /// Returns the later of two instants, on each clock.
-    pub(crate) fn later(self, other: Self) -> Self {
-        Self {
-            monotonic: self.monotonic.max(other.monotonic),
-            wall: self.wall.max(other.wall),
         }
     }
 

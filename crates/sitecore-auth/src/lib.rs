@@ -55,7 +55,9 @@ pub use provider::{
     SitecoreCliCredentials,
 };
 #[doc(no_inline)]
-pub use sitecore_token::{ClientCredentials, Endpoint, Quota, TokenClient};
+pub use sitecore_token::{
+    ClientCredentials, Encoding, Endpoint, Quota, TokenClient, TokenClientBuilder,
+};
 pub use source::{TokenSource, source_fn};
 pub use token::{Fingerprint, Token};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result, clock::Now};
+use crate::{Error, ErrorKind, Result, clock::Now, token::Life};
 
 /// When to renew, how long to try, how long to wait: every number of the cache.
 ///
@@ -29,7 +29,7 @@ pub struct RefreshPolicy {
     pub margin: Duration,
     /// The margin's greatest part of the life; 0.1. A short token keeps its use.
     pub margin_part: f64,
-    /// The life of a token whose issuer names none; 5 min. Never for ever.
+    /// The life of a token whose issuer names none, or zero; 5 min. Never for ever.
     pub unknown_lifetime: Duration,
     /// The longest life believed; 30 days. A typing error at the issuer must not disable renewal.
     pub max_lifetime: Duration,
@@ -155,16 +155,19 @@ impl Stamp {
 }
 
 impl RefreshPolicy {
-    /// Stamps a life that was `age` old when the source was asked for it at `asked`. `draw` is from
-    /// `0.0..1.0`.
-    pub(crate) fn stamp(
-        &self,
-        lifetime: Option<Duration>,
-        age: Duration,
-        asked: Now,
-        draw: f64,
-    ) -> Stamp {
-        let Some(life) = lifetime else {
+    /// Returns the life that is believed: never longer than the longest, never unknown.
+    pub(crate) fn believed(&self, life: Life) -> Life {
+        match life {
+            Life::Known(life) => Life::Known(life.min(self.max_lifetime)),
+            Life::Unknown => Life::Known(self.unknown_lifetime),
+            Life::Endless => Life::Endless,
+        }
+    }
+
+    /// Stamps a life (a believed one) that was `age` old when the source was asked for it at `asked`.
+    /// `draw` is from `0.0..1.0`.
+    pub(crate) fn stamp(&self, life: Life, age: Duration, asked: Now, draw: f64) -> Stamp {
+        let Life::Known(life) = life else {
             return Stamp {
                 issued: asked,
                 stale: Now::NEVER,
@@ -172,21 +175,13 @@ impl RefreshPolicy {
                 expires_at: None,
             };
         };
-        let life = self.believed(life);
         let at = |point: Duration| asked.after(point.saturating_sub(age));
-        let margin = self.margin.min(life.mul_f64(self.margin_part));
+        let margin = self.margin.min(part(life, self.margin_part));
         Stamp {
             issued: asked.before(age),
-            stale: at(life.mul_f64(self.stale_from - self.stale_spread * draw)),
+            stale: at(part(life, self.stale_from - self.stale_spread * draw)),
             unusable: at(life.saturating_sub(margin)),
             expires_at: Some(at(life).wall()),
-        }
-    }
-
-    fn believed(&self, life: Duration) -> Duration {
-        match life {
-            Duration::ZERO => self.unknown_lifetime,
-            life => life.min(self.max_lifetime),
         }
     }
 
@@ -204,31 +199,35 @@ impl RefreshPolicy {
         }
         let pause = match error.retry_after() {
             Some(wait) => self.server_wait(wait, draw),
-            None => Backoff::new(self.retry_pause, self.refresh_timeout)
-                .after(grants)
-                .mul_f64(draw),
+            None => part(
+                Backoff::new(self.retry_pause, self.refresh_timeout).after(grants),
+                draw,
+            ),
         };
         (pause.saturating_add(self.least_time) <= left).then_some(pause)
     }
 
     /// Returns how long a gate of our own making stays closed.
     pub(crate) fn own_wait(&self, backoff: Backoff, failures: u32, draw: f64) -> Duration {
-        backoff
-            .after(failures)
-            .mul_f64(1.0 - self.gate_spread + 2.0 * self.gate_spread * draw)
+        part(
+            backoff.after(failures),
+            1.0 - self.gate_spread + 2.0 * self.gate_spread * draw,
+        )
     }
 
     /// Returns how long a wait that the server named is honoured.
     pub(crate) fn server_wait(&self, wait: Duration, draw: f64) -> Duration {
-        wait.min(self.max_retry_after)
-            .mul_f64(1.0 + self.retry_after_spread * draw)
+        part(
+            wait.min(self.max_retry_after),
+            1.0 + self.retry_after_spread * draw,
+        )
     }
 
     /// Returns how long a token must wait to be replaced if it is refused, being the `grants`th in a row
-    /// that replaced a refused one.
+    /// that replaced a refused one. A key without expiry waits no longer than a refused client.
     pub(crate) fn refused_wait(&self, lifetime: Option<Duration>, grants: u32) -> Duration {
         let most = lifetime.map_or(self.gate_refused.max, |life| {
-            self.believed(life).mul_f64(self.refused_wait_part)
+            part(life, self.refused_wait_part)
         });
         Backoff::new(self.refused_wait, most.max(self.refused_wait)).after(grants)
     }
@@ -248,10 +247,10 @@ impl RefreshPolicy {
                 "policy: {name} is {value}: give a part from 0 to 1"
             ));
         }
-        if self.stale_spread > self.stale_from || self.stale_from > 1.0 - self.margin_part {
+        if self.stale_spread >= self.stale_from || self.stale_from > 1.0 - self.margin_part {
             return config(format!(
                 "policy: a token must become stale after its start and before its margin: \
-                 stale_spread {} ≤ stale_from {} ≤ 1 - margin_part {}",
+                 stale_spread {} < stale_from {} ≤ 1 - margin_part {}",
                 self.stale_spread, self.stale_from, self.margin_part
             ));
         }
@@ -269,9 +268,32 @@ impl RefreshPolicy {
         if let Some((name, _)) = durations.iter().find(|(_, duration)| duration.is_zero()) {
             return config(format!("policy: {name} is zero: give it a duration"));
         }
+        if self.gate_spread >= 1.0 {
+            return config(
+                "policy: gate_spread is 1: a gate must not open at once, give less".to_owned(),
+            );
+        }
+        let backoffs = [
+            ("gate_with_token", self.gate_with_token),
+            ("gate_without_token", self.gate_without_token),
+            ("gate_refused", self.gate_refused),
+        ];
+        if let Some((name, _)) = backoffs
+            .iter()
+            .find(|(_, backoff)| backoff.max < backoff.first)
+        {
+            return config(format!(
+                "policy: {name} ends below its start: give a longer max"
+            ));
+        }
         if self.grants_per_refresh == 0 {
             return config("policy: grants_per_refresh is 0: give 1 or more".to_owned());
         }
         Ok(())
     }
+}
+
+/// A part of a duration, or a little more than all of it; as long as can be where that is too much.
+fn part(duration: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, sync::Arc};
 use async_trait::async_trait;
 use sitecore_token::{TokenClient, TokenResponse};
 
-use crate::{Result, Token};
+use crate::{Result, Token, token::Life};
 
 /// Gets tokens, one call a token. It need not cache, retry or guard against many callers: the
 /// [`TokenCache`](crate::TokenCache) in front of it does.
@@ -43,10 +43,9 @@ impl TokenSource for TokenClient {
     }
 }
 
-/// A life that the answer does not tell is zero here, which the cache takes as unknown.
 pub(crate) fn token_of(answer: &TokenResponse) -> Result<Token> {
-    let life = answer.expires_in().unwrap_or_default();
-    let token = Token::bearer(answer.access_token().clone(), life)?;
+    let life = answer.expires_in().map_or(Life::Unknown, Life::Known);
+    let token = Token::bearer_for(answer.access_token(), life)?;
     Ok(token.with_quota(answer.quota().cloned()))
 }
 

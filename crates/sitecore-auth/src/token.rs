@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, ErrorKind, Quota, Result, policy::Stamp};
+use crate::{Error, ErrorKind, Quota, RefreshPolicy, Result, clock::Now, policy::Stamp};
 
 /// A bearer token, or an API key, as a ready-made header. Cheap to clone.
 ///
@@ -19,17 +19,25 @@ pub struct Token(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     name: HeaderName,
     value: HeaderValue,
-    lifetime: Option<Duration>,
+    life: Life,
     age: Duration,
     fingerprint: Fingerprint,
     quota: Option<Quota>,
     pub(crate) stamp: Option<Stamp>,
 }
 
+/// How long a token lives from its issue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Known(Duration),
+    /// The issuer did not say.
+    Unknown,
+    Endless,
+}
+
 impl Token {
     /// Makes a token that is sent as `Authorization: Bearer …` ([RFC 6750 §2.1]) and lives for
-    /// `lifetime` from before it was asked for. A lifetime of zero means that the issuer did not say;
-    /// the cache then uses [`unknown_lifetime`](crate::RefreshPolicy::unknown_lifetime).
+    /// `lifetime` from before it was asked for. One that lives for no time at all is never handed out.
     ///
     /// # Errors
     ///
@@ -37,15 +45,13 @@ impl Token {
     ///
     /// [RFC 6750 §2.1]: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
     pub fn bearer(token: impl Into<SecretString>, lifetime: Duration) -> Result<Self> {
-        let token = token.into();
+        Self::bearer_for(&token.into(), Life::Known(lifetime))
+    }
+
+    pub(crate) fn bearer_for(token: &SecretString, life: Life) -> Result<Self> {
         let token = token.expose_secret();
         sitecore_token::check_bearer(token)?;
-        Self::new(
-            AUTHORIZATION,
-            token,
-            &format!("Bearer {token}"),
-            Some(lifetime),
-        )
+        Self::new(AUTHORIZATION, token, &format!("Bearer {token}"), life)
     }
 
     /// Makes a key that is sent in the header `name` and lives until somebody revokes it.
@@ -62,15 +68,10 @@ impl Token {
                 "the key is empty or has characters that a header cannot carry",
             ));
         }
-        Self::new(name, key, key, None)
+        Self::new(name, key, key, Life::Endless)
     }
 
-    fn new(
-        name: HeaderName,
-        secret: &str,
-        header: &str,
-        lifetime: Option<Duration>,
-    ) -> Result<Self> {
+    fn new(name: HeaderName, secret: &str, header: &str, life: Life) -> Result<Self> {
         // The error of this conversion does not quote the value.
         let mut value = HeaderValue::try_from(header)
             .map_err(|error| Error::new(ErrorKind::Malformed, error))?;
@@ -78,7 +79,7 @@ impl Token {
         Ok(Self(Arc::new(Inner {
             name,
             value,
-            lifetime,
+            life,
             age: Duration::ZERO,
             fingerprint: Fingerprint::of(secret),
             quota: None,
@@ -102,15 +103,32 @@ impl Token {
         self.0.quota.as_ref()
     }
 
-    pub(crate) fn with_stamp(mut self, stamp: Stamp) -> Self {
-        Arc::make_mut(&mut self.0).stamp = Some(stamp);
+    /// Fixes the instants that the token's life turns on.
+    pub(crate) fn stamped(mut self, policy: &RefreshPolicy, asked: Now) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.life = policy.believed(inner.life);
+        inner.stamp = Some(policy.stamp(inner.life, inner.age, asked, fastrand::f64()));
         self
     }
 
-    /// Returns the life that the token was granted, from its issue; `None` for a key without expiry.
+    /// Ends this token no later than the other, by the monotonic clock.
+    pub(crate) fn not_outliving(mut self, other: &Self) -> Self {
+        if let (Some(stamp), Some(other)) = (&mut Arc::make_mut(&mut self.0).stamp, &other.0.stamp)
+        {
+            stamp.stale = stamp.stale.not_after(other.stale);
+            stamp.unusable = stamp.unusable.not_after(other.unusable);
+        }
+        self
+    }
+
+    /// Returns the life that the token was granted, from its issue; `None` for a key without expiry, and
+    /// while it is unknown.
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
-        self.0.lifetime
+        match self.0.life {
+            Life::Known(life) => Some(life),
+            Life::Unknown | Life::Endless => None,
+        }
     }
 
     pub(crate) fn age(&self) -> Duration {
@@ -153,7 +171,7 @@ impl fmt::Debug for Token {
         f.debug_struct("Token")
             .field("header", &self.0.name)
             .field("fingerprint", &format_args!("{}", self.0.fingerprint))
-            .field("lifetime", &self.0.lifetime)
+            .field("lifetime", &self.lifetime())
             .field("expires_at", &self.expires_at())
             .finish_non_exhaustive()
     }

@@ -13,11 +13,8 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use self::state::{Joined, State};
 pub use self::status::CacheStatus;
-use self::{
-    refresh::Waiter,
-    state::{Joined, State},
-};
 use crate::{
     Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
     clock::Now, token,
@@ -75,13 +72,13 @@ struct Shared {
 }
 
 /// Why a refresh is started.
-#[derive(Clone)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
     Empty,
     Stale,
     Expired,
-    /// An API said no to this token.
-    Refused(Token),
+    /// An API said no to the token held.
+    Refused,
 }
 
 impl TokenCache {
@@ -140,16 +137,10 @@ impl TokenCache {
     ///
     /// Dropping the future loses nothing: the refresh goes on, and its token is kept.
     pub async fn token(&self) -> Result<Token> {
-        for _ in 0..ELECTIONS {
-            if let Some(token) = self.current() {
-                return Ok(token);
-            }
-            match refresh::join(&self.shared, None)? {
-                Joined::Held(token) => return Ok(token),
-                Joined::Refresh(waiter) => self.wait(waiter).await?,
-            }
+        match self.current() {
+            Some(token) => Ok(token),
+            None => self.obtain(None).await,
         }
-        Err(lost())
     }
 
     /// Returns a token other than `rejected`, which an API has refused: the one held if it is another,
@@ -164,25 +155,24 @@ impl TokenCache {
     ///
     /// As [`token`](Self::token).
     pub async fn replace(&self, rejected: &Token) -> Result<Token> {
+        self.obtain(Some(rejected)).await
+    }
+
+    /// Joins refreshes until there is a token other than `rejected`. A refresh that was lost ends too: the
+    /// caller joins the next one.
+    async fn obtain(&self, rejected: Option<&Token>) -> Result<Token> {
         for _ in 0..ELECTIONS {
-            match refresh::join(&self.shared, Some(rejected))? {
+            let waiter = match refresh::join(&self.shared, rejected)? {
                 Joined::Held(token) => return Ok(token),
-                Joined::Refresh(waiter) => self.wait(waiter).await?,
+                Joined::Refresh(waiter) => waiter,
+            };
+            let generation = waiter.generation;
+            match waiter.outcome().await {
+                Some(outcome) => outcome?,
+                None => self.shared.state.abandon(generation),
             }
         }
         Err(lost())
-    }
-
-    /// Waits for a refresh to end. A refresh that was lost ends too: the caller joins the next one.
-    async fn wait(&self, waiter: Waiter) -> Result<()> {
-        let generation = waiter.generation;
-        match waiter.outcome().await {
-            Some(outcome) => outcome,
-            None => {
-                self.shared.state.abandon(generation);
-                Ok(())
-            }
-        }
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -211,8 +201,8 @@ impl Token {
     }
 
     /// Tells whether this token's use is over before the other's.
-    fn ends_before(&self, other: &Self) -> bool {
-        self.unusable_from().monotonic() < other.unusable_from().monotonic()
+    fn ends_before(&self, other: &Self, now: Now) -> bool {
+        now.until(self.unusable_from()) < now.until(other.unusable_from())
     }
 
     fn stale_from(&self) -> Now {

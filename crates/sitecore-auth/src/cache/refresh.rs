@@ -1,6 +1,10 @@
 //! What runs beside the callers: one task per refresh, bounded in time, and how callers wait for it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tokio::{runtime::Handle, sync::watch, time};
@@ -44,6 +48,12 @@ pub(super) fn start_beside(shared: &Arc<Shared>) {
 /// Finds what a caller without a (good) token gets, and starts a refresh if that is what it takes.
 pub(super) fn join(shared: &Arc<Shared>, rejected: Option<&Token>) -> Result<Joined> {
     let runtime = Handle::try_current().map_err(|error| Error::new(ErrorKind::Config, error))?;
+    if panic::catch_unwind(|| time::sleep(Duration::ZERO)).is_err() {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "this Tokio runtime has no timers: call `enable_time` when it is built",
+        ));
+    }
     let (joined, start) = shared.join(rejected)?;
     if let Some(start) = start {
         spawn(&runtime, shared, start);
@@ -85,7 +95,7 @@ async fn run(shared: Arc<Shared>, start: Start) {
             Ok(())
         }
         Some(Ended::Failed(error)) => {
-            warn!(kind = ?error.kind(), again_in = ?error.retry_after(), "no new token");
+            warn!(kind = ?error.kind(), cause = %error.cause(), again_in = ?error.retry_after(), "no new token");
             Err(error)
         }
         None => return,
@@ -107,13 +117,7 @@ async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
             return Err(super::lost());
         }
         let error = match shared.source.fetch(start.replacing.as_ref()).await {
-            Ok(token) => {
-                let draw = fastrand::f64();
-                let stamp = shared
-                    .policy
-                    .stamp(token.lifetime(), token.age(), asked, draw);
-                return Ok(Some(token.with_stamp(stamp)));
-            }
+            Ok(token) => return Ok(Some(token.stamped(&shared.policy, asked))),
             Err(error) => error,
         };
         grants += 1;
@@ -123,7 +127,7 @@ async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
         let awaited = start.outcome.receiver_count() > 1;
         match shared.policy.pause(&error, grants, left, fastrand::f64()) {
             Some(pause) if awaited => {
-                debug!(kind = ?error.kind(), ?pause, "a grant failed and is tried again");
+                debug!(kind = ?error.kind(), cause = %error.cause(), ?pause, "a grant failed and is tried again");
                 time::sleep(pause).await;
             }
             _ => return Err(error),
@@ -132,12 +136,12 @@ async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
 }
 
 impl Reason {
-    fn name(&self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
             Self::Stale => "stale",
             Self::Expired => "expired",
-            Self::Refused(_) => "refused",
+            Self::Refused => "refused",
         }
     }
 }

@@ -29,6 +29,8 @@ struct Inner {
     failures: Option<(Backoff, u32)>,
     /// A stale token is not renewed before: the issuer had nothing newer.
     spaced_until: Option<Now>,
+    /// The token that was refused last.
+    rejected: Option<Token>,
     /// Grants in a row whose reason was that the token before had been refused.
     refused_grants: u32,
     /// If the token held is refused, it is not replaced before.
@@ -43,12 +45,27 @@ struct Flight {
     waiter: Waiter,
 }
 
-/// After a failure: nobody asks again before `until`, and whoever needs a token gets `error`.
+/// After a failure: nobody asks again for a while, and whoever needs a token gets `error`.
 struct Gate {
-    until: Now,
+    /// The backoff of our own.
+    opens: Now,
+    /// The wait that the server named, by the monotonic clock alone: a wall clock that jumps does not
+    /// shorten it.
+    named_until: Duration,
     error: Error,
     /// After a refusal the source is asked for new credentials now and then: they open the gate.
     probe_from: Now,
+}
+
+impl Gate {
+    fn left(&self, now: Now) -> Duration {
+        now.until(self.opens)
+            .max(self.named_until.saturating_sub(now.monotonic()))
+    }
+
+    fn error(&self, now: Now) -> Error {
+        self.error.clone().with_retry_after(self.left(now))
+    }
 }
 
 /// How a refresh ended.
@@ -110,25 +127,28 @@ impl Shared {
     pub(super) fn join(&self, rejected: Option<&Token>) -> Result<(Joined, Option<Start>)> {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        let usable = self.usable(now);
-        if let Some((token, _)) = &usable
-            && rejected.is_none_or(|rejected| !rejected.is_same(token))
-        {
-            return Ok((Joined::Held(token.clone()), None));
+        let held = self.held.load_full().map(Token);
+        let usable = held
+            .clone()
+            .filter(|held| held.freshness(now) != Freshness::Expired);
+        if let Some(token) = &usable {
+            match rejected {
+                Some(rejected) if rejected.is_same(token) => state.rejected = Some(token.clone()),
+                _ => return Ok((Joined::Held(token.clone()), None)),
+            }
         }
-        if let Some(flight) = state.flight_at(now, self.policy.refresh_timeout) {
-            return Ok((Joined::Refresh(flight.waiter.clone()), None));
+        if let Some(waiter) = state.waiter_at(now, self.policy.refresh_timeout) {
+            return Ok((Joined::Refresh(waiter), None));
         }
         let passage = state.pass_gate(now)?;
-        let held = self.held.load_full().map(Token);
-        let reason = match usable {
+        let reason = match (usable, &held) {
             // A usable token that gets here is the rejected one.
-            Some((token, _)) => {
+            (Some(_), _) => {
                 state.check_refused(now)?;
-                Reason::Refused(token)
+                Reason::Refused
             }
-            None if held.is_some() => Reason::Expired,
-            None => Reason::Empty,
+            (None, Some(_)) => Reason::Expired,
+            (None, None) => Reason::Empty,
         };
         let (start, waiter) =
             self.start(&mut state, now, passage, reason, rejected.cloned().or(held));
@@ -154,7 +174,7 @@ impl Shared {
         let spaced = state
             .spaced_until
             .is_some_and(|until| !now.has_reached(until));
-        if spaced || state.flight_at(now, self.policy.refresh_timeout).is_some() {
+        if spaced || state.waiter_at(now, self.policy.refresh_timeout).is_some() {
             return None;
         }
         let passage = state.pass_gate(now).ok()?;
@@ -211,6 +231,12 @@ impl Shared {
 
     /// Puts a new token in the place of the one held, unless the one held is as good.
     fn accept(&self, state: &mut Inner, start: &Start, token: Token, now: Now) -> Result<Ended> {
+        let held = self.held.load_full().map(Token);
+        // The same token again has no new life, whatever the answer says.
+        let token = match &held {
+            Some(held) if held.is_same(&token) => token.not_outliving(held),
+            _ => token,
+        };
         if token.freshness(now) == Freshness::Expired {
             return Err(Error::new(
                 ErrorKind::Malformed,
@@ -219,37 +245,54 @@ impl Shared {
         }
         state.gate = None;
         state.failures = None;
+        let was_refused = |token: &Token| {
+            state
+                .rejected
+                .as_ref()
+                .is_some_and(|rejected| rejected.is_same(token))
+        };
+        let same_again = was_refused(&token);
+        if start.reason == Reason::Refused {
+            // A token with an age was adopted from somebody else, and was no grant.
+            if same_again || token.age().is_zero() {
+                state.refused_grants += 1;
+                let wait = self
+                    .policy
+                    .refused_wait(token.lifetime(), state.refused_grants);
+                state.refused_until = Some(now.after(wait));
+            }
+            if same_again {
+                return Ok(Ended::Failed(
+                    state.refused_error("the refused token was granted once more", now),
+                ));
+            }
+        } else {
+            let held = held.filter(|held| held.freshness(now) != Freshness::Expired);
+            if let Some(held) = held
+                && (held.is_same(&token)
+                    || same_again
+                    || (token.ends_before(&held, now) && !was_refused(&held)))
+            {
+                return Ok(Ended::NoNewer(self.space(state, &held, now)));
+            }
+            state.refused_grants = 0;
+            state.refused_until = None;
+        }
         state.spaced_until = None;
-        match &start.reason {
-            Reason::Refused(rejected) => {
-                // A token with an age was adopted from somebody else, and was no grant.
-                if token.age().is_zero() {
-                    state.refused_grants += 1;
-                    let wait = self
-                        .policy
-                        .refused_wait(token.lifetime(), state.refused_grants);
-                    state.refused_until = Some(now.after(wait));
-                }
-                if rejected.is_same(&token) {
-                    let error = state.refused_error("the refused token was granted once more", now);
-                    return Ok(Ended::Failed(error));
-                }
-            }
-            Reason::Empty | Reason::Stale | Reason::Expired => {
-                if let Some((held, _)) = self.usable(now)
-                    && (held.is_same(&token) || token.ends_before(&held))
-                {
-                    let left = now.until(held.unusable_from());
-                    let wait = (left / 2).max(self.policy.least_spacing).min(left);
-                    state.spaced_until = Some(now.after(wait));
-                    return Ok(Ended::NoNewer(wait));
-                }
-                state.refused_grants = 0;
-                state.refused_until = None;
-            }
+        if token.freshness(now) == Freshness::Stale {
+            // Stale on arrival: without this, each call would ask for the next.
+            self.space(state, &token, now);
         }
         self.held.store(Some(Arc::clone(&token.0)));
         Ok(Ended::Renewed(token))
+    }
+
+    /// Puts off the next renewal to half of the token's remaining use. Returns how long.
+    fn space(&self, state: &mut Inner, held: &Token, now: Now) -> Duration {
+        let left = now.until(held.unusable_from());
+        let wait = (left / 2).max(self.policy.least_spacing).min(left);
+        state.spaced_until = Some(now.after(wait));
+        wait
     }
 
     /// Closes the gate after a failure. The error tells for how long.
@@ -272,18 +315,14 @@ impl Shared {
         let named = error
             .retry_after()
             .map(|wait| policy.server_wait(wait, fastrand::f64()));
-        let until = match named {
-            // What the server named is not shortened by a wall clock that jumps.
-            Some(named) if named > own => now.after(named).monotonic_only(),
-            _ => now.after(own),
+        let gate = Gate {
+            opens: now.after(own),
+            named_until: now.monotonic().saturating_add(named.unwrap_or_default()),
+            error,
+            probe_from: now.after(PROBE_SPACING),
         };
-        let error = error.with_retry_after(now.until(until));
-        let probe_from = now.after(PROBE_SPACING);
-        state.gate = Some(Gate {
-            until,
-            error: error.clone(),
-            probe_from,
-        });
+        let error = gate.error(now);
+        state.gate = Some(gate);
         Ended::Failed(error)
     }
 
@@ -294,12 +333,17 @@ impl Shared {
         let held = self.held.load_full().map(Token);
         let gate = state.gate.as_ref();
         let due = held.as_ref().map_or(now, Token::stale_from);
-        let due = state.spaced_until.map_or(due, |until| due.later(until));
-        let due = gate.map_or(due, |gate| due.later(gate.until));
+        let waits = [
+            now.until(due),
+            state
+                .spaced_until
+                .map_or(Duration::ZERO, |until| now.until(until)),
+            gate.map_or(Duration::ZERO, |gate| gate.left(now)),
+        ];
         CacheStatus {
             now,
             freshness: held.as_ref().map(|held| held.freshness(now)),
-            next_attempt_in: (due != Now::NEVER).then(|| now.until(due)),
+            next_attempt_in: waits.into_iter().max().filter(|_| due != Now::NEVER),
             refreshing: state
                 .flight
                 .as_ref()
@@ -320,28 +364,29 @@ enum Passage {
 }
 
 impl Inner {
-    /// Returns the refresh in flight, unless it is lost: its runtime is gone, or has not driven it for
-    /// longer than a refresh may take.
-    fn flight_at(&mut self, now: Now, bound: Duration) -> Option<&Flight> {
+    /// Returns a waiter for the refresh in flight, unless that is lost: its runtime is gone, or has not
+    /// driven it for longer than a refresh may take.
+    fn waiter_at(&mut self, now: Now, bound: Duration) -> Option<Waiter> {
+        let patience = patience(bound);
         self.flight.take_if(|flight| {
-            flight.waiter.is_lost() || now.elapsed_since(flight.started) > patience(bound)
+            flight.waiter.is_lost() || now.elapsed_since(flight.started) > patience
         });
-        self.flight.as_ref()
+        let flight = self.flight.as_ref()?;
+        let patience = patience.saturating_sub(now.elapsed_since(flight.started));
+        Some(Waiter {
+            patience,
+            ..flight.waiter.clone()
+        })
     }
 
     fn pass_gate(&self, now: Now) -> Result<Passage> {
-        match &self.gate {
-            Some(gate) if !now.has_reached(gate.until) => {
-                let error = gate.error.clone().with_retry_after(now.until(gate.until));
-                let look = error.kind() == ErrorKind::Refused && now.has_reached(gate.probe_from);
-                if look {
-                    Ok(Passage::IfNewCredentials)
-                } else {
-                    Err(error)
-                }
-            }
-            _ => Ok(Passage::Free),
+        let Some(gate) = self.gate.as_ref().filter(|gate| !gate.left(now).is_zero()) else {
+            return Ok(Passage::Free);
+        };
+        if gate.error.kind() == ErrorKind::Refused && now.has_reached(gate.probe_from) {
+            return Ok(Passage::IfNewCredentials);
         }
+        Err(gate.error(now))
     }
 
     /// There were no new credentials: the gate stays as it is.
@@ -349,7 +394,7 @@ impl Inner {
         match &mut self.gate {
             Some(gate) => {
                 gate.probe_from = now.after(PROBE_SPACING);
-                Ended::Failed(gate.error.clone().with_retry_after(now.until(gate.until)))
+                Ended::Failed(gate.error(now))
             }
             None => Ended::Failed(super::lost()),
         }
@@ -374,5 +419,5 @@ impl Inner {
 
 /// How long a refresh is waited for: its own bound, and a little for the news to arrive.
 fn patience(bound: Duration) -> Duration {
-    bound + (bound / 10).min(Duration::from_secs(1))
+    bound.saturating_add((bound / 10).min(Duration::from_secs(1)))
 }
