@@ -6,21 +6,24 @@ use std::{collections::HashSet, fs, path::Path};
 fn every_test_named_in_failure_modes_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rows = fs::read_to_string(root.join("docs/failure-modes.md")).unwrap();
-    let tests: HashSet<String> = fs::read_dir(root.join("tests/it"))
+    let modules = fs::read_dir(root.join("tests/it"))
         .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.unwrap().path());
+    let modules = modules
         .filter(|path| path.is_file())
-        .flat_map(|path| {
-            let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            let source = fs::read_to_string(&path).unwrap();
-            let names: Vec<_> = source
+        .map(|path| (path.file_stem().unwrap().to_owned(), path));
+    let memory = ("memory".into(), root.join("tests/memory/main.rs"));
+    let tests: HashSet<String> = modules
+        .chain([memory])
+        .flat_map(|(module, path)| {
+            let source = fs::read_to_string(path).unwrap();
+            let names = source
                 .split("fn ")
                 .skip(1)
-                .map(|rest| rest.split('(').next().unwrap().to_owned())
-                .collect();
+                .map(|rest| rest.split('(').next().unwrap());
             names
-                .into_iter()
-                .map(move |name| format!("{module}::{name}"))
+                .map(|name| format!("{}::{name}", module.display()))
+                .collect::<Vec<_>>()
         })
         .collect();
     let named: Vec<_> = rows

@@ -297,3 +297,101 @@ impl RefreshPolicy {
 fn part(duration: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn duration() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            (0_u64..100_000, 0_u32..1_000_000_000)
+                .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos)),
+            (0_u64..=1_000_000_000_000_000_000).prop_map(Duration::from_secs),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_usable_is_before_the_instant_by_both_clocks(
+            life in duration(), age in duration(), draw in 0.0..1.0, monotonic in duration(), wall in duration(),
+            since_monotonic in duration(), since_wall in duration(),
+        ) {
+            let policy = RefreshPolicy::default();
+            let asked = Now::new(monotonic, wall);
+            let now = Now::new(monotonic.saturating_add(since_monotonic), wall.saturating_add(since_wall));
+            let stamp = policy.stamp(policy.believed(Life::Known(life)), age, asked, draw);
+            let life = life.min(Duration::from_secs(30 * 86_400));
+            let freshness = stamp.freshness(now);
+            if freshness != Freshness::Expired {
+                // The margin is a minute or a tenth, so nine tenths are all that can be used.
+                let used = age.saturating_add(since_monotonic.max(since_wall));
+                prop_assert!(used < life, "{life:?} used for {used:?}");
+                prop_assert!(used < life.saturating_sub(Duration::from_secs(60)) || used < life.mul_f64(0.9000001));
+            }
+            if freshness == Freshness::Fresh {
+                let used = age.saturating_add(since_monotonic.max(since_wall));
+                prop_assert!(used < life.mul_f64(0.8000001), "fresh after {used:?} of {life:?}");
+            }
+            // And nothing is given away: what is young by both clocks is usable.
+            let used = age.saturating_add(since_monotonic.max(since_wall));
+            if used < life.mul_f64(0.6999999) {
+                prop_assert_eq!(freshness, Freshness::Fresh);
+            }
+        }
+
+        #[test]
+        fn waits_stay_within_their_bounds(failures in 0_u32..200, draw in 0.0..1.0, wait in duration()) {
+            let policy = RefreshPolicy::default();
+            for backoff in [policy.gate_with_token, policy.gate_without_token, policy.gate_refused] {
+                let own = policy.own_wait(backoff, failures, draw);
+                prop_assert!(own >= backoff.first.mul_f64(0.75) && own <= backoff.max.mul_f64(1.25));
+            }
+            let named = policy.server_wait(wait, draw);
+            let hour = Duration::from_secs(3600);
+            prop_assert!(named >= wait.min(hour) && named <= hour.mul_f64(1.1));
+            let refused = policy.refused_wait(Some(Duration::from_secs(86_400)), failures);
+            prop_assert!(refused >= Duration::from_secs(60) && refused <= 3 * hour);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_taken_only_where_it_helps() {
+        let policy = RefreshPolicy::default();
+        let second = Duration::from_secs(1);
+        let transient = Error::new(ErrorKind::Unavailable, "");
+        let limited = |wait| Error::new(ErrorKind::RateLimited, "").with_retry_after(wait);
+        assert_eq!(
+            policy.pause(&transient, 1, 30 * second, 1.0),
+            Some(second / 2)
+        );
+        assert_eq!(policy.pause(&transient, 2, 30 * second, 1.0), Some(second));
+        assert_eq!(
+            policy.pause(&transient, 2, 30 * second, 0.5),
+            Some(second / 2)
+        );
+        // Three grants are all.
+        assert_eq!(policy.pause(&transient, 3, 30 * second, 0.0), None);
+        // A second must be left behind the pause.
+        assert_eq!(
+            policy.pause(&transient, 1, second + second / 2, 1.0),
+            Some(second / 2)
+        );
+        assert_eq!(policy.pause(&transient, 1, second + second / 4, 1.0), None);
+        assert_eq!(
+            policy.pause(&limited(5 * second), 1, 30 * second, 0.0),
+            Some(5 * second)
+        );
+        assert_eq!(
+            policy.pause(&limited(30 * second), 1, 30 * second, 0.0),
+            None
+        );
+        for kind in [ErrorKind::Refused, ErrorKind::Malformed, ErrorKind::Config] {
+            assert_eq!(
+                policy.pause(&Error::new(kind, ""), 1, 30 * second, 0.0),
+                None
+            );
+        }
+    }
+}

@@ -57,6 +57,41 @@ pub use error::{Error, ErrorKind, Refusal, Result};
 pub use quota::{Quota, QuotaBucket};
 pub use response::TokenResponse;
 
+/// What the fuzz targets call: the readers behind the public API, without a network.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::time::Duration;
+
+    use reqwest::{StatusCode, header::HeaderMap};
+    use url::Url;
+
+    use crate::{Result, TokenResponse, wire};
+
+    /// Reads an answer to a request whose secret was `secret`.
+    pub fn answer(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        secret: &str,
+    ) -> Result<TokenResponse> {
+        let url = Url::parse("https://issuer.example/oauth/token").expect("a URL");
+        let answer = wire::Answer {
+            url: &url,
+            status,
+            headers,
+            body,
+        };
+        answer.read(&wire::Redactor {
+            secrets: vec![secret],
+        })
+    }
+
+    /// Reads how long to wait from an answer's headers.
+    pub fn wait(headers: &HeaderMap) -> Option<Duration> {
+        crate::quota::limit_wait(headers)
+    }
+}
+
 /// Makes the prose's code compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,0 +1,114 @@
+//! Memory by a counting allocator, in a process of its own: what a warm cache and ten thousand idle ones
+//! cost.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sitecore_auth::{ClientCredentials, Token, TokenCache, TokenClient, source_fn};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const CACHES: usize = 10_000;
+
+/// A count is of the whole process: one test at a time.
+fn counting() -> (MutexGuard<'static, ()>, dhat::Profiler) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    (
+        one,
+        dhat::Profiler::builder()
+            .testing()
+            .trim_backtraces(Some(1))
+            .build(),
+    )
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A token as large as Sitecore's.
+fn token() -> String {
+    "t".repeat(1_200)
+}
+
+#[test]
+fn a_warm_cache_hands_out_headers_without_allocating() {
+    let runtime = runtime();
+    let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
+    runtime.block_on(cache.token()).unwrap();
+    let header = || cache.current().expect("a token").header().1.clone();
+    // The thread's first read registers it with the cell.
+    drop(header());
+    let (_one, _profiler) = counting();
+    let before = dhat::HeapStats::get().total_blocks;
+    for _ in 0..1_000 {
+        drop(header());
+    }
+    assert_eq!(dhat::HeapStats::get().total_blocks - before, 0);
+}
+
+#[test]
+fn ten_thousand_idle_caches_cost_little_memory_and_no_task() {
+    let (_one, _profiler) = counting();
+    let runtime = runtime();
+    let first = TokenClient::new(ClientCredentials::new("id", "secret")).unwrap();
+    let granting = |_| async { Token::bearer(token(), DAY) };
+    let alive = Arc::new(());
+    let before = dhat::HeapStats::get().curr_bytes;
+    let caches: Vec<_> = (0..CACHES)
+        .map(|number| {
+            // The tenant's own client, as it would be; asking it would need an issuer.
+            let client = first
+                .with_credentials(ClientCredentials::new(format!("tenant-{number}"), "secret"))
+                .unwrap();
+            let alive = Arc::clone(&alive);
+            let cache = TokenCache::new(source_fn(move |replacing| {
+                let _kept = (&client, &alive);
+                granting(replacing)
+            }));
+            runtime.block_on(cache.token()).unwrap();
+            cache
+        })
+        .collect();
+    let each = (dhat::HeapStats::get().curr_bytes - before) / CACHES;
+    println!("{each} bytes each, token included");
+    assert!(each <= 8 * 1024 + token().len(), "{each} bytes each");
+    assert_eq!(runtime.metrics().num_alive_tasks(), 0);
+    drop(caches);
+    assert_eq!(Arc::strong_count(&alive), 1, "a source is left");
+    let left = dhat::HeapStats::get().curr_bytes.saturating_sub(before);
+    assert!(left < 64 * 1024, "{left} bytes are left");
+}
+
+#[test]
+fn a_dropped_cache_ends_with_its_refresh() {
+    let (_one, _profiler) = counting();
+    let runtime = runtime();
+    let alive = Arc::new(());
+    runtime.block_on(async {
+        for _ in 0..100 {
+            let alive = Arc::clone(&alive);
+            let cache = TokenCache::new(source_fn(move |_| {
+                let alive = Arc::clone(&alive);
+                async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    drop(alive);
+                    Token::bearer("t", DAY)
+                }
+            }));
+            let _ = tokio::time::timeout(Duration::from_millis(1), cache.token()).await;
+        }
+        assert!(runtime.metrics().num_alive_tasks() > 0);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    });
+    assert_eq!(runtime.metrics().num_alive_tasks(), 0);
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
