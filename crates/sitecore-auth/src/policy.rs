@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result, clock::Now, token::Life};
+use crate::{Error, ErrorKind, Result, clock::Now};
 
 /// When to renew, how long to try, how long to wait: every number of the cache.
 ///
@@ -129,6 +129,15 @@ pub enum Freshness {
     Stale,
     /// Never to be sent again.
     Expired,
+}
+
+/// How long a token lives from its issue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Known(Duration),
+    /// The issuer did not say.
+    Unknown,
+    Endless,
 }
 
 /// The instants that a token's life turns on, fixed when the cache takes it in.

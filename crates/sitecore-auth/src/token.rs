@@ -7,7 +7,11 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, ErrorKind, Quota, RefreshPolicy, Result, clock::Now, policy::Stamp};
+use crate::{
+    Error, ErrorKind, Quota, RefreshPolicy, Result,
+    clock::Now,
+    policy::{Life, Stamp},
+};
 
 /// A bearer token, or an API key, as a ready-made header. Cheap to clone.
 ///
@@ -24,15 +28,6 @@ pub(crate) struct Inner {
     fingerprint: Fingerprint,
     quota: Option<Quota>,
     pub(crate) stamp: Option<Stamp>,
-}
-
-/// How long a token lives from its issue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    Known(Duration),
-    /// The issuer did not say.
-    Unknown,
-    Endless,
 }
 
 impl Token {

@@ -1,8 +1,10 @@
 //! One token, kept usable: the handle that callers hold, and the way from a call to a token.
 //!
-//! A fresh token comes from an `ArcSwap`: no lock, no wait. Everything that changes is in `state`; what
-//! runs beside the callers is in `refresh`. Nothing here knows HTTP.
+//! A fresh token comes from an `ArcSwap`: no lock, no wait. Everything that changes is in `state`, with
+//! `gate` and `flight` as its parts; what runs beside the callers is in `refresh`. Nothing here knows HTTP.
 
+mod flight;
+mod gate;
 mod keep_fresh;
 mod refresh;
 mod state;

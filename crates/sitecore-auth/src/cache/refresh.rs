@@ -7,34 +7,14 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use tokio::{runtime::Handle, sync::watch, time};
+use tokio::{runtime::Handle, time};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{
     Reason, Shared,
-    state::{Ended, Joined, Outcome, Start},
+    state::{Ended, Joined, Start},
 };
 use crate::{Error, ErrorKind, Result, Token};
-
-/// Waits for one refresh. Clones wait for the same one.
-#[derive(Clone)]
-pub(super) struct Waiter {
-    pub(super) generation: u64,
-    pub(super) patience: Duration,
-    pub(super) outcome: watch::Receiver<Option<Outcome>>,
-}
-
-impl Waiter {
-    /// Waits for the outcome; `None` if the refresh is lost with its runtime, or not driven by it.
-    pub(super) async fn outcome(mut self) -> Option<Outcome> {
-        let ended = time::timeout(self.patience, self.outcome.wait_for(Option::is_some)).await;
-        ended.ok()?.ok()?.clone()
-    }
-
-    pub(super) fn is_lost(&self) -> bool {
-        self.outcome.has_changed().is_err()
-    }
-}
 
 /// Starts a refresh that nobody waits for, if it is the time for one and this is a runtime.
 pub(super) fn start_beside(shared: &Arc<Shared>) {

@@ -10,11 +10,12 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{CacheStatus, Reason, Shared, refresh::Waiter};
+use super::{
+    CacheStatus, Reason, Shared,
+    flight::{Flight, Outcome, Waiter},
+    gate::{Gate, Passage},
+};
 use crate::{Error, ErrorKind, Freshness, Result, Token, clock::Now, policy::Backoff};
-
-/// How often a source is asked for new credentials while a refusal keeps the gate closed: a file is read.
-const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct State(Mutex<Inner>);
@@ -39,35 +40,6 @@ struct Inner {
     grants: u64,
 }
 
-/// A refresh in flight.
-struct Flight {
-    started: Now,
-    waiter: Waiter,
-}
-
-/// After a failure: nobody asks again for a while, and whoever needs a token gets `error`.
-struct Gate {
-    /// The backoff of our own.
-    opens: Now,
-    /// The wait that the server named, by the monotonic clock alone: a wall clock that jumps does not
-    /// shorten it.
-    named_until: Duration,
-    error: Error,
-    /// After a refusal the source is asked for new credentials now and then: they open the gate.
-    probe_from: Now,
-}
-
-impl Gate {
-    fn left(&self, now: Now) -> Duration {
-        now.until(self.opens)
-            .max(self.named_until.saturating_sub(now.monotonic()))
-    }
-
-    fn error(&self, now: Now) -> Error {
-        self.error.clone().with_retry_after(self.left(now))
-    }
-}
-
 /// How a refresh ended.
 pub(super) enum Ended {
     Renewed(Token),
@@ -75,9 +47,6 @@ pub(super) enum Ended {
     NoNewer(Duration),
     Failed(Error),
 }
-
-/// What those who wait are told. The token itself is in the cache by then.
-pub(super) type Outcome = Result<()>;
 
 /// What a caller gets who needs a token.
 pub(super) enum Joined {
@@ -100,7 +69,7 @@ impl State {
     pub(super) fn abandon(&self, generation: u64) {
         self.lock()
             .flight
-            .take_if(|flight| flight.waiter.generation == generation);
+            .take_if(|flight| flight.generation() == generation);
     }
 
     /// Counts a grant that is about to begin. `false` if its refresh has been given up meanwhile: then
@@ -110,7 +79,7 @@ impl State {
         let current = state
             .flight
             .as_ref()
-            .is_some_and(|flight| flight.waiter.generation == generation);
+            .is_some_and(|flight| flight.generation() == generation);
         state.grants += u64::from(current);
         current
     }
@@ -137,7 +106,7 @@ impl Shared {
                 _ => return Ok((Joined::Held(token.clone()), None)),
             }
         }
-        if let Some(waiter) = state.waiter_at(now, self.policy.refresh_timeout) {
+        if let Some(waiter) = state.waiter_at(now) {
             return Ok((Joined::Refresh(waiter), None));
         }
         let passage = state.pass_gate(now)?;
@@ -174,7 +143,7 @@ impl Shared {
         let spaced = state
             .spaced_until
             .is_some_and(|until| !now.has_reached(until));
-        if spaced || state.waiter_at(now, self.policy.refresh_timeout).is_some() {
+        if spaced || state.waiter_at(now).is_some() {
             return None;
         }
         let passage = state.pass_gate(now).ok()?;
@@ -191,26 +160,20 @@ impl Shared {
     ) -> (Start, Waiter) {
         state.generation += 1;
         let generation = state.generation;
-        let (sender, receiver) = watch::channel(None);
-        let patience = patience(self.policy.refresh_timeout);
-        let waiter = Waiter {
-            generation,
-            patience,
-            outcome: receiver,
-        };
-        state.flight = Some(Flight {
-            started: now,
-            waiter: waiter.clone(),
-        });
+        let (outcome, flight) = Flight::start(generation, now, self.policy.refresh_timeout);
+        let waiter = flight.waiter_at(now);
+        state.flight = Some(flight);
         let only_if_new_credentials = passage == Passage::IfNewCredentials;
-        let start = Start {
-            generation,
-            reason,
-            replacing,
-            only_if_new_credentials,
-            outcome: sender,
-        };
-        (start, waiter)
+        (
+            Start {
+                generation,
+                reason,
+                replacing,
+                only_if_new_credentials,
+                outcome,
+            },
+            waiter,
+        )
     }
 
     /// Takes in what a refresh brought; nothing, if there was no reason to ask. `None` if the refresh had
@@ -220,7 +183,7 @@ impl Shared {
         let mut state = self.state.lock();
         state
             .flight
-            .take_if(|flight| flight.waiter.generation == start.generation)?;
+            .take_if(|flight| flight.generation() == start.generation)?;
         let ended = match brought {
             Ok(Some(token)) => self.accept(&mut state, start, token, now),
             Ok(None) => Ok(state.stay_closed(now)),
@@ -315,12 +278,7 @@ impl Shared {
         let named = error
             .retry_after()
             .map(|wait| policy.server_wait(wait, fastrand::f64()));
-        let gate = Gate {
-            opens: now.after(own),
-            named_until: now.monotonic().saturating_add(named.unwrap_or_default()),
-            error,
-            probe_from: now.after(PROBE_SPACING),
-        };
+        let gate = Gate::close(error, now, own, named.unwrap_or_default());
         let error = gate.error(now);
         state.gate = Some(gate);
         Ended::Failed(error)
@@ -347,57 +305,34 @@ impl Shared {
             refreshing: state
                 .flight
                 .as_ref()
-                .is_some_and(|flight| !flight.waiter.is_lost()),
-            last_error: gate.map(|gate| gate.error.clone()),
+                .is_some_and(|flight| !flight.is_lost(now)),
+            last_error: gate.map(|gate| gate.error(now)),
             grants: state.grants,
             held,
         }
     }
 }
 
-/// How a refresh may pass the gate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Passage {
-    Free,
-    /// It is closed by a refusal, and it is time to look.
-    IfNewCredentials,
-}
-
 impl Inner {
-    /// Returns a waiter for the refresh in flight, unless that is lost: its runtime is gone, or has not
-    /// driven it for longer than a refresh may take.
-    fn waiter_at(&mut self, now: Now, bound: Duration) -> Option<Waiter> {
-        let patience = patience(bound);
-        self.flight.take_if(|flight| {
-            flight.waiter.is_lost() || now.elapsed_since(flight.started) > patience
-        });
-        let flight = self.flight.as_ref()?;
-        let patience = patience.saturating_sub(now.elapsed_since(flight.started));
-        Some(Waiter {
-            patience,
-            ..flight.waiter.clone()
-        })
+    /// Returns a waiter for the refresh in flight, unless that is lost.
+    fn waiter_at(&mut self, now: Now) -> Option<Waiter> {
+        self.flight.take_if(|flight| flight.is_lost(now));
+        self.flight.as_ref().map(|flight| flight.waiter_at(now))
     }
 
     fn pass_gate(&self, now: Now) -> Result<Passage> {
-        let Some(gate) = self.gate.as_ref().filter(|gate| !gate.left(now).is_zero()) else {
-            return Ok(Passage::Free);
-        };
-        if gate.error.kind() == ErrorKind::Refused && now.has_reached(gate.probe_from) {
-            return Ok(Passage::IfNewCredentials);
-        }
-        Err(gate.error(now))
+        self.gate
+            .as_ref()
+            .map_or(Ok(Passage::Free), |gate| gate.pass(now))
     }
 
     /// There were no new credentials: the gate stays as it is.
     fn stay_closed(&mut self, now: Now) -> Ended {
-        match &mut self.gate {
-            Some(gate) => {
-                gate.probe_from = now.after(PROBE_SPACING);
-                Ended::Failed(gate.error(now))
-            }
-            None => Ended::Failed(super::lost()),
-        }
+        Ended::Failed(
+            self.gate
+                .as_mut()
+                .map_or_else(super::lost, |gate| gate.looked(now)),
+        )
     }
 
     fn check_refused(&self, now: Now) -> Result<()> {
@@ -415,9 +350,4 @@ impl Inner {
             .map_or(Duration::ZERO, |until| now.until(until));
         Error::new(ErrorKind::Unavailable, why).with_retry_after(wait)
     }
-}
-
-/// How long a refresh is waited for: its own bound, and a little for the news to arrive.
-fn patience(bound: Duration) -> Duration {
-    bound.saturating_add((bound / 10).min(Duration::from_secs(1)))
 }
