@@ -149,13 +149,13 @@ impl Middleware for AuthMiddleware {
         }
         let cache = self.cache_for(extensions);
         match deadline.bound(cache.replace(&token), cache).await {
-            Ok(token) => {
+            Ok(other) => {
                 let Some(mut again) = again else {
                     return Ok(answer);
                 };
-                debug!(refused = %token.fingerprint(), "a request is sent once more, with another token");
+                debug!(refused = %token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
                 deadline.shorten(&mut again, cache);
-                authenticate(&mut again, &token);
+                authenticate(&mut again, &other);
                 next.run(again, extensions).await
             }
             Err(error) => {
