@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sitecore_auth::ErrorKind;
+use sitecore_auth::{Backoff, ErrorKind, RefreshPolicy, TokenCache};
 use tokio::time::{Instant, advance};
 
 use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
@@ -40,6 +40,21 @@ async fn ten_thousand_cold_callers_share_one_failure() {
     // Three grants and two pauses of at most 0.5 s and 1 s; then everybody is done.
     assert_eq!(source.calls(), 3);
     assert!(before.elapsed() <= 1_650 * MS, "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_shared_although_the_gate_opens_at_once() {
+    let source = ScriptedSource::new([], Step::SlowFail(50 * MS, ErrorKind::Malformed));
+    let mut policy = RefreshPolicy::default();
+    policy.gate_without_token = Backoff::new(Duration::from_nanos(1), Duration::from_nanos(1));
+    let cache = TokenCache::builder(source.clone())
+        .policy(policy)
+        .clock(PausedClock::new())
+        .build()
+        .unwrap();
+    let results = join_all((0..100).map(|_| cache.token())).await;
+    assert!(results.iter().all(Result::is_err));
+    assert_eq!(source.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use sitecore_auth::{ErrorKind, RefreshPolicy, Token, TokenCache, source_fn};
+use sitecore_auth::{Error, ErrorKind, ManualClock, RefreshPolicy, Token, TokenCache, source_fn};
 use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
 use crate::support::{ScriptedSource, Step, text};
@@ -144,6 +144,62 @@ fn a_parked_runtime_holds_nobody_longer_than_the_refresh_may_take() {
     // The parked one wakes up, late, and changes nothing.
     parked.block_on(async { tokio::time::sleep(10 * MS).await });
     assert_eq!(text(&cache.current().expect("still there")), "token");
+}
+
+#[test]
+fn a_parked_runtime_is_given_up_by_the_timer_although_the_clock_stands() {
+    let (sender, called) = channel();
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 200 * MS;
+    let builder = TokenCache::builder(hanging_once(sender)).policy(policy);
+    let cache = builder.clock(ManualClock::new()).build().unwrap();
+    let parked = current_thread();
+    parked.block_on(async {
+        let _ = tokio::time::timeout(20 * MS, cache.token()).await;
+    });
+    called.recv().unwrap();
+    let begun = Instant::now();
+    current_thread()
+        .block_on(cache.token())
+        .expect("a refresh elsewhere");
+    assert!(begun.elapsed() < 1_000 * MS, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_refresh_that_was_given_up_asks_no_more() {
+    let calls = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&calls);
+    let source = source_fn(move |_| {
+        let mut calls = counter.lock().unwrap();
+        *calls += 1;
+        let first = *calls == 1;
+        async move {
+            if first {
+                // Waited for within the refresh.
+                return Err(
+                    Error::new(ErrorKind::Unavailable, "a hiccup").with_retry_after(150 * MS)
+                );
+            }
+            Token::bearer("token", DAY)
+        }
+    });
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 400 * MS;
+    policy.least_time = MS;
+    let cache = TokenCache::builder(source).policy(policy).build().unwrap();
+    let parked = current_thread();
+    let starter = cache.clone();
+    let waiting = parked.spawn(async move { starter.token().await });
+    parked.block_on(async { tokio::time::sleep(20 * MS).await });
+    assert_eq!(
+        text(&current_thread().block_on(cache.token()).unwrap()),
+        "token"
+    );
+    assert_eq!(*calls.lock().unwrap(), 2);
+    // Awake again, and the pause of its own is over: others have gone on without it.
+    assert_eq!(text(&parked.block_on(waiting).unwrap().unwrap()), "token");
+    parked.block_on(async { tokio::time::sleep(300 * MS).await });
+    assert_eq!(*calls.lock().unwrap(), 2);
 }
 
 #[test]

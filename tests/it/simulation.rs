@@ -329,6 +329,11 @@ impl World {
             }
             Op::UnparkRuntime => {
                 self.parked.pop();
+                // What it had not even begun, it begins now, late: others may have gone on without it.
+                for index in self.driven() {
+                    self.on(index, crate::support::settle());
+                }
+                self.book.0.lock().unwrap().in_flight.clear();
             }
         }
         self.settle()?;

@@ -246,6 +246,12 @@ async fn a_senseless_retry_after_is_none() {
         wait_of(&[("retry-after", "1000000000")]).await,
         Some(Duration::from_secs(1_000_000_000))
     );
+    assert_eq!(
+        wait_of(&[("retry-after", "abc"), ("retry-after", "7")]).await,
+        Some(Duration::from_secs(7))
+    );
+    let error = error_of(ResponseTemplate::new(503).insert_header("retry-after", "0")).await;
+    assert_eq!(error.retry_after(), None);
     let beyond = wait_of(&[("retry-after", "99999999999999999999999")]).await;
     assert_eq!(beyond, Some(Duration::from_secs(u64::MAX)));
 }

@@ -125,7 +125,7 @@ impl Answer<'_> {
                 ErrorKind::RateLimited,
                 "too many tokens were asked for: keep tokens and share them",
             ),
-            (408 | 500.., _) | (_, "server_error" | "temporarily_unavailable") => {
+            (_, "server_error" | "temporarily_unavailable") => {
                 (ErrorKind::Unavailable, "the issuer is in trouble")
             }
             (404 | 405, _) => (ErrorKind::Unavailable, "check the path of the token URL"),
