@@ -45,7 +45,7 @@ async fn waking_from_suspend_is_noticed_within_half_a_minute() {
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, clock.clone());
     spawn(cache.keep_fresh());
-    sleep(HOUR).await;
+    sleep(HOUR + 7 * SECOND).await;
     assert_eq!(source.calls(), 1);
     clock.wall_forward(2 * DAY);
     sleep(30 * SECOND + SECOND).await;
