@@ -1,9 +1,15 @@
 //! Many callers at once: one grant, one result, nobody queues.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
-use sitecore_auth::{Backoff, ErrorKind, RefreshPolicy, TokenCache};
+use sitecore_auth::{Clock, Error, ErrorKind, Now, TokenCache, source_fn};
 use tokio::time::{Instant, advance};
 
 use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
@@ -42,19 +48,37 @@ async fn ten_thousand_cold_callers_share_one_failure() {
     assert!(before.elapsed() <= 1_650 * MS, "{:?}", before.elapsed());
 }
 
+/// Follows paused time until it is let go; then each look finds the time two seconds on.
+#[derive(Clone, Debug)]
+struct LooseClock(PausedClock, Arc<AtomicBool>);
+
+impl Clock for LooseClock {
+    fn now(&self) -> Now {
+        if self.1.load(Ordering::SeqCst) {
+            self.0.wall_forward(Duration::from_secs(2));
+        }
+        self.0.now()
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_shared_although_the_gate_opens_at_once() {
-    let source = ScriptedSource::new([], Step::SlowFail(50 * MS, ErrorKind::Malformed));
-    let mut policy = RefreshPolicy::default();
-    policy.gate_without_token = Backoff::new(Duration::from_nanos(1), Duration::from_nanos(1));
-    let cache = TokenCache::builder(source.clone())
-        .policy(policy)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+async fn a_failure_is_shared_although_the_gate_is_open_when_it_is_told() {
+    let clock = LooseClock(PausedClock::new(), Arc::default());
+    let (loose, calls) = (Arc::clone(&clock.1), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&calls);
+    let source = source_fn(move |_| {
+        let (loose, counter) = (Arc::clone(&loose), Arc::clone(&counter));
+        async move {
+            counter.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(50 * MS).await;
+            loose.store(true, Ordering::SeqCst);
+            Err(Error::new(ErrorKind::Malformed, "whole, and wrong"))
+        }
+    });
+    let cache = TokenCache::builder(source).clock(clock).build().unwrap();
     let results = join_all((0..100).map(|_| cache.token())).await;
     assert!(results.iter().all(Result::is_err));
-    assert_eq!(source.calls(), 1);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
