@@ -185,11 +185,12 @@ impl RefreshPolicy {
             };
         };
         let at = |point: Duration| asked.after(point.saturating_sub(age));
-        let margin = self.margin.min(part(life, self.margin_part));
+        let use_ends = life.saturating_sub(self.margin.min(part(life, self.margin_part)));
+        let stale = part(life, self.stale_from - self.stale_spread * draw);
         Stamp {
             issued: asked.before(age),
-            stale: at(part(life, self.stale_from - self.stale_spread * draw)),
-            unusable: at(life.saturating_sub(margin)),
+            stale: at(stale.min(use_ends)),
+            unusable: at(use_ends),
             expires_at: Some(at(life).wall()),
         }
     }
@@ -363,6 +364,27 @@ mod tests {
             let refused = policy.refused_wait(Some(Duration::from_secs(86_400)), failures);
             prop_assert!(refused >= Duration::from_secs(60) && refused <= 3 * hour);
         }
+    }
+
+    #[test]
+    fn draws_reach_from_end_to_end() {
+        let policy = RefreshPolicy::default();
+        let second = Duration::from_secs(1);
+        let asked = Now::new(1_000_000 * second, 1_000_000 * second);
+        let stale = |draw| {
+            let stamp = policy.stamp(Life::Known(1_000 * second), Duration::ZERO, asked, draw);
+            stamp.stale.elapsed_since(asked)
+        };
+        assert_eq!(
+            (stale(0.0), stale(0.5), stale(1.0)),
+            (800 * second, 750 * second, 700 * second)
+        );
+        let own = |draw| policy.own_wait(Backoff::new(100 * second, 100 * second), 1, draw);
+        assert_eq!(
+            (own(0.0), own(0.5), own(1.0)),
+            (75 * second, 100 * second, 125 * second)
+        );
+        assert_eq!(policy.server_wait(100 * second, 1.0), 110 * second);
     }
 
     #[test]
