@@ -41,6 +41,7 @@ mod middleware;
 mod policy;
 mod provider;
 mod source;
+mod stamp;
 mod token;
 
 pub use cache::{CacheStatus, TokenCache, TokenCacheBuilder};
@@ -49,7 +50,7 @@ pub use clock::ManualClock;
 pub use clock::{Clock, Now, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use middleware::{AuthMiddleware, AuthMiddlewareBuilder, Target, redirect_policy};
-pub use policy::{Backoff, Freshness, RefreshPolicy};
+pub use policy::{Backoff, RefreshPolicy};
 pub use provider::{
     CredentialsProvider, EnvironmentCredentials, FileCredentials, ProviderSource,
     SitecoreCliCredentials,
@@ -59,6 +60,7 @@ pub use sitecore_token::{
     ClientCredentials, Encoding, Endpoint, Quota, TokenClient, TokenClientBuilder,
 };
 pub use source::{TokenSource, source_fn};
+pub use stamp::Freshness;
 pub use token::{Fingerprint, Token};
 
 /// Makes the prose's code compile.

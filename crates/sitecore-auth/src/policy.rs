@@ -1,8 +1,8 @@
-//! The numbers, each with its reason, and what follows from them: pure functions of token and instant.
+//! The numbers, each with its reason, and the waits that follow from them.
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result, clock::Now};
+use crate::{Error, ErrorKind, Result};
 
 /// When to renew, how long to try, how long to wait: every number of the cache.
 ///
@@ -119,82 +119,7 @@ impl Default for RefreshPolicy {
     }
 }
 
-/// How good a token is at an instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Freshness {
-    /// Young: nothing is to be done.
-    Fresh,
-    /// Usable, and it is time to renew it.
-    Stale,
-    /// Never to be sent again.
-    Expired,
-}
-
-/// How long a token lives from its issue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    Known(Duration),
-    /// The issuer did not say.
-    Unknown,
-    Endless,
-}
-
-/// The instants that a token's life turns on, fixed when the cache takes it in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stamp {
-    /// When the life began.
-    pub(crate) issued: Now,
-    pub(crate) stale: Now,
-    pub(crate) unusable: Now,
-    /// By the wall clock, since the UNIX epoch; `None` for a key without expiry.
-    pub(crate) expires_at: Option<Duration>,
-}
-
-impl Stamp {
-    pub(crate) fn freshness(&self, now: Now) -> Freshness {
-        if !now.has_reached(self.stale) {
-            Freshness::Fresh
-        } else if !now.has_reached(self.unusable) {
-            Freshness::Stale
-        } else {
-            Freshness::Expired
-        }
-    }
-}
-
 impl RefreshPolicy {
-    /// Returns the life that is believed: never longer than the longest, never unknown.
-    pub(crate) fn believed(&self, life: Life) -> Life {
-        match life {
-            Life::Known(life) => Life::Known(life.min(self.max_lifetime)),
-            Life::Unknown => Life::Known(self.unknown_lifetime),
-            Life::Endless => Life::Endless,
-        }
-    }
-
-    /// Stamps a life (a believed one) that was `age` old when the source was asked for it at `asked`.
-    /// `draw` is from `0.0..1.0`.
-    pub(crate) fn stamp(&self, life: Life, age: Duration, asked: Now, draw: f64) -> Stamp {
-        let Life::Known(life) = life else {
-            return Stamp {
-                issued: asked,
-                stale: Now::NEVER,
-                unusable: Now::NEVER,
-                expires_at: None,
-            };
-        };
-        let at = |point: Duration| asked.after(point.saturating_sub(age));
-        let use_ends = life.saturating_sub(self.margin.min(part(life, self.margin_part)));
-        let stale = part(life, self.stale_from - self.stale_spread * draw);
-        Stamp {
-            issued: asked.before(age),
-            stale: at(stale.min(use_ends)),
-            unusable: at(use_ends),
-            expires_at: Some(at(life).wall()),
-        }
-    }
-
     /// Returns the pause before the next grant of a refresh that failed with `error` after `grants` of
     /// them, with `left` of its time; `None` if it is over.
     pub(crate) fn pause(
@@ -304,7 +229,7 @@ impl RefreshPolicy {
 }
 
 /// A part of a duration, or a little more than all of it; as long as can be where that is too much.
-fn part(duration: Duration, factor: f64) -> Duration {
+pub(crate) fn part(duration: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
@@ -324,34 +249,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_usable_is_before_the_instant_by_both_clocks(
-            life in duration(), age in duration(), draw in 0.0..1.0, monotonic in duration(), wall in duration(),
-            since_monotonic in duration(), since_wall in duration(),
-        ) {
-            let policy = RefreshPolicy::default();
-            let asked = Now::new(monotonic, wall);
-            let now = Now::new(monotonic.saturating_add(since_monotonic), wall.saturating_add(since_wall));
-            let stamp = policy.stamp(policy.believed(Life::Known(life)), age, asked, draw);
-            let life = life.min(Duration::from_secs(30 * 86_400));
-            let freshness = stamp.freshness(now);
-            if freshness != Freshness::Expired {
-                // The margin is a minute or a tenth, so nine tenths are all that can be used.
-                let used = age.saturating_add(since_monotonic.max(since_wall));
-                prop_assert!(used < life, "{life:?} used for {used:?}");
-                prop_assert!(used < life.saturating_sub(Duration::from_secs(60)) || used < life.mul_f64(0.9000001));
-            }
-            if freshness == Freshness::Fresh {
-                let used = age.saturating_add(since_monotonic.max(since_wall));
-                prop_assert!(used < life.mul_f64(0.8000001), "fresh after {used:?} of {life:?}");
-            }
-            // And nothing is given away: what is young by both clocks is usable.
-            let used = age.saturating_add(since_monotonic.max(since_wall));
-            if used < life.mul_f64(0.6999999) {
-                prop_assert_eq!(freshness, Freshness::Fresh);
-            }
-        }
-
-        #[test]
         fn waits_stay_within_their_bounds(failures in 0_u32..200, draw in 0.0..1.0, wait in duration()) {
             let policy = RefreshPolicy::default();
             for backoff in [policy.gate_with_token, policy.gate_without_token, policy.gate_refused] {
@@ -370,15 +267,6 @@ mod tests {
     fn draws_reach_from_end_to_end() {
         let policy = RefreshPolicy::default();
         let second = Duration::from_secs(1);
-        let asked = Now::new(1_000_000 * second, 1_000_000 * second);
-        let stale = |draw| {
-            let stamp = policy.stamp(Life::Known(1_000 * second), Duration::ZERO, asked, draw);
-            stamp.stale.elapsed_since(asked)
-        };
-        assert_eq!(
-            (stale(0.0), stale(0.5), stale(1.0)),
-            (800 * second, 750 * second, 700 * second)
-        );
         let own = |draw| policy.own_wait(Backoff::new(100 * second, 100 * second), 1, draw);
         assert_eq!(
             (own(0.0), own(0.5), own(1.0)),

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, sync::Arc};
 use async_trait::async_trait;
 use sitecore_token::{TokenClient, TokenResponse};
 
-use crate::{Result, Token, policy::Life};
+use crate::{Result, Token, stamp::Life};
 
 /// Gets tokens, one call a token. It need not cache, retry or guard against many callers: the
 /// [`TokenCache`](crate::TokenCache) in front of it does.

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Error, ErrorKind, Quota, RefreshPolicy, Result,
     clock::Now,
-    policy::{Life, Stamp},
+    stamp::{Life, Stamp},
 };
 
 /// A bearer token, or an API key, as a ready-made header. Cheap to clone.
@@ -101,8 +101,14 @@ impl Token {
     /// Fixes the instants that the token's life turns on.
     pub(crate) fn stamped(mut self, policy: &RefreshPolicy, asked: Now) -> Self {
         let inner = Arc::make_mut(&mut self.0);
-        inner.life = policy.believed(inner.life);
-        inner.stamp = Some(policy.stamp(inner.life, inner.age, asked, fastrand::f64()));
+        inner.life = inner.life.believed(policy);
+        inner.stamp = Some(Stamp::new(
+            policy,
+            inner.life,
+            inner.age,
+            asked,
+            fastrand::f64(),
+        ));
         self
     }
 
