@@ -1,8 +1,8 @@
 //! The cache on paused time: fresh, stale, expired; the gate; two clocks; newer wins.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sitecore_auth::{Error, ErrorKind, Token, TokenCache, source_fn};
+use sitecore_auth::{Error, ErrorKind, Token, TokenCache, TokenSource, source_fn};
 use tokio::time::{Instant, advance, sleep};
 
 use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
@@ -423,6 +423,26 @@ async fn a_token_that_ends_earlier_does_not_replace_the_one_held() {
     assert!(cache.current().is_some());
     settle().await;
     assert_eq!(held(&cache).await, "token-4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_token_that_ends_with_the_one_held_replaces_it() {
+    let (source, cache) = stale_cache(Step::Grant(4 * HOUR)).await;
+    assert_eq!(held(&cache).await, "token-1");
+    settle().await;
+    assert_eq!(
+        (held(&cache).await, source.calls()),
+        ("token-2".to_owned(), 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_may_be_boxed_or_shared() {
+    let boxed: Box<dyn TokenSource> = Box::new(ScriptedSource::granting(DAY));
+    let shared: Arc<dyn TokenSource> = Arc::new(ScriptedSource::granting(DAY));
+    assert!(!boxed.has_new_credentials().await && !shared.has_new_credentials().await);
+    assert_eq!(held(&TokenCache::new(boxed)).await, "token-1");
+    assert_eq!(held(&TokenCache::new(shared)).await, "token-1");
 }
 
 #[tokio::test(start_paused = true)]

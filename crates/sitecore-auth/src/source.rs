@@ -60,6 +60,17 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
     }
 }
 
+#[async_trait]
+impl<S: TokenSource + ?Sized> TokenSource for Box<S> {
+    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+        (**self).fetch(replacing).await
+    }
+
+    async fn has_new_credentials(&self) -> bool {
+        (**self).has_new_credentials().await
+    }
+}
+
 /// Makes a source of a closure. Its argument is what [`TokenSource::fetch`] calls `replacing`.
 ///
 /// ```
