@@ -18,9 +18,7 @@ use crate::{Error, ErrorKind, Result, Token};
 
 /// Starts a refresh that nobody waits for, if it is the time for one and this is a runtime.
 pub(super) fn start_beside(shared: &Arc<Shared>) {
-    if let Ok(runtime) = Handle::try_current()
-        && let Some(start) = shared.start_due()
-    {
+    if let Some((runtime, start)) = shared.start_due() {
         spawn(&runtime, shared, start);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     CacheStatus, Reason, Shared,
@@ -124,15 +124,22 @@ impl Shared {
         Ok((Joined::Refresh(waiter), Some(start)))
     }
 
-    /// Finds whether it is time for a refresh that nobody waits for. Never waits, not even for the lock:
-    /// whoever has it is deciding the same.
-    pub(super) fn start_due(&self) -> Option<Start> {
+    /// Finds whether it is time for a refresh that nobody waits for, and the runtime to run it. Never
+    /// waits, not even for the lock: whoever has it is deciding the same.
+    pub(super) fn start_due(&self) -> Option<(Handle, Start)> {
         let now = self.clock.now();
         let mut state = match self.state.0.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
+        let spaced = state
+            .spaced_until
+            .is_some_and(|until| !now.has_reached(until));
+        if spaced || state.is_in_flight(now) {
+            return None;
+        }
+        let passage = state.pass_gate(now).ok()?;
         let held = self.held.load_full().map(Token);
         let reason = match held.as_ref().map(|held| held.freshness(now)) {
             Some(Freshness::Fresh) => return None,
@@ -140,14 +147,11 @@ impl Shared {
             Some(Freshness::Expired) => Reason::Expired,
             None => Reason::Empty,
         };
-        let spaced = state
-            .spaced_until
-            .is_some_and(|until| !now.has_reached(until));
-        if spaced || state.waiter_at(now).is_some() {
-            return None;
-        }
-        let passage = state.pass_gate(now).ok()?;
-        Some(self.start(&mut state, now, passage, reason, held).0)
+        let runtime = Handle::try_current().ok()?;
+        Some((
+            runtime,
+            self.start(&mut state, now, passage, reason, held).0,
+        ))
     }
 
     fn start(
@@ -314,10 +318,16 @@ impl Shared {
 }
 
 impl Inner {
-    /// Returns a waiter for the refresh in flight, unless that is lost.
+    /// Returns a waiter for the refresh in flight, if there is one.
     fn waiter_at(&mut self, now: Now) -> Option<Waiter> {
-        self.flight.take_if(|flight| flight.is_lost(now));
+        self.is_in_flight(now);
         self.flight.as_ref().map(|flight| flight.waiter_at(now))
+    }
+
+    /// Tells whether a refresh is in flight. One that is lost is let go.
+    fn is_in_flight(&mut self, now: Now) -> bool {
+        self.flight.take_if(|flight| flight.is_lost(now));
+        self.flight.is_some()
     }
 
     fn pass_gate(&self, now: Now) -> Result<Passage> {
