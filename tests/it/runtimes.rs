@@ -116,6 +116,34 @@ fn a_stale_token_is_renewed_although_the_last_runtime_took_its_refresh_with_it()
 }
 
 #[test]
+fn a_stale_token_is_renewed_although_the_last_runtime_is_parked() {
+    let clock = ManualClock::new();
+    let source = ScriptedSource::new([Step::Grant(DAY), Step::Hang], Step::Grant(DAY));
+    let cache = TokenCache::builder(source.clone())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let look = |runtime: &tokio::runtime::Runtime| {
+        runtime.block_on(async {
+            assert!(cache.current().is_some());
+            crate::support::settle().await;
+        });
+    };
+    let (parked, other) = (current_thread(), current_thread());
+    parked.block_on(cache.token()).unwrap();
+    clock.advance(DAY * 5 / 6);
+    look(&parked);
+    assert_eq!(source.calls(), 2);
+    clock.advance(Duration::from_secs(30));
+    look(&other);
+    assert_eq!(source.calls(), 2, "it may still be at work");
+    clock.advance(Duration::from_secs(2));
+    look(&other);
+    assert_eq!(source.calls(), 3);
+    assert_eq!(text(&cache.current().unwrap()), "token-2");
+}
+
+#[test]
 fn a_parked_runtime_holds_nobody_longer_than_the_refresh_may_take() {
     let (sender, called) = channel();
     let mut policy = RefreshPolicy::default();
