@@ -41,18 +41,20 @@ fn token() -> String {
 
 #[test]
 fn a_warm_cache_hands_out_headers_without_allocating() {
+    let (_one, _profiler) = counting();
     let runtime = runtime();
     let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
     runtime.block_on(cache.token()).unwrap();
-    let header = || cache.current().expect("a token").header().1.clone();
-    // The thread's first read registers it with the cell.
-    drop(header());
-    let (_one, _profiler) = counting();
-    let before = dhat::HeapStats::get().total_blocks;
-    for _ in 0..1_000 {
-        drop(header());
-    }
-    assert_eq!(dhat::HeapStats::get().total_blocks - before, 0);
+    let headers = || {
+        let before = dhat::HeapStats::get().total_blocks;
+        for _ in 0..1_000 {
+            drop(cache.current().expect("a token").header().1.clone());
+        }
+        dhat::HeapStats::get().total_blocks - before
+    };
+    // The count is of the whole process, and the test runner's own threads allocate now and then.
+    let least = (0..10).map(|_| headers()).min();
+    assert_eq!(least, Some(0), "for a thousand headers");
 }
 
 #[test]
