@@ -262,6 +262,40 @@ fn a_late_result_of_a_refresh_that_was_given_up_is_discarded() {
 }
 
 #[test]
+fn a_late_result_does_not_end_the_refresh_that_came_after() {
+    let (sender, called) = channel();
+    let first = Mutex::new(true);
+    let source = source_fn(move |_| {
+        let is_first = std::mem::take(&mut *first.lock().unwrap());
+        let _ = sender.send(());
+        async move {
+            let (pause, name) = if is_first {
+                (50 * MS, "late")
+            } else {
+                (400 * MS, "in-time")
+            };
+            tokio::time::sleep(pause).await;
+            Token::bearer(name, DAY)
+        }
+    });
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 600 * MS;
+    let cache = TokenCache::builder(source).policy(policy).build().unwrap();
+    let parked = current_thread();
+    parked.block_on(async {
+        let _ = tokio::time::timeout(10 * MS, cache.token()).await;
+    });
+    called.recv().unwrap();
+    let waiting = cache.clone();
+    let waiter = thread::spawn(move || current_thread().block_on(waiting.token()));
+    // The first is given up, and the second has begun.
+    called.recv().unwrap();
+    parked.block_on(async { tokio::time::sleep(20 * MS).await });
+    assert!(cache.current().is_none() && cache.status().is_refreshing());
+    assert_eq!(text(&waiter.join().unwrap().unwrap()), "in-time");
+}
+
+#[test]
 fn current_thread_runtimes_and_local_sets_work() {
     for _ in 0..2 {
         let cache = TokenCache::new(ScriptedSource::granting(DAY));
