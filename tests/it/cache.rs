@@ -222,6 +222,26 @@ async fn a_refusal_closes_the_gate_for_minutes_and_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_kind_of_failure_starts_its_own_backoff() {
+    let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
+    let cache = cache_of(&source, PausedClock::new());
+    for minutes in [1, 2, 4] {
+        assert_eq!(
+            cache.token().await.unwrap_err().retry_after(),
+            Some(minutes * MINUTE)
+        );
+        advance(minutes * MINUTE).await;
+    }
+    source.turn_to(Step::Fail(ErrorKind::Malformed));
+    assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(SECOND));
+    advance(SECOND).await;
+    assert_eq!(
+        cache.token().await.unwrap_err().retry_after(),
+        Some(2 * SECOND)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_does_not_take_a_usable_token_away() {
     let (source, cache) = stale_cache(Step::Fail(ErrorKind::Refused)).await;
     for _ in 0..200 {
