@@ -124,6 +124,10 @@ struct Book {
     calls: usize,
     /// Calls in flight, by number; a parked runtime takes its calls out of the count.
     in_flight: Vec<usize>,
+    /// The runtime that is being driven, and those that were parked once: what runs there is late, and
+    /// others may go on without it.
+    driving: usize,
+    late: HashSet<usize>,
     /// No call may begin before, by the monotonic clock: the issuer said so.
     closed_until: Duration,
     broken: Option<String>,
@@ -154,7 +158,9 @@ impl TokenSource for Source {
             let asked = book.clock.now();
             book.calls += 1;
             let call = book.calls;
-            book.in_flight.push(call);
+            if !book.late.contains(&book.driving) {
+                book.in_flight.push(call);
+            }
             if book.in_flight.len() > 1 {
                 book.broken = Some("two refreshes are in flight".to_owned());
             }
@@ -244,6 +250,8 @@ impl World {
             tokens: HashMap::new(),
             calls: 0,
             in_flight: Vec::new(),
+            driving: 0,
+            late: HashSet::new(),
             closed_until: Duration::ZERO,
             broken: None,
         })));
@@ -266,6 +274,7 @@ impl World {
     }
 
     fn on<T>(&self, index: usize, work: impl Future<Output = T>) -> T {
+        self.book.0.lock().unwrap().driving = index;
         self.runtimes[index]
             .as_ref()
             .expect("a living runtime")
@@ -323,17 +332,15 @@ impl World {
                 self.replace_runtime();
             }
             Op::ParkRuntime => {
-                self.book.0.lock().unwrap().in_flight.clear();
+                let mut book = self.book.0.lock().unwrap();
+                book.in_flight.clear();
+                book.late.insert(self.current);
+                drop(book);
                 self.parked.push(self.current);
                 self.replace_runtime();
             }
             Op::UnparkRuntime => {
                 self.parked.pop();
-                // What it had not even begun, it begins now, late: others may have gone on without it.
-                for index in self.driven() {
-                    self.on(index, crate::support::settle());
-                }
-                self.book.0.lock().unwrap().in_flight.clear();
             }
         }
         self.settle()?;
