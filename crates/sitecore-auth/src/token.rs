@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Error, ErrorKind, Quota, RefreshPolicy, Result,
+    Error, ErrorKind, Freshness, Quota, RefreshPolicy, Result,
     clock::Now,
     stamp::{Life, Stamp},
 };
@@ -158,6 +158,33 @@ impl Token {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.0.fingerprint
+    }
+
+    pub(crate) fn freshness(&self, now: Now) -> Freshness {
+        // A cache holds stamped tokens alone.
+        self.0
+            .stamp
+            .as_ref()
+            .map_or(Freshness::Expired, |stamp| stamp.freshness(now))
+    }
+
+    /// Tells whether this token's use is over before the other's.
+    pub(crate) fn ends_before(&self, other: &Self, now: Now) -> bool {
+        now.until(self.unusable_from()) < now.until(other.unusable_from())
+    }
+
+    pub(crate) fn stale_from(&self) -> Now {
+        self.0
+            .stamp
+            .as_ref()
+            .map_or(Now::NEVER, |stamp| stamp.stale)
+    }
+
+    pub(crate) fn unusable_from(&self) -> Now {
+        self.0
+            .stamp
+            .as_ref()
+            .map_or(Now::NEVER, |stamp| stamp.unusable)
     }
 
     /// Tells whether the other is the same credential, whenever each was taken in.

@@ -1,8 +1,11 @@
 //! One token, kept usable: the handle that callers hold, and the way from a call to a token.
 //!
-//! A fresh token comes from an `ArcSwap`: no lock, no wait. Everything that changes is in `state`, with
-//! `gate` and `flight` as its parts; what runs beside the callers is in `refresh`. Nothing here knows HTTP.
+//! The way of a call without a usable token: `obtain` here, `state` (what is there to join, may a refresh
+//! start), `refresh` (the task that asks the source), `answer` (what becomes of the token and the gate); then
+//! whoever waits is told. Nothing here knows HTTP.
 
+mod answer;
+mod builder;
 mod flight;
 mod gate;
 mod keep_fresh;
@@ -16,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use self::state::{Joined, State};
-pub use self::status::CacheStatus;
+pub use self::{builder::TokenCacheBuilder, status::CacheStatus};
 use crate::{
     Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
     clock::Now, token,
@@ -66,7 +69,7 @@ struct Shared {
     source: Arc<dyn TokenSource>,
     policy: RefreshPolicy,
     clock: Arc<dyn Clock>,
-    /// The token held. Only `state` changes it, and only under the lock.
+    /// The token held. Only `answer` changes it, and only under the lock of `state`.
     held: ArcSwapOption<token::Inner>,
     state: State,
     /// Tells `keep_fresh` that the last handle is gone.
@@ -193,35 +196,6 @@ impl Shared {
     }
 }
 
-impl Token {
-    fn freshness(&self, now: Now) -> Freshness {
-        // A cache holds stamped tokens alone.
-        self.0
-            .stamp
-            .as_ref()
-            .map_or(Freshness::Expired, |stamp| stamp.freshness(now))
-    }
-
-    /// Tells whether this token's use is over before the other's.
-    fn ends_before(&self, other: &Self, now: Now) -> bool {
-        now.until(self.unusable_from()) < now.until(other.unusable_from())
-    }
-
-    fn stale_from(&self) -> Now {
-        self.0
-            .stamp
-            .as_ref()
-            .map_or(Now::NEVER, |stamp| stamp.stale)
-    }
-
-    fn unusable_from(&self) -> Now {
-        self.0
-            .stamp
-            .as_ref()
-            .map_or(Now::NEVER, |stamp| stamp.unusable)
-    }
-}
-
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = self.shared.held.load_full().map(Token);
@@ -236,44 +210,4 @@ fn lost() -> Error {
         ErrorKind::Unavailable,
         "every refresh was lost, or brought a token that was over when it arrived: is the runtime shutting down?",
     )
-}
-
-/// Settings of a [`TokenCache`].
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct TokenCacheBuilder {
-    source: Arc<dyn TokenSource>,
-    policy: RefreshPolicy,
-    clock: Arc<dyn Clock>,
-}
-
-impl TokenCacheBuilder {
-    /// Sets the numbers.
-    pub fn policy(mut self, policy: RefreshPolicy) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// Sets the clock; [`SystemClock`] by default.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Builds the cache. Nothing is asked for yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Config`](ErrorKind::Config), naming the number of the policy that makes no sense.
-    pub fn build(self) -> Result<TokenCache> {
-        self.policy.check()?;
-        Ok(TokenCache::with(self.source, self.policy, self.clock))
-    }
-}
-
-impl fmt::Debug for TokenCacheBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCacheBuilder")
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
-    }
 }

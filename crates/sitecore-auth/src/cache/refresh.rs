@@ -12,7 +12,8 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{
     Reason, Shared,
-    state::{Ended, Joined, Start},
+    answer::Ended,
+    state::{Joined, Start},
 };
 use crate::{Error, ErrorKind, Result, Token};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::TokenCache;
+use super::{Shared, TokenCache};
 use crate::{Error, Fingerprint, Freshness, Quota, Token, clock::Now};
 
 /// A cache at one instant. Shows no secret.
@@ -96,5 +96,35 @@ impl CacheStatus {
     #[must_use]
     pub fn quota(&self) -> Option<&Quota> {
         self.held.as_ref()?.quota()
+    }
+}
+
+impl Shared {
+    /// Describes the cache as it is now.
+    pub(super) fn status(&self) -> CacheStatus {
+        let now = self.clock.now();
+        let state = self.state.lock();
+        let held = self.held.load_full().map(Token);
+        let gate = state.gate.as_ref();
+        let due = held.as_ref().map_or(now, Token::stale_from);
+        let waits = [
+            now.until(due),
+            state
+                .spaced_until
+                .map_or(Duration::ZERO, |until| now.until(until)),
+            gate.map_or(Duration::ZERO, |gate| gate.left(now)),
+        ];
+        CacheStatus {
+            now,
+            freshness: held.as_ref().map(|held| held.freshness(now)),
+            next_attempt_in: waits.into_iter().max().filter(|_| due != Now::NEVER),
+            refreshing: state
+                .flight
+                .as_ref()
+                .is_some_and(|flight| !flight.is_lost(now)),
+            last_error: gate.map(|gate| gate.error(now)),
+            grants: state.grants,
+            held,
+        }
     }
 }

@@ -1,0 +1,46 @@
+//! A cache with numbers or a clock of one's own.
+
+use std::{fmt, sync::Arc};
+
+use super::TokenCache;
+use crate::{Clock, RefreshPolicy, Result, TokenSource};
+
+/// Settings of a [`TokenCache`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct TokenCacheBuilder {
+    pub(super) source: Arc<dyn TokenSource>,
+    pub(super) policy: RefreshPolicy,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl TokenCacheBuilder {
+    /// Sets the numbers.
+    pub fn policy(mut self, policy: RefreshPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the clock; [`SystemClock`] by default.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Builds the cache. Nothing is asked for yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config), naming the number of the policy that makes no sense.
+    pub fn build(self) -> Result<TokenCache> {
+        self.policy.check()?;
+        Ok(TokenCache::with(self.source, self.policy, self.clock))
+    }
+}
+
+impl fmt::Debug for TokenCacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCacheBuilder")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
