@@ -2,32 +2,20 @@
 
 use std::time::Duration;
 
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
+use sitecore_auth::ErrorKind;
 use tokio::time::Instant;
-use wiremock::{MockServer, ResponseTemplate};
+use wiremock::ResponseTemplate;
 
-use crate::support::{ScriptedSource, Step, serve};
+use crate::support::{ScriptedSource, Step, client_with, origin, serve};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
-
-fn client(source: &ScriptedSource, server: &MockServer) -> ClientWithMiddleware {
-    let target = Target::origin(server.uri().parse().unwrap()).unwrap();
-    let auth = AuthMiddleware::builder(TokenCache::new(source.clone()))
-        .target(target)
-        .build()
-        .unwrap();
-    ClientBuilder::new(reqwest::Client::new())
-        .with(auth)
-        .build()
-}
 
 #[tokio::test]
 async fn a_slow_issuer_does_not_outlast_the_deadline() {
     let server = serve(ResponseTemplate::new(200)).await;
     let source = ScriptedSource::new([], Step::Slow(400 * MS, DAY));
-    let client = client(&source, &server);
+    let client = client_with(source.clone(), origin(&server));
     let begun = Instant::now();
     let error = client
         .get(server.uri())
@@ -65,7 +53,7 @@ async fn the_wait_is_taken_off_the_requests_time() {
     let server = serve(ResponseTemplate::new(200).set_delay(Duration::from_secs(5))).await;
     let source = ScriptedSource::new([], Step::Slow(300 * MS, DAY));
     let begun = Instant::now();
-    let error = client(&source, &server)
+    let error = client_with(source.clone(), origin(&server))
         .get(server.uri())
         .timeout(500 * MS)
         .send()
@@ -81,7 +69,7 @@ async fn a_slow_replacement_gives_the_first_answer_back_in_time() {
     let server = serve(ResponseTemplate::new(401).set_body_string("first")).await;
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(Duration::from_secs(5), DAY));
     let begun = Instant::now();
-    let answer = client(&source, &server)
+    let answer = client_with(source.clone(), origin(&server))
         .get(server.uri())
         .timeout(300 * MS)
         .send()

@@ -49,7 +49,9 @@ pub use cache::{CacheStatus, TokenCache, TokenCacheBuilder};
 pub use clock::ManualClock;
 pub use clock::{Clock, Now, SystemClock};
 pub use error::{Error, ErrorKind, Result};
-pub use middleware::{AuthMiddleware, AuthMiddlewareBuilder, Target, redirect_policy};
+pub use middleware::{
+    AuthMiddleware, AuthMiddlewareBuilder, NoAuth, Rejections, Replay, Target, redirect_policy,
+};
 pub use policy::{Backoff, RefreshPolicy};
 pub use provider::{
     CredentialsProvider, EnvironmentCredentials, FileCredentials, ProviderSource,

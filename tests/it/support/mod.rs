@@ -1,12 +1,14 @@
 //! What several tests need: a token client for a test server, a scripted source, a clock that follows
 //! Tokio's paused time, a server that writes raw bytes, and captured logs.
 
+mod api;
 mod clock;
 mod logs;
 mod raw;
 mod source;
 
 pub(crate) use self::{
+    api::{Api, frames},
     clock::PausedClock,
     logs::Logs,
     raw::{RawServer, Then},
@@ -14,9 +16,11 @@ pub(crate) use self::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use serde_json::{Value, json};
+use sitecore_auth::{AuthMiddleware, Target, TokenCache, TokenSource};
 use sitecore_token::{ClientCredentials, Endpoint, TokenClient, TokenClientBuilder};
-use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 /// Stands for the client secret in every test: it must appear nowhere.
 pub(crate) const SECRET: &str = "s3cret-sentinel-%+&=:/ ü";
@@ -33,6 +37,24 @@ pub(crate) async fn serve(answer: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(answer).mount(&server).await;
     server
+}
+
+/// That server, all of it.
+pub(crate) fn origin(server: &MockServer) -> Target {
+    Target::origin(server.uri().parse().expect("a URL")).expect("an origin")
+}
+
+/// A client whose calls to the target carry the source's tokens.
+pub(crate) fn client_with(source: impl TokenSource, target: Target) -> ClientWithMiddleware {
+    let auth = AuthMiddleware::builder(TokenCache::new(source)).target(target);
+    wrap(auth.build().expect("a layer"))
+}
+
+/// A client with this layer.
+pub(crate) fn wrap(auth: AuthMiddleware) -> ClientWithMiddleware {
+    ClientBuilder::new(reqwest::Client::new())
+        .with(auth)
+        .build()
 }
 
 /// An unsigned JWT with these claims.
@@ -67,4 +89,39 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     tokio::spawn(future)
+}
+
+/// Answers 401 to these tokens (with these challenges) and 200 to others, counting.
+pub(crate) async fn refusing(
+    tokens: &'static [&'static str],
+    challenges: &'static [&'static str],
+) -> MockServer {
+    let server = MockServer::start().await;
+    let answer = move |request: &Request| {
+        let sent = bearer(request);
+        if tokens.iter().any(|token| *token == sent) {
+            challenges.iter().fold(
+                ResponseTemplate::new(401).set_body_string("no"),
+                |answer, challenge| answer.append_header("www-authenticate", *challenge),
+            )
+        } else {
+            ResponseTemplate::new(200).set_body_string(sent)
+        }
+    };
+    Mock::given(any()).respond_with(answer).mount(&server).await;
+    server
+}
+
+/// The bearer token of a request; an empty one for none.
+pub(crate) fn bearer(request: &Request) -> String {
+    let header = request
+        .headers
+        .get("authorization")
+        .map_or("", |value| value.to_str().unwrap());
+    header.trim_start_matches("Bearer ").to_owned()
+}
+
+/// What the server has received.
+pub(crate) async fn requests(server: &MockServer) -> Vec<Request> {
+    server.received_requests().await.unwrap()
 }

@@ -1,24 +1,28 @@
 //! The layer: puts the token on requests for its targets, and replaces it once if it is refused.
 //!
 //! How a token is come by is the cache's business; where it may go is `target`'s; what an answer says
-//! about it is `refusal`'s.
+//! about it is the business of `rejections`, which asks `challenge` and `graphql`.
 
+pub(crate) mod challenge;
+mod deadline;
+pub(crate) mod graphql;
+mod look_ahead;
 mod redirect;
-mod refusal;
+mod rejections;
 mod target;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{Extensions, HeaderName, StatusCode, header::AUTHORIZATION};
+use http::{Extensions, HeaderName, header::AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 use sitecore_token::{ClientCredentials, TokenClient};
 use tracing::debug;
 
-use self::target::Rule;
-pub use self::{redirect::redirect_policy, target::Target};
-use crate::{Error, ErrorKind, Result, Token, TokenCache, clock::Now};
+use self::{deadline::Deadline, target::Rule};
+pub use self::{redirect::redirect_policy, rejections::Rejections, target::Target};
+use crate::{Error, ErrorKind, Result, Token, TokenCache};
 
 /// The header that carries Edge keys. A request that has one needs no token.
 const API_KEY: HeaderName = HeaderName::from_static("sc_apikey");
@@ -34,11 +38,15 @@ const API_KEY: HeaderName = HeaderName::from_static("sc_apikey");
 /// ([`with_extension`](reqwest_middleware::RequestBuilder::with_extension)) gets its token from that
 /// one, under the same targets.
 ///
+/// A request that carries [`NoAuth`] is passed on untouched.
+///
 /// A request's own `timeout()` is one deadline for the wait for a token, the request and its replay;
 /// a timeout set on the whole client is not seen here, and counts for each of them.
 ///
-/// An answer 401 that refuses the token has the token replaced, by one grant for all such answers, and
-/// the request is sent once more, if its body can be cloned. The second answer is final.
+/// An answer that refuses the token (see [`Rejections`]) has the token replaced, by one grant for all such
+/// answers, and the request is sent once more, if its body can be cloned. The second answer is final. If
+/// there is no other token, or the body is a stream, the first answer goes back as it came, and the next
+/// call has the new token.
 ///
 /// ```
 /// # fn main() -> Result<(), sitecore_auth::Error> {
@@ -54,8 +62,36 @@ const API_KEY: HeaderName = HeaderName::from_static("sc_apikey");
 pub struct AuthMiddleware {
     cache: TokenCache,
     targets: Arc<[Target]>,
+    rejections: Arc<Rejections>,
     replay: bool,
 }
+
+/// A request extension: the layer leaves this request alone.
+///
+/// ```
+/// # fn example(client: reqwest_middleware::ClientWithMiddleware) {
+/// let request = client.get("https://edge.sitecorecloud.io/healthz").with_extension(sitecore_auth::NoAuth);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "there is nothing to add: it is its own name"
+)]
+pub struct NoAuth;
+
+/// A request extension: whether this request is sent once more if its token is refused, whatever the layer
+/// does by default ([`AuthMiddlewareBuilder::replay`]).
+///
+/// ```
+/// # fn example(client: reqwest_middleware::ClientWithMiddleware) {
+/// let deployments = "https://xmclouddeploy-api.sitecorecloud.io/api/deployments/v1";
+/// let request = client.post(deployments).with_extension(sitecore_auth::Replay(false));
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a switch has one part")]
+pub struct Replay(pub bool);
 
 impl AuthMiddleware {
     /// Makes a layer that gets its tokens from Sitecore Cloud with these credentials.
@@ -80,6 +116,7 @@ impl AuthMiddleware {
         AuthMiddlewareBuilder {
             cache,
             targets: Vec::new(),
+            rejections: Rejections::default(),
             replay: true,
         }
     }
@@ -90,9 +127,10 @@ impl AuthMiddleware {
         &self.cache
     }
 
-    fn rule_for(&self, request: &Request) -> Option<&Rule> {
+    fn rule_for(&self, request: &Request, extensions: &Extensions) -> Option<&Rule> {
         let headers = request.headers();
-        if headers.contains_key(AUTHORIZATION) || headers.contains_key(API_KEY) {
+        let has_key = headers.contains_key(AUTHORIZATION) || headers.contains_key(API_KEY);
+        if has_key || extensions.get::<NoAuth>().is_some() {
             return None;
         }
         self.targets
@@ -113,7 +151,7 @@ impl Middleware for AuthMiddleware {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let Some(rule) = self.rule_for(&request) else {
+        let Some(rule) = self.rule_for(&request, extensions) else {
             return next.run(request, extensions).await;
         };
         let cache = self.cache_for(extensions);
@@ -133,35 +171,38 @@ impl Middleware for AuthMiddleware {
             // A key of the caller's own, in the header that this cache's keys go into.
             return next.run(request, extensions).await;
         }
-        let again = if self.replay {
-            request.try_clone()
-        } else {
-            None
-        };
+        let replay = extensions
+            .get()
+            .map_or(self.replay, |Replay(replay)| *replay);
+        let again = replay.then(|| request.try_clone()).flatten();
+        let is_authoring = Target::is_authoring(request.url());
         authenticate(&mut request, &token);
         let answer = next.clone().run(request, extensions).await?;
-        let refused = answer.status() == StatusCode::UNAUTHORIZED
-            && refusal::is_refusal(&answer)
-            // An answer from elsewhere, after a redirect: the token was never there.
-            && rule.is_origin_of(answer.url());
-        if !refused {
+        if !rule.is_origin_of(answer.url()) {
+            // From elsewhere, after a redirect: the token was never there.
             return Ok(answer);
         }
+        let (answer, refusal) = self.rejections.judge(answer, is_authoring).await;
+        let Some(refusal) = refusal else {
+            return Ok(answer);
+        };
         let cache = self.cache_for(extensions);
-        match deadline.bound(cache.replace(&token), cache).await {
-            Ok(other) => {
-                let Some(mut again) = again else {
-                    return Ok(answer);
-                };
+        let other = match deadline.bound(cache.replace(&token), cache).await {
+            Ok(other) => other,
+            Err(error) => {
+                debug!(cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
+                return Ok(answer);
+            }
+        };
+        match again.filter(|again| refusal.allows_replay_of(again)) {
+            Some(mut again) => {
                 debug!(refused = %token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
+                drop(answer);
                 deadline.shorten(&mut again, cache);
                 authenticate(&mut again, &other);
                 next.run(again, extensions).await
             }
-            Err(error) => {
-                debug!(cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
-                Ok(answer)
-            }
+            None => Ok(answer),
         }
     }
 }
@@ -171,53 +212,13 @@ fn authenticate(request: &mut Request, token: &Token) {
     request.headers_mut().insert(name.clone(), value.clone());
 }
 
-/// The end of a request's own time, if it has one.
-#[derive(Clone, Copy)]
-struct Deadline(Option<(Duration, Now)>);
-
-impl Deadline {
-    fn of(request: &Request, cache: &TokenCache) -> Self {
-        Self(
-            request
-                .timeout()
-                .map(|timeout| (*timeout, cache.clock().now())),
-        )
-    }
-
-    fn left(self, cache: &TokenCache) -> Option<Duration> {
-        let (timeout, begun) = self.0?;
-        Some(timeout.saturating_sub(cache.clock().now().elapsed_since(begun)))
-    }
-
-    /// Waits for a token no longer than the request has time.
-    async fn bound(
-        self,
-        token: impl Future<Output = Result<Token>>,
-        cache: &TokenCache,
-    ) -> Result<Token> {
-        let Some(left) = self.left(cache) else {
-            return token.await;
-        };
-        match tokio::time::timeout(left, token).await {
-            Ok(token) => token,
-            Err(elapsed) => Err(Error::new(ErrorKind::Timeout, elapsed)),
-        }
-    }
-
-    /// Takes the time that has passed off the request's timeout.
-    fn shorten(self, request: &mut Request, cache: &TokenCache) {
-        if let Some(left) = self.left(cache) {
-            *request.timeout_mut() = Some(left);
-        }
-    }
-}
-
 /// Settings of an [`AuthMiddleware`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct AuthMiddlewareBuilder {
     cache: TokenCache,
     targets: Vec<Target>,
+    rejections: Rejections,
     replay: bool,
 }
 
@@ -225,6 +226,12 @@ impl AuthMiddlewareBuilder {
     /// Adds a target. At least one is needed.
     pub fn target(mut self, target: Target) -> Self {
         self.targets.push(target);
+        self
+    }
+
+    /// Sets which answers say that the token is no good.
+    pub fn rejections(mut self, rejections: Rejections) -> Self {
+        self.rejections = rejections;
         self
     }
 
@@ -244,6 +251,7 @@ impl AuthMiddlewareBuilder {
         let Self {
             cache,
             targets,
+            rejections,
             replay,
         } = self;
         if targets.is_empty() {
@@ -255,6 +263,7 @@ impl AuthMiddlewareBuilder {
         Ok(AuthMiddleware {
             cache,
             targets: targets.into(),
+            rejections: rejections.into(),
             replay,
         })
     }

@@ -131,6 +131,11 @@ impl Target {
         Ok(Self { rules })
     }
 
+    /// Tells whether the Authoring API is what is called, on whichever origin.
+    pub(super) fn is_authoring(url: &Url) -> bool {
+        url.path().starts_with(AUTHORING_PATH)
+    }
+
     pub(super) fn rule_for(&self, url: &Url) -> Option<&Rule> {
         self.rules
             .iter()

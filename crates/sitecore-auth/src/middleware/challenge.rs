@@ -1,7 +1,6 @@
 //! Whether an answer 401 says that the token is no good.
 
-use http::header::WWW_AUTHENTICATE;
-use reqwest::Response;
+use http::{HeaderMap, header::WWW_AUTHENTICATE};
 
 /// Reads the challenges of an answer 401 ([RFC 9110 §11.6.1]).
 ///
@@ -11,19 +10,10 @@ use reqwest::Response;
 ///
 /// [RFC 9110 §11.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
 /// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
-pub(super) fn is_refusal(answer: &Response) -> bool {
-    let lines = answer.headers().get_all(WWW_AUTHENTICATE);
-    refuses_token(
-        lines
-            .iter()
-            .map(|line| String::from_utf8_lossy(line.as_bytes())),
-    )
-}
-
-fn refuses_token(lines: impl Iterator<Item = impl AsRef<str>>) -> bool {
+pub(crate) fn refuses_token(headers: &HeaderMap) -> bool {
     let (mut others, mut bearers) = (0, 0);
-    for line in lines {
-        for challenge in challenges(line.as_ref()) {
+    for line in headers.get_all(WWW_AUTHENTICATE) {
+        for challenge in challenges(&String::from_utf8_lossy(line.as_bytes())) {
             if !challenge.scheme.eq_ignore_ascii_case("bearer") {
                 others += 1;
             } else if challenge.error == "insufficient_scope" {
@@ -133,7 +123,9 @@ fn is_token(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::refuses_token;
+    use http::HeaderValue;
+
+    use super::*;
 
     #[test]
     fn challenges_are_read_as_they_are_written() {
@@ -174,7 +166,9 @@ mod tests {
             ),
             (&["Bearer", "Bearer error=\"insufficient_scope\""], false),
         ] {
-            assert_eq!(refuses_token(lines.iter()), refused, "{lines:?}");
+            let value = |line: &&str| HeaderValue::from_bytes(line.as_bytes()).expect("a value");
+            let headers = lines.iter().map(|line| (WWW_AUTHENTICATE, value(line)));
+            assert_eq!(refuses_token(&headers.collect()), refused, "{lines:?}");
         }
     }
 }

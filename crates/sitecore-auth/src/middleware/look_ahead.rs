@@ -1,0 +1,112 @@
+//! Reads the start of an answer's body, and puts it back.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use reqwest::{Response, ResponseBuilderExt as _};
+
+/// How many bytes of a body are looked at: an answer that refuses everything is short.
+pub(super) const LIMIT: usize = 16 * 1024;
+
+/// Shows the start of the body to `decide`, growing, until it decides. Its second argument tells that there
+/// is no more to come: the body has ended, or the limit is reached.
+///
+/// The answer that is returned is as the one given: its body delivers what was read, and then goes on.
+pub(super) async fn look_ahead<T>(
+    answer: Response,
+    mut decide: impl FnMut(&[u8], bool) -> Option<T>,
+) -> (Response, Option<T>) {
+    let url = answer.url().clone();
+    let (mut parts, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
+    let mut body = PutBack {
+        read: VecDeque::new(),
+        ended: false,
+        rest,
+    };
+    let decision = loop {
+        match body.rest.frame().await {
+            Some(frame) => {
+                let failed = frame.is_err();
+                body.read.push_back(frame);
+                if failed {
+                    break None;
+                }
+            }
+            None => body.ended = true,
+        }
+        let start = body.start();
+        let is_all = body.ended || start.len() >= LIMIT;
+        let decision = decide(&start[..start.len().min(LIMIT)], is_all);
+        if decision.is_some() || is_all {
+            break decision;
+        }
+    };
+    let with_url = http::Response::builder().url(url).body(());
+    parts
+        .extensions
+        .extend(with_url.unwrap_or_default().into_parts().0.extensions);
+    let body = reqwest::Body::wrap(body);
+    (http::Response::from_parts(parts, body).into(), decision)
+}
+
+/// A body whose first frames have been read already.
+struct PutBack {
+    read: VecDeque<reqwest::Result<Frame<Bytes>>>,
+    ended: bool,
+    rest: reqwest::Body,
+}
+
+impl PutBack {
+    /// Returns the text that was read. It is copied only if it came in several frames.
+    fn start(&self) -> Cow<'_, [u8]> {
+        let mut data = self.data();
+        match (data.next(), data.next()) {
+            (None, _) => Cow::Borrowed(&[]),
+            (Some(only), None) => Cow::Borrowed(only),
+            (Some(_), Some(_)) => self.data().flatten().copied().collect(),
+        }
+    }
+
+    fn data(&self) -> impl Iterator<Item = &Bytes> {
+        let frames = self.read.iter().flatten();
+        frames.filter_map(Frame::data_ref)
+    }
+}
+
+impl Body for PutBack {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<reqwest::Result<Frame<Bytes>>>> {
+        match self.read.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None if self.ended => Poll::Ready(None),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && (self.ended || self.rest.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.data().map(|data| data.len() as u64).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint
+    }
+}

@@ -1,0 +1,176 @@
+//! A refused token is replaced, and the request sent once more, on real sockets.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sitecore_auth::{AuthMiddleware, ErrorKind, Replay, TokenCache};
+use wiremock::{MockServer, ResponseTemplate};
+
+use crate::support::{ScriptedSource, Step, client_with, origin, refusing, requests, serve, wrap};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_and_the_request_sent_once_more() {
+    for challenges in [
+        &[][..],
+        &["Bearer"],
+        &[r#"Bearer error="invalid_token""#],
+        &["Basic realm=\"x\"", "bearer error=invalid_token"],
+        &[r#"Basic realm="a, b", Bearer realm="c""#],
+    ] {
+        let server = refusing(&["token-1"], challenges).await;
+        let source = ScriptedSource::granting(DAY);
+        let client = client_with(source.clone(), origin(&server));
+        let answer = client
+            .post(server.uri())
+            .body("payload")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), answer.text().await.unwrap()),
+            (200, "token-2".to_owned()),
+            "{challenges:?}"
+        );
+        let requests = requests(&server).await;
+        assert!(requests.iter().all(|request| request.body == b"payload"));
+        assert_eq!((requests.len(), source.calls()), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_second_refusal_is_final() {
+    let server = refusing(&["token-1", "token-2", "token-3"], &[]).await;
+    let source = ScriptedSource::granting(DAY);
+    let client = client_with(source.clone(), origin(&server));
+    let answer = client.get(server.uri()).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 401);
+    assert_eq!((requests(&server).await.len(), source.calls()), (2, 2));
+    // From now on it waits: one request, no grant, the answer as it is.
+    let answer = client.get(server.uri()).send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.text().await.unwrap()),
+        (401, "no".to_owned())
+    );
+    assert_eq!((requests(&server).await.len(), source.calls()), (3, 2));
+}
+
+#[tokio::test]
+async fn five_hundred_refusals_cost_one_grant() {
+    let server = refusing(&["token-1"], &[]).await;
+    let source = ScriptedSource::new(
+        [Step::Grant(DAY)],
+        Step::Slow(Duration::from_millis(50), DAY),
+    );
+    let client = client_with(source.clone(), origin(&server));
+    let answers = join_all((0..500).map(|_| client.get(server.uri()).send())).await;
+    assert!(
+        answers
+            .into_iter()
+            .all(|answer| answer.unwrap().status() == 200)
+    );
+    assert_eq!(source.calls(), 2);
+    assert!(requests(&server).await.len() <= 1_000);
+}
+
+#[tokio::test]
+async fn what_no_other_token_would_mend_is_passed_through() {
+    let client = |server: &MockServer| client_with(ScriptedSource::granting(DAY), origin(server));
+    for challenges in [
+        &[r#"Basic realm="x""#][..],
+        &["Negotiate"],
+        &["Negotiate YWJj=="],
+        &["Basic realm=\"x\"", "Digest realm=\"y\", nonce=\"z\""],
+        &[r#"Bearer error="insufficient_scope", scope="a""#],
+    ] {
+        let server = refusing(&["token-1"], challenges).await;
+        let answer = client(&server).get(server.uri()).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 401, "{challenges:?}");
+        assert_eq!(requests(&server).await.len(), 1, "{challenges:?}");
+    }
+    for status in [403, 404, 409, 429, 500, 520] {
+        let server = serve(ResponseTemplate::new(status).set_body_string("<h1>sorry</h1>")).await;
+        let answer = client(&server).get(server.uri()).send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), answer.text().await.unwrap()),
+            (status, "<h1>sorry</h1>".to_owned())
+        );
+        assert_eq!(requests(&server).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_replay_the_answer_goes_back_and_the_next_request_is_good() {
+    // The layer's switch, and the request's, which counts for more.
+    for (layer, request, replayed) in [
+        (false, None, false),
+        (true, Some(Replay(false)), false),
+        (false, Some(Replay(true)), true),
+    ] {
+        let server = refusing(&["token-1"], &[]).await;
+        let source = ScriptedSource::granting(DAY);
+        let auth = AuthMiddleware::builder(TokenCache::new(source.clone())).target(origin(&server));
+        let client = wrap(auth.replay(layer).build().unwrap());
+        let call = || match request {
+            Some(replay) => client.get(server.uri()).with_extension(replay),
+            None => client.get(server.uri()),
+        };
+        let first = call().send().await.unwrap().status().as_u16();
+        assert_eq!(
+            (first, source.calls()),
+            (if replayed { 200 } else { 401 }, 2)
+        );
+        assert_eq!(call().send().await.unwrap().status().as_u16(), 200);
+        assert_eq!(requests(&server).await.len(), if replayed { 3 } else { 2 });
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_cloned_is_not_sent_again() {
+    let server = refusing(&["token-1"], &[]).await;
+    let source = ScriptedSource::granting(DAY);
+    let client = client_with(source.clone(), origin(&server));
+    let stream = || {
+        reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(
+            "part",
+        )]))
+    };
+    let answer = client
+        .post(server.uri())
+        .body(stream())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.text().await.unwrap()),
+        (401, "no".to_owned())
+    );
+    let answer = client
+        .post(server.uri())
+        .body(stream())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), requests(&server).await.len()),
+        (200, 2)
+    );
+}
+
+#[tokio::test]
+async fn if_there_is_no_other_token_the_first_answer_goes_back_untouched() {
+    let server = refusing(&["token-1"], &["Bearer"]).await;
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Malformed));
+    let answer = client_with(source.clone(), origin(&server))
+        .get(server.uri())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+    assert_eq!(
+        (answer.status().as_u16(), answer.text().await.unwrap()),
+        (401, "no".to_owned())
+    );
+    assert_eq!(requests(&server).await.len(), 1);
+}
