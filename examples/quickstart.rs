@@ -10,7 +10,9 @@ use std::{process::ExitCode, time::Duration};
 use futures_util::future::try_join_all;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use serde_json::{Value, json};
-use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, redirect_policy,
+};
 use sitecore_sandbox::{Api, Sandbox};
 use tokio::time::Instant;
 use url::Url;
@@ -71,7 +73,10 @@ async fn sandbox_run() -> Result<()> {
         Target::deploy().at(sandbox.origin(Api::Deploy).clone())?,
     ];
     // Loopback is not the business of a proxy.
-    let http = reqwest::Client::builder().no_proxy().build()?;
+    let http = reqwest::Client::builder()
+        .redirect(redirect_policy())
+        .no_proxy();
+    let http = http.build()?;
     let url = sandbox.authoring_url();
     let client = wrap(http.clone(), &TokenCache::new(tokens.clone()), &targets)?;
 
@@ -138,7 +143,7 @@ async fn live_run() -> Result<()> {
         true => Target::authoring("cm.example")?.at(url.join("/")?)?,
         false => Target::origin(url.join("/")?)?,
     };
-    let http = reqwest::Client::builder();
+    let http = reqwest::Client::builder().redirect(redirect_policy());
     let http = if url.scheme() == "http" {
         http.no_proxy()
     } else {

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use reqwest_middleware::ClientBuilder;
-use sitecore_auth::{AuthMiddleware, Token, TokenCache, redirect_policy, source_fn};
+use sitecore_auth::{
+    AuthMiddleware, Target, Token, TokenCache, TokenSource, redirect_policy, source_fn,
+};
 use url::Url;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::{ScriptedSource, client_with, origin, requests, serve};
+use crate::support::{Logs, ScriptedSource, TwoFaced, client_with, origin, requests, serve};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -79,4 +82,98 @@ async fn the_redirect_policy_ends_where_the_origin_changes() {
     assert_eq!(get("/near").await.unwrap().status().as_u16(), 200);
     assert!(get("/round").await.expect_err("a circle").is_redirect());
     assert!(requests(&elsewhere).await.is_empty());
+}
+
+/// Sends requests that are redirected: to each kind of other origin, or to one and on to another of its
+/// pages. Returns the heads of the requests that got to the other origins.
+async fn heads_elsewhere(source: impl TokenSource, policy: Policy, hops: usize) -> Vec<String> {
+    let (server, other) = (TwoFaced::start().await, TwoFaced::start().await);
+    let home = format!("https://localhost:{}", server.port());
+    let target = Target::origin(home.parse().unwrap()).unwrap();
+    let auth = AuthMiddleware::builder(TokenCache::new(source)).target(target);
+    let http = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .redirect(policy);
+    let client = ClientBuilder::new(http.build().unwrap())
+        .with(auth.build().unwrap())
+        .build();
+    for elsewhere in [
+        format!("https://127.0.0.1:{}", server.port()),
+        format!("https://localhost:{}", other.port()),
+        format!("http://localhost:{}", server.port()),
+    ] {
+        let path = format!("?to={elsewhere}/elsewhere").repeat(hops);
+        client.get(format!("{home}/{path}")).send().await.unwrap();
+    }
+    let heads = [server.heads(), other.heads()].concat();
+    let (elsewhere, sent): (Vec<_>, Vec<_>) = heads
+        .into_iter()
+        .partition(|head| head.contains(" /elsewhere"));
+    assert!(
+        sent.len() == 3 && sent.iter().all(|head| head.contains("sentinel")),
+        "{sent:?}"
+    );
+    elsewhere
+}
+
+fn bearer() -> impl TokenSource {
+    source_fn(|_| async { Token::bearer("sentinel", DAY) })
+}
+
+fn key() -> impl TokenSource {
+    source_fn(|_| async { Token::api_key("sc_apikey".parse().unwrap(), "sentinel") })
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_port_or_scheme_does_not_carry_the_token() {
+    let heads = heads_elsewhere(bearer(), Policy::default(), 1).await;
+    assert_eq!(heads.len(), 3, "{heads:?}");
+    assert!(heads.iter().any(|head| head.starts_with("http ")));
+    assert!(!heads.concat().contains("sentinel"), "{heads:?}");
+}
+
+#[tokio::test]
+async fn with_the_redirect_policy_neither_token_nor_key_goes_anywhere_else() {
+    for hops in [1, 2] {
+        assert!(
+            heads_elsewhere(bearer(), redirect_policy(), hops)
+                .await
+                .is_empty()
+        );
+        assert!(
+            heads_elsewhere(key(), redirect_policy(), hops)
+                .await
+                .is_empty()
+        );
+    }
+}
+
+/// What the policy is for. If one of these fails, reqwest has changed, and the documentation is to follow.
+#[tokio::test]
+async fn without_the_redirect_policy_reqwest_carries_them() {
+    let sent = |heads: Vec<String>| heads.concat().matches("sentinel").count();
+    // A key at once, and a bearer when the other origin redirects once more.
+    assert_eq!(sent(heads_elsewhere(key(), Policy::default(), 1).await), 3);
+    assert_eq!(
+        sent(heads_elsewhere(bearer(), Policy::default(), 2).await),
+        3
+    );
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_origin_is_warned_of() {
+    let logs = Logs::capture();
+    let elsewhere = serve(ResponseTemplate::new(200)).await;
+    let away = ResponseTemplate::new(307).insert_header("location", elsewhere.uri());
+    let server = serve(away).await;
+    let client = client_with(ScriptedSource::granting(DAY), origin(&server));
+    client.get(server.uri()).send().await.unwrap();
+    let logged = logs.text();
+    let warning = logged
+        .lines()
+        .find(|line| line.contains("WARN") && line.contains("redirect_policy"));
+    assert!(
+        warning.is_some_and(|line| line.contains("127.0.0.1")),
+        "{logged}"
+    );
 }

@@ -5,6 +5,7 @@ use std::{io::Write as _, time::Duration};
 use flate2::{Compression, write::GzEncoder};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use sitecore_auth::TokenCache;
 use sitecore_token::{Error, ErrorKind, MAX_LIFETIME, TokenResponse};
 use wiremock::ResponseTemplate;
 
@@ -457,4 +458,17 @@ async fn claims_scopes_and_quota_are_readable() {
         ("per_hour", 10, 3)
     );
     assert_eq!(quota.exhausted_for(), seconds(43_200));
+}
+
+#[tokio::test]
+async fn the_quota_told_with_the_last_token_is_in_the_status() {
+    let answer = ResponseTemplate::new(200)
+        .insert_header("Auth0-Client-Quota-Limit", "b=per_day;q=50;r=12;t=60")
+        .set_body_json(json!({ "access_token": "opaque", "token_type": "Bearer" }));
+    let server = serve(answer).await;
+    let cache = TokenCache::new(client_of(&server.uri()).build().unwrap());
+    cache.token().await.unwrap();
+    let status = cache.status();
+    let quota = status.quota().expect("a quota");
+    assert_eq!(quota.buckets()[0].remaining(), 12);
 }

@@ -3,11 +3,12 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use sitecore_auth::{AuthMiddleware, ClientCredentials, Target};
+//! use sitecore_auth::{AuthMiddleware, ClientCredentials, Target, redirect_policy};
 //!
 //! let targets = [Target::authoring("xmc-acme-site-prod.sitecorecloud.io")?, Target::deploy()];
 //! let auth = AuthMiddleware::new(ClientCredentials::from_env()?, targets)?;
-//! let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(auth).build();
+//! let http = reqwest::Client::builder().redirect(redirect_policy()).build()?;
+//! let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
 //!
 //! let projects = "https://xmclouddeploy-api.sitecorecloud.io/api/projects/v1";
 //! println!("{}", client.get(projects).send().await?.status());

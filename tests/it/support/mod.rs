@@ -6,6 +6,7 @@ mod clock;
 mod logs;
 mod raw;
 mod source;
+mod two_faced;
 
 pub(crate) use self::{
     api::{Api, frames},
@@ -13,6 +14,7 @@ pub(crate) use self::{
     logs::Logs,
     raw::{RawServer, Then},
     source::{ScriptedSource, Step, cache_of, text},
+    two_faced::TwoFaced,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

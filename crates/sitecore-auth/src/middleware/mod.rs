@@ -18,7 +18,7 @@ use http::{Extensions, HeaderName, header::AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 use sitecore_token::{ClientCredentials, TokenClient};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::{deadline::Deadline, target::Rule};
 pub use self::{redirect::redirect_policy, rejections::Rejections, target::Target};
@@ -179,7 +179,12 @@ impl Middleware for AuthMiddleware {
         authenticate(&mut request, &token);
         let answer = next.clone().run(request, extensions).await?;
         if !rule.is_origin_of(answer.url()) {
-            // From elsewhere, after a redirect: the token was never there.
+            // The answer says nothing about the token, which was not meant for there.
+            let from = answer.url().host_str();
+            warn!(
+                from,
+                "a request was redirected to another origin: give the client sitecore_auth::redirect_policy(), for reqwest can take the token there"
+            );
             return Ok(answer);
         }
         let (answer, refusal) = self.rejections.judge(answer, is_authoring).await;

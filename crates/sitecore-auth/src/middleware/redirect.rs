@@ -1,4 +1,4 @@
-//! A redirect policy for clients that carry more than `Authorization`.
+//! A redirect policy that takes no token to another origin.
 
 use reqwest::redirect::Policy;
 
@@ -8,8 +8,10 @@ const MAX_REDIRECTS: usize = 10;
 /// Returns a redirect policy that ends where the origin changes: scheme, host or port. The answer is then
 /// the redirect itself.
 ///
-/// reqwest takes `Authorization` off a request that is redirected to another host, but not `sc_apikey`:
-/// set this policy on a client that sends Edge keys.
+/// Set it on every client that this layer wraps. By itself reqwest takes `Authorization` off a request that is
+/// redirected to another origin, but puts it back if that origin redirects once more, to another of its own
+/// pages (seen with 0.13.5); and it never takes off `sc_apikey`. A CM redirects to the identity provider
+/// when it wants a person to log in.
 ///
 /// ```
 /// let http = reqwest::Client::builder().redirect(sitecore_auth::redirect_policy()).build();
