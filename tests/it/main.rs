@@ -6,6 +6,7 @@
 mod support;
 
 mod cache;
+mod company;
 mod credentials;
 mod deadlines;
 mod docs;
@@ -25,3 +26,4 @@ mod simulation;
 mod targets;
 mod token_answer;
 mod token_endpoint;
+mod transparent;

@@ -1,12 +1,20 @@
-//! Memory by a counting allocator, in a process of its own: what a warm cache and ten thousand idle ones
-//! cost.
+//! Memory by a counting allocator, in a process of its own: what a warm cache, ten thousand idle ones and a
+//! large answer cost.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use sitecore_auth::{ClientCredentials, Token, TokenCache, TokenClient, source_fn};
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
+use http::Extensions;
+use reqwest::ResponseBuilderExt as _;
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Target, Token, TokenCache, TokenClient, source_fn,
+};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -113,4 +121,70 @@ fn a_dropped_cache_ends_with_its_refresh() {
     });
     assert_eq!(runtime.metrics().num_alive_tasks(), 0);
     assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+/// 50 MB in pieces, which begin as a refusal would and do not end as one.
+fn large_body() -> reqwest::Body {
+    const PIECE: usize = 16 * 1024;
+    let begin = stream::iter([Ok::<_, Infallible>(br#"{"errors":[{"message":""#.to_vec())]);
+    let pieces = stream::iter(0..50 * 1024 * 1024 / PIECE).map(|_| Ok(vec![b'x'; PIECE]));
+    reqwest::Body::wrap_stream(begin.chain(pieces))
+}
+
+/// Stands for the network: no socket, so that nothing but the layer differs between two runs.
+struct Canned;
+
+#[async_trait]
+impl Middleware for Canned {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        let answer = http::Response::builder()
+            .header("content-type", "application/json")
+            .url(request.url().clone());
+        Ok(answer.body(large_body()).unwrap().into())
+    }
+}
+
+#[test]
+fn a_large_answer_is_not_held() {
+    const URL: &str = "https://cm.example/sitecore/api/authoring/graphql/v1/";
+    /// The most memory in use while the answer is read, piece by piece.
+    fn peak(stack: impl FnOnce(ClientBuilder) -> ClientBuilder) -> usize {
+        let (_one, _profiler) = counting();
+        let in_use = || dhat::HeapStats::get().curr_bytes;
+        let client = stack(ClientBuilder::new(reqwest::Client::new()))
+            .with(Canned)
+            .build();
+        runtime().block_on(async {
+            let before = in_use();
+            let mut answer = client.get(URL).send().await.unwrap();
+            let (mut length, mut most) = (0, in_use());
+            while let Some(piece) = answer.chunk().await.unwrap() {
+                length += piece.len();
+                most = most.max(in_use());
+            }
+            assert!(length > 50_000_000);
+            most - before
+        })
+    }
+    let bare = peak(|client| client);
+    let layered = peak(|client| {
+        let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
+        let target = Target::authoring("cm.example").unwrap();
+        client.with(
+            AuthMiddleware::builder(cache)
+                .target(target)
+                .build()
+                .unwrap(),
+        )
+    });
+    println!("{bare} bytes without the layer, {layered} with it");
+    assert!(
+        layered.saturating_sub(bare) < 64 * 1024,
+        "{bare} without, {layered} with"
+    );
 }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, io, rc::Rc, sync::Once};
 
 use tracing_subscriber::{
     filter::dynamic_filter_fn,
-    fmt::{self, MakeWriter},
+    fmt::{self, MakeWriter, format::FmtSpan},
     prelude::*,
 };
 
@@ -31,7 +31,10 @@ impl Logs {
                     .try_with(|buffer| buffer.borrow().is_some())
                     .unwrap_or(false)
             });
-            let layer = fmt::layer().with_ansi(false).with_writer(ThisThread);
+            let layer = fmt::layer()
+                .with_ansi(false)
+                .with_span_events(FmtSpan::FULL)
+                .with_writer(ThisThread);
             tracing_subscriber::registry()
                 .with(layer.with_filter(wanted))
                 .init();
