@@ -25,30 +25,24 @@ impl RetryableStrategy for AsTheLayerSays {
         let Err(Error::Middleware(error)) = result else {
             return DefaultRetryableStrategy.handle(result);
         };
-        let Some(auth) = error.downcast_ref::<sitecore_auth::Error>() else {
-            return Some(Retryable::Fatal);
-        };
+        let auth = error.downcast_ref::<sitecore_auth::Error>()?;
         println!("{auth}");
         let wait = auth.retry_after().unwrap_or_default();
         *self.wait.lock().unwrap() = wait;
         let worth_it = auth.is_transient() && wait < Duration::from_secs(60);
-        Some(if worth_it {
-            Retryable::Transient
-        } else {
-            Retryable::Fatal
-        })
+        worth_it.then_some(Retryable::Transient)
     }
 }
 
 impl RetryPolicy for AsTheLayerSays {
     fn should_retry(&self, begun: SystemTime, retries: u32) -> RetryDecision {
         let wait = std::mem::take(&mut *self.wait.lock().unwrap());
-        match self.backoff.should_retry(begun, retries) {
-            RetryDecision::Retry { execute_after } => RetryDecision::Retry {
-                execute_after: execute_after + wait,
-            },
-            RetryDecision::DoNotRetry => RetryDecision::DoNotRetry,
-        }
+        let decision = self.backoff.should_retry(begun, retries);
+        let RetryDecision::Retry { execute_after } = decision else {
+            return decision;
+        };
+        let execute_after = execute_after + wait;
+        RetryDecision::Retry { execute_after }
     }
 }
 
