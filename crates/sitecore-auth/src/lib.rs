@@ -66,6 +66,36 @@ pub use source::{TokenSource, source_fn};
 pub use stamp::Freshness;
 pub use token::{Fingerprint, Token};
 
+/// What the fuzz targets call: the readers behind the layer, without a network.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use crate::middleware::{
+        challenge,
+        graphql::{self, Verdict},
+    };
+
+    /// Tells whether an answer 401 with these headers refuses the token.
+    pub fn refuses_token(headers: &http::HeaderMap) -> bool {
+        challenge::refuses_token(headers)
+    }
+
+    /// Reads the start of a GraphQL answer: `None` if it does not decide; else whether it is a refusal, and
+    /// whether of all.
+    pub fn graphql(start: &[u8]) -> Option<(bool, bool)> {
+        match graphql::read(start) {
+            Verdict::Open => None,
+            Verdict::Accepted => Some((false, false)),
+            Verdict::Refused => Some((true, true)),
+            Verdict::RefusedInPart => Some((true, false)),
+        }
+    }
+
+    /// Tells whether its first member is, or can still become, `errors`.
+    pub fn may_begin_with_errors(start: &[u8]) -> bool {
+        graphql::may_begin_with_errors(start)
+    }
+}
+
 /// Makes the prose's code compile.
 #[cfg(doctest)]
 mod prose {
