@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sitecore_auth::{AuthMiddleware, ErrorKind, Replay, TokenCache};
+use sitecore_auth::{AuthMiddleware, ErrorKind, ManualClock, Replay, TokenCache};
 use wiremock::{MockServer, ResponseTemplate};
 
 use crate::support::{ScriptedSource, Step, client_with, origin, refusing, requests, serve, wrap};
@@ -173,4 +173,33 @@ async fn if_there_is_no_other_token_the_first_answer_goes_back_untouched() {
         (401, "no".to_owned())
     );
     assert_eq!(requests(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_api_that_refuses_everything_disturbs_no_other() {
+    let refusing = serve(ResponseTemplate::new(401)).await;
+    let working = serve(ResponseTemplate::new(200)).await;
+    let (clock, source) = (ManualClock::new(), ScriptedSource::granting(DAY));
+    let cache = TokenCache::builder(source.clone()).clock(clock.clone());
+    let auth = AuthMiddleware::builder(cache.build().unwrap())
+        .target(origin(&refusing))
+        .target(origin(&working));
+    let client = wrap(auth.build().unwrap());
+    let mut granted_at = Vec::new();
+    for ten_seconds in 0..1_000 {
+        let before = requests(&refusing).await.len();
+        let answer = client.get(refusing.uri()).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 401);
+        assert!(requests(&refusing).await.len() - before <= 2);
+        granted_at.resize(source.calls(), ten_seconds * 10);
+        // The same token is good enough for others, and nothing is granted for them.
+        let answer = client.get(working.uri()).send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), source.calls()),
+            (200, granted_at.len())
+        );
+        clock.advance(Duration::from_secs(10));
+    }
+    // The first two are the empty cache's and the first refusal's.
+    assert_eq!(granted_at, [0, 0, 60, 180, 420, 900, 1_860, 3_780, 7_620]);
 }

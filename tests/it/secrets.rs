@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use reqwest_middleware::ClientBuilder;
 use serde_json::json;
-use sitecore_auth::{AuthMiddleware, RefreshPolicy, Target, TokenCache};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, RefreshPolicy, Rejections, Target, Token, TokenCache,
+    source_fn,
+};
 use wiremock::{MockServer, ResponseTemplate};
+use zeroize::ZeroizeOnDrop;
 
-use crate::support::{Logs, RawServer, SECRET, Then, client_of, everything_said, serve};
+use crate::support::{Api, Logs, RawServer, SECRET, Then, client_of, everything_said, serve, wrap};
 
 const TOKEN: &str = "t0ken-sentinel";
 
@@ -27,15 +30,14 @@ async fn said(token_url: &str, api: &MockServer) -> String {
     let target = Target::origin(api.uri().parse().unwrap()).unwrap();
     let auth = AuthMiddleware::builder(cache.clone())
         .target(target)
+        .rejections(Rejections::default().expired_403())
         .build()
         .unwrap();
     let mut said = format!("{tokens:?}{tokens:#?}{auth:?}{auth:#?}");
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(auth)
-        .build();
+    let client = wrap(auth);
     for _ in 0..2 {
         match client
-            .post(api.uri())
+            .post(format!("{}/sitecore/api/authoring/graphql/v1/", api.uri()))
             .json(&json!({ "query": "{ a }" }))
             .send()
             .await
@@ -127,4 +129,64 @@ async fn no_failure_tells_a_secret_or_a_token() {
             check(said(&issuer.url(), api).await, bytes);
         }
     }
+    // Whatever the API answers, with tokens and without.
+    let away = ResponseTemplate::new(307).insert_header("location", apis[0].uri());
+    let refusal = json!({ "data": null, "errors": [{ "message": "m", "extensions": { "code": "AUTH_NOT_AUTHENTICATED" } }] });
+    for answer in [
+        away,
+        ok(refusal),
+        ResponseTemplate::new(401)
+            .insert_header("www-authenticate", "Bearer error=\"invalid_token\""),
+        ResponseTemplate::new(403).set_body_string("Token has expired"),
+        ResponseTemplate::new(520).set_body_string("<h1>sorry</h1>"),
+    ] {
+        let what = format!("{answer:?}");
+        let api = serve(answer).await;
+        for granted in [answers[0].clone(), answers[15].clone()] {
+            let issuer = serve(granted).await;
+            check(said(&issuer.uri(), &api).await, &what);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_frame_of_http2_is_logged_with_a_token() {
+    let logs = Logs::capture();
+    let api = Api::start(|_, _| http::Response::default()).await;
+    let cache = TokenCache::new(source_fn(|_| async {
+        Token::bearer(TOKEN, Duration::from_secs(60))
+    }));
+    let target = Target::origin(api.origin().clone()).unwrap();
+    let auth = AuthMiddleware::builder(cache)
+        .target(target)
+        .build()
+        .unwrap();
+    let http = reqwest::Client::builder()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
+    let client = reqwest_middleware::ClientBuilder::new(http)
+        .with(auth)
+        .build();
+    client.get(api.origin().clone()).send().await.unwrap();
+    assert_eq!(api.bearers(), [TOKEN]);
+    let logged = logs.text();
+    assert!(logged.contains("h2::"), "nothing was captured: {logged}");
+    assert!(!logged.contains(TOKEN), "{logged}");
+}
+
+#[tokio::test]
+async fn secrets_are_held_in_types_that_overwrite_them() {
+    fn overwrites(_: &impl ZeroizeOnDrop) {}
+    let credentials = ClientCredentials::new("id", SECRET);
+    overwrites(credentials.client_secret());
+    let issuer =
+        serve(ResponseTemplate::new(200).set_body_json(json!({ "access_token": TOKEN }))).await;
+    let answer = client_of(&issuer.uri())
+        .build()
+        .unwrap()
+        .fetch()
+        .await
+        .unwrap();
+    overwrites(answer.access_token());
 }

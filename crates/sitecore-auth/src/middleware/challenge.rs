@@ -11,19 +11,19 @@ use http::{HeaderMap, header::WWW_AUTHENTICATE};
 /// [RFC 9110 §11.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
 /// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
 pub(crate) fn refuses_token(headers: &HeaderMap) -> bool {
-    let (mut others, mut bearers) = (0, 0);
+    let (mut others, mut bearer) = (false, false);
     for line in headers.get_all(WWW_AUTHENTICATE) {
         for challenge in challenges(&String::from_utf8_lossy(line.as_bytes())) {
             if !challenge.scheme.eq_ignore_ascii_case("bearer") {
-                others += 1;
+                others = true;
             } else if challenge.error == "insufficient_scope" {
                 return false;
             } else {
-                bearers += 1;
+                bearer = true;
             }
         }
     }
-    bearers > 0 || others == 0
+    bearer || !others
 }
 
 struct Challenge<'a> {
@@ -38,7 +38,7 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
     let mut challenges: Vec<Challenge<'_>> = Vec::new();
     let mut rest = line;
     while !rest.is_empty() {
-        let word = &rest[..span(rest, is_token)];
+        let word = &rest[..span(rest, is_word)];
         rest = &rest[word.len()..];
         if word.is_empty() {
             let skipped = if rest.starts_with('"') {
@@ -55,7 +55,7 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
             let (text, length) = if value.starts_with('"') {
                 quoted(value)
             } else {
-                let length = span(value, is_token);
+                let length = span(value, is_word);
                 (value[..length].to_owned(), length)
             };
             if let Some(challenge) = challenges
@@ -70,24 +70,10 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
                 scheme: word,
                 error: String::new(),
             });
-            rest = &after[token68(after)..];
+            rest = after;
         }
     }
     challenges
-}
-
-/// Returns the length of a token68 (RFC 9110 §11.2) that stands alone; 0 if there is none.
-fn token68(text: &str) -> usize {
-    let body = span(text, |byte| {
-        byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
-    });
-    let length = body + span(&text[body..], |byte| byte == b'=');
-    let alone = text[length..].trim_start_matches([' ', '\t']);
-    if alone.is_empty() || alone.starts_with(',') {
-        length
-    } else {
-        0
-    }
 }
 
 /// Returns the text of a quoted string, and how long it is with its quotes; one that does not end goes to
@@ -116,9 +102,10 @@ fn first_char(text: &str) -> usize {
     text.chars().next().map_or(0, char::len_utf8)
 }
 
-/// The characters of a token (RFC 9110 §5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// The characters of a token (RFC 9110 §5.6.2), and the slash, with which they are also those of a token68
+/// (§11.2) but for the `=` at its end: it counts as a scheme of its own or a parameter, and as no Bearer.
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte)
 }
 
 #[cfg(test)]
@@ -151,6 +138,9 @@ mod tests {
             (&["Negotiate"], false),
             (&["Negotiate YWJj=="], false),
             (&["Negotiate YW/bearer=="], false),
+            (&["Negotiate YW/bearer/b"], false),
+            (&["B\u{e4}sic realm=\"a\""], false),
+            (&["Basic realm=\"\\\", Bearer \""], false),
             (
                 &["Basic realm=\"Bearer\", Digest nonce=\"Bearer x\""],
                 false,
