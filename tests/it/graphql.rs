@@ -178,6 +178,8 @@ async fn what_is_no_refusal_is_passed_through_byte_for_byte() {
         errors(&[refused(r#"["item","name"]"#)], r#","data":{"item":null}"#),
         // Beside another error, or of another kind.
         errors(&[refused(path), error("INTERNAL", "[\"b\"]")], r#","data":{"item":null,"b":null}"#),
+        errors(&[refused(path), error("INTERNAL", path)], r#","data":{"item":null}"#),
+        errors(&[error("AUTH_NOT_AUTHORIZED", "null")], r#","data":null"#),
         errors(&[error("AUTH_NOT_AUTHORIZED", path)], r#","data":{"item":null}"#),
         errors(&[format!(r#"{{"message":"AUTH_NOT_AUTHENTICATED","path":{path}}}"#)], r#","data":{"item":null}"#),
         errors(&[], r#","data":{"item":null}"#),
