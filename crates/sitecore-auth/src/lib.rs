@@ -37,6 +37,7 @@
 
 mod cache;
 mod clock;
+pub mod edge;
 mod error;
 mod middleware;
 mod policy;
@@ -60,7 +61,8 @@ pub use provider::{
 };
 #[doc(no_inline)]
 pub use sitecore_token::{
-    ClientCredentials, Encoding, Endpoint, Quota, TokenClient, TokenClientBuilder,
+    Claims, ClientCredentials, ClientKind, Encoding, Endpoint, Quota, TokenClient,
+    TokenClientBuilder,
 };
 pub use source::{TokenSource, source_fn};
 pub use stamp::Freshness;

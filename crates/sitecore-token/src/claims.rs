@@ -1,6 +1,6 @@
 //! What a token says about itself: decoded for people and for lifetimes, never verified, never trusted.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -17,9 +17,32 @@ const SITECORE: &str = "https://auth.sitecorecloud.io/claims/";
 #[serde(transparent)]
 pub struct Claims(Map<String, Value>);
 
+/// The kinds of automation client that Sitecore Cloud has: what differs is what their tokens open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ClientKind {
+    /// Opens the Authoring and Management API of one environment, and its Sites and Publishing APIs.
+    Environment,
+    /// Opens the Deploy API, and the Authoring API of all environments.
+    Organization,
+    /// Opens the Admin and the Token API of Experience Edge.
+    EdgeAdministration,
+}
+
+impl fmt::Display for ClientKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Environment => "an environment automation client",
+            Self::Organization => "an organization automation client",
+            Self::EdgeAdministration => "an Edge administration client",
+        })
+    }
+}
+
 impl Claims {
     /// Decodes the payload of a compact JWT; `None` for any other token.
-    pub(crate) fn decode(token: &str) -> Option<Self> {
+    #[must_use]
+    pub fn decode(token: &str) -> Option<Self> {
         let mut parts = token.split('.');
         let (_header, payload) = (parts.next()?, parts.next()?);
         if parts.count() != 1 {
@@ -64,6 +87,21 @@ impl Claims {
         self.text("scope")
             .unwrap_or_default()
             .split_ascii_whitespace()
+    }
+
+    /// Returns what kind of client the token was granted to, as far as its scopes tell.
+    #[must_use]
+    pub fn client_kind(&self) -> Option<ClientKind> {
+        // An organization's client has the scope of an environment's too.
+        [
+            ("xmclouddeploy.", ClientKind::Organization),
+            ("edge.", ClientKind::EdgeAdministration),
+            ("xmcloud.cm:", ClientKind::Environment),
+            ("xmcpub.", ClientKind::Environment),
+        ]
+        .into_iter()
+        .find(|(prefix, _)| self.scopes().any(|scope| scope.starts_with(prefix)))
+        .map(|(_, kind)| kind)
     }
 
     /// Returns one of Sitecore's own claims by its short name: `org_id`, `org_name`,

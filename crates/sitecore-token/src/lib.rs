@@ -49,7 +49,7 @@ mod wire;
 
 pub use body::{MAX_LIFETIME, check_bearer};
 pub use builder::{Encoding, TokenClientBuilder};
-pub use claims::Claims;
+pub use claims::{Claims, ClientKind};
 pub use client::TokenClient;
 pub use credentials::ClientCredentials;
 pub use endpoint::Endpoint;

@@ -14,7 +14,7 @@ mod target;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{Extensions, HeaderName, header::AUTHORIZATION};
+use http::{Extensions, StatusCode, header::AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 use sitecore_token::{ClientCredentials, TokenClient};
@@ -22,10 +22,7 @@ use tracing::{debug, warn};
 
 use self::{deadline::Deadline, target::Rule};
 pub use self::{redirect::redirect_policy, rejections::Rejections, target::Target};
-use crate::{Error, ErrorKind, Result, Token, TokenCache};
-
-/// The header that carries Edge keys. A request that has one needs no token.
-const API_KEY: HeaderName = HeaderName::from_static("sc_apikey");
+use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
 
 /// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
 ///
@@ -189,6 +186,9 @@ impl Middleware for AuthMiddleware {
         }
         let (answer, refusal) = self.rejections.judge(answer, is_authoring).await;
         let Some(refusal) = refusal else {
+            if answer.status() == StatusCode::FORBIDDEN {
+                explain_forbidden(&token, rule);
+            }
             return Ok(answer);
         };
         let cache = self.cache_for(extensions);
@@ -215,6 +215,21 @@ impl Middleware for AuthMiddleware {
 fn authenticate(request: &mut Request, token: &Token) {
     let (name, value) = token.header();
     request.headers_mut().insert(name.clone(), value.clone());
+}
+
+/// Says whose token it was that may not do what was asked: as a rule a client of another kind is wanted.
+fn explain_forbidden(token: &Token, rule: &Rule) {
+    let claims = token.claims();
+    let claims = claims.as_ref();
+    let name = |name| claims.and_then(|claims| claims.sitecore(name));
+    warn!(
+        token = %token.fingerprint(),
+        granted_to = claims.and_then(Claims::client_kind).map(tracing::field::display),
+        organization = name("org_name"),
+        environment = name("tenant_name"),
+        wanted = rule.wanted.map(tracing::field::display),
+        "an API answered 403: the token is good, but its client may not do this"
+    );
 }
 
 /// Settings of an [`AuthMiddleware`].

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use url::{Host, Url};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{ClientKind, Error, ErrorKind, Result};
 
 const AUTHORING_PATH: &str = "/sitecore/api/";
 const DEPLOY: &str = "xmclouddeploy-api.sitecorecloud.io";
@@ -28,6 +28,8 @@ pub(super) struct Rule {
     port: u16,
     /// Ends with a slash; the path without it counts too.
     folder: &'static str,
+    /// Whose tokens the API there takes.
+    pub(super) wanted: Option<ClientKind>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Target {
                 Ok(Self {
                     rules: vec![Rule {
                         host: host.into(),
-                        ..Rule::https("", AUTHORING_PATH)
+                        ..Rule::https("", AUTHORING_PATH).of(ClientKind::Environment)
                     }],
                 })
             }
@@ -86,7 +88,7 @@ impl Target {
     #[must_use]
     pub fn deploy() -> Self {
         Self {
-            rules: vec![Rule::https(DEPLOY, "/api/")],
+            rules: vec![Rule::https(DEPLOY, "/api/").of(ClientKind::Organization)],
         }
     }
 
@@ -94,7 +96,9 @@ impl Target {
     #[must_use]
     pub fn edge_admin() -> Self {
         Self {
-            rules: EDGE_ADMIN_PATHS.map(|path| Rule::https(EDGE, path)).into(),
+            rules: EDGE_ADMIN_PATHS
+                .map(|path| Rule::https(EDGE, path).of(ClientKind::EdgeAdministration))
+                .into(),
         }
     }
 
@@ -126,7 +130,13 @@ impl Target {
         let rules = self
             .rules
             .iter()
-            .map(|rule| Rule::at(&url, rule.folder))
+            .map(|rule| {
+                let wanted = rule.wanted;
+                Ok(Rule {
+                    wanted,
+                    ..Rule::at(&url, rule.folder)?
+                })
+            })
             .collect::<Result<_>>()?;
         Ok(Self { rules })
     }
@@ -150,7 +160,13 @@ impl Rule {
             host: Cow::Borrowed(host),
             port: 443,
             folder,
+            wanted: None,
         }
+    }
+
+    const fn of(mut self, wanted: ClientKind) -> Self {
+        self.wanted = Some(wanted);
+        self
     }
 
     fn at(url: &Url, folder: &'static str) -> Result<Self> {
@@ -185,6 +201,7 @@ impl Rule {
             host: without_dot(host).to_owned().into(),
             port,
             folder,
+            wanted: None,
         })
     }
 
