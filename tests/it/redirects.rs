@@ -80,7 +80,10 @@ async fn the_redirect_policy_ends_where_the_origin_changes() {
     };
     assert_eq!(get("/away").await.unwrap().status().as_u16(), 307);
     assert_eq!(get("/near").await.unwrap().status().as_u16(), 200);
+    let before = requests(&server).await.len();
     assert!(get("/round").await.expect_err("a circle").is_redirect());
+    // As far as reqwest goes by default: ten redirects.
+    assert_eq!(requests(&server).await.len() - before, 11);
     assert!(requests(&elsewhere).await.is_empty());
 }
 

@@ -96,7 +96,7 @@ impl Body for PutBack {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && (self.ended || self.rest.is_end_stream())
+        self.read.is_empty() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
