@@ -9,20 +9,28 @@ use std::{
 };
 
 use async_graphql::{
-    Context, EmptySubscription, Error, ErrorExtensions as _, Guard, ID, InputObject, Object,
-    Result, Schema, SimpleObject,
+    Context, EmptySubscription, Error, ErrorExtensions as _, Guard, ID, InputObject, MergedObject,
+    Object, Result, Schema, SimpleObject,
 };
 use axum::{Json, Router, extract::State, http::HeaderMap, routing::post};
 
 use crate::{
     Api,
     content::{Item, Tree, bare_id},
+    media::{self, MediaMutation},
+    publishing::{PublishingMutation, PublishingQuery},
     sandbox::World,
 };
 
 pub(crate) const PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 
-const SCOPE: &str = "xmcloud.cm:admin";
+pub(crate) const SCOPE: &str = "xmcloud.cm:";
+
+#[derive(Default, MergedObject)]
+struct Query(ItemQuery, PublishingQuery);
+
+#[derive(Default, MergedObject)]
+struct Mutation(ItemMutation, PublishingMutation, MediaMutation);
 
 type AuthoringSchema = Schema<Query, Mutation, EmptySubscription>;
 
@@ -33,13 +41,17 @@ struct Cm {
 }
 
 pub(crate) fn router(world: Arc<World>) -> Router {
-    let schema = Schema::build(Query, Mutation, EmptySubscription)
+    let schema = Schema::build(Query::default(), Mutation::default(), EmptySubscription)
         .data(Arc::clone(&world))
         .finish();
     Router::new()
         .route(PATH, post(execute))
         .route(PATH.trim_end_matches('/'), post(execute))
-        .with_state(Cm { world, schema })
+        .with_state(Cm {
+            world: Arc::clone(&world),
+            schema,
+        })
+        .merge(media::router(world))
 }
 
 async fn execute(
@@ -48,7 +60,7 @@ async fn execute(
     Json(request): Json<async_graphql::Request>,
 ) -> Json<serde_json::Value> {
     let access = match cm.world.claims(&headers) {
-        Some(claims) if claims.has_scope(SCOPE) => Access::Granted,
+        Some(claims) if claims.has_scope_like(SCOPE) => Access::Granted,
         Some(_) => Access::NotAuthorized,
         None => Access::NotAuthenticated,
     };
@@ -74,7 +86,7 @@ enum Access {
 }
 
 /// Refuses a field, as HotChocolate's `@authorize` does.
-struct SignedIn;
+pub(crate) struct SignedIn;
 
 impl Guard for SignedIn {
     async fn check(&self, context: &Context<'_>) -> Result<()> {
@@ -88,31 +100,59 @@ impl Guard for SignedIn {
     }
 }
 
+/// The sites of the environment.
+pub(crate) fn sites() -> Vec<Site> {
+    vec![
+        Site {
+            name: "acme",
+            host_name: "www.acme.example",
+            root_path: "/sitecore/content/acme",
+            language: "en",
+        },
+        Site {
+            name: "acme-campaigns",
+            host_name: "campaigns.acme.example",
+            root_path: "/sitecore/content/acme",
+            language: "en",
+        },
+    ]
+}
+
 fn content<'a>(context: &Context<'a>) -> Result<MutexGuard<'a, Tree>> {
     Ok(context.data::<Arc<World>>()?.content.lock())
 }
 
-struct Query;
+#[derive(Default)]
+struct ItemQuery;
 
 #[Object]
-impl Query {
+impl ItemQuery {
     /// The sites of this environment.
     #[graphql(guard = "SignedIn")]
     async fn sites(&self) -> Vec<Site> {
-        vec![
-            Site {
-                name: "acme",
-                host_name: "www.acme.example",
-                root_path: "/sitecore/content/acme",
-                language: "en",
-            },
-            Site {
-                name: "acme-campaigns",
-                host_name: "campaigns.acme.example",
-                root_path: "/sitecore/content/acme",
-                language: "en",
-            },
-        ]
+        sites()
+    }
+
+    /// Items by the values of their fields; `_name` and `_fullpath` are fields too.
+    #[graphql(guard = "SignedIn")]
+    async fn search(&self, context: &Context<'_>, query: SearchQueryInput) -> Result<SearchResult> {
+        let tree = content(context)?;
+        let criteria = &query.search_statement.criteria;
+        let found: Vec<_> = tree
+            .items()
+            .filter(|item| criteria.iter().all(|wanted| wanted.is_met_by(item)))
+            .collect();
+        let (skip, size) = query.paging.map_or((0, usize::MAX), |paging| {
+            (
+                paging.page_index.saturating_mul(paging.page_size),
+                paging.page_size,
+            )
+        });
+        let page = found.iter().skip(skip).take(size);
+        Ok(SearchResult {
+            total_count: found.len(),
+            results: page.map(|item| (*item).clone()).collect(),
+        })
     }
 
     /// One item, by path or id.
@@ -124,10 +164,11 @@ impl Query {
     }
 }
 
-struct Mutation;
+#[derive(Default)]
+struct ItemMutation;
 
 #[Object]
-impl Mutation {
+impl ItemMutation {
     /// Creates an item below another.
     #[graphql(guard = "SignedIn")]
     async fn create_item(
@@ -208,7 +249,7 @@ fn by_name(fields: Option<Vec<FieldValueInput>>) -> BTreeMap<String, String> {
 }
 
 #[derive(SimpleObject)]
-struct Site {
+pub(crate) struct Site {
     name: &'static str,
     host_name: &'static str,
     root_path: &'static str,
@@ -259,8 +300,7 @@ impl Item {
     }
 
     async fn field(&self, name: String) -> Option<Field> {
-        let value = self.fields.get(&name)?.clone();
-        Some(Field { name, value })
+        self.field_named(&name)
     }
 
     async fn fields(&self) -> Nodes<Field> {
@@ -285,9 +325,9 @@ struct Nodes<T: async_graphql::OutputType> {
 
 #[derive(SimpleObject)]
 #[graphql(name = "ItemField")]
-struct Field {
-    name: String,
-    value: String,
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) value: String,
 }
 
 #[derive(SimpleObject)]
@@ -314,6 +354,54 @@ struct UpdateItemPayload {
 #[derive(SimpleObject)]
 struct DeleteItemPayload {
     successful: bool,
+}
+
+#[derive(SimpleObject)]
+struct SearchResult {
+    total_count: usize,
+    results: Vec<Item>,
+}
+
+#[derive(InputObject)]
+struct SearchQueryInput {
+    index: Option<String>,
+    search_statement: SearchStatementInput,
+    paging: Option<SearchPagingInput>,
+}
+
+#[derive(InputObject)]
+struct SearchStatementInput {
+    criteria: Vec<SearchCriteriaInput>,
+}
+
+#[derive(InputObject)]
+struct SearchCriteriaInput {
+    field: String,
+    value: String,
+}
+
+impl SearchCriteriaInput {
+    fn is_met_by(&self, item: &Item) -> bool {
+        match self.field.as_str() {
+            "_name" => item.name.eq_ignore_ascii_case(&self.value),
+            "_fullpath" => item
+                .path
+                .to_lowercase()
+                .starts_with(&self.value.to_lowercase()),
+            other => item
+                .fields
+                .get(other)
+                .is_some_and(|value| value.contains(&self.value)),
+        }
+    }
+}
+
+#[derive(InputObject)]
+struct SearchPagingInput {
+    #[graphql(default)]
+    page_index: usize,
+    #[graphql(default = 10)]
+    page_size: usize,
 }
 
 #[derive(InputObject)]

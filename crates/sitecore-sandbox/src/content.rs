@@ -1,26 +1,16 @@
-//! The content of the CM: one database, one tree of items.
+//! Content: a tree of items, once as it is edited and once as it was published.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeMap;
 
 use async_graphql::ID;
+
+use crate::authoring::Field;
 
 /// The template of a plain folder.
 const FOLDER: &str = "a87a00b1e6db45ab8b549fc06c7b9d2e";
 
-/// The items of the `master` database.
-#[derive(Default)]
-pub(crate) struct Content(Mutex<Tree>);
-
-impl Content {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Tree> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Items by their path in lower case.
+#[derive(Clone)]
 pub(crate) struct Tree {
     items: BTreeMap<String, Item>,
     made: u64,
@@ -56,7 +46,31 @@ impl Default for Tree {
     }
 }
 
+impl Item {
+    pub(crate) fn field_named(&self, name: &str) -> Option<Field> {
+        let value = self.fields.get(name)?.clone();
+        Some(Field {
+            name: name.to_owned(),
+            value,
+        })
+    }
+}
+
 impl Tree {
+    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.items.values()
+    }
+
+    /// Makes this tree as the other is, from an item on downwards.
+    pub(crate) fn adopt(&mut self, other: &Self, root: &str) {
+        self.remove(root);
+        let (key, below) = (root.to_lowercase(), format!("{}/", root.to_lowercase()));
+        let items = other.items.iter();
+        let items = items.filter(|(path, _)| **path == key || path.starts_with(&below));
+        self.items
+            .extend(items.map(|(path, item)| (path.clone(), item.clone())));
+    }
+
     pub(crate) fn add(
         &mut self,
         parent: &str,

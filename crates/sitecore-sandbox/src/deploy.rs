@@ -1,95 +1,239 @@
-//! The Deploy API: projects and environments, read only, errors as `ProblemDetails`.
+//! The Deploy API: projects, environments, deployments, automation clients and Edge keys; errors as
+//! `ProblemDetails`.
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
-    http::{
-        StatusCode,
-        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
-    },
-    middleware::{Next, from_fn_with_state},
+    extract::{Path, Query, State},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Api, sandbox::World};
+use crate::{
+    Api, Client, ClientKind,
+    problem::{guarded, problem},
+    sandbox::World,
+};
 
-/// A scope that an organization client has and an environment client lacks.
-const SCOPE: &str = "xmclouddeploy.projects:manage";
+/// What an organization's client has and others lack.
+const SCOPE: &str = "xmclouddeploy.";
 
 const PROJECT: &str = "4Jr2mXUdsQpVvVvGkmwbJu";
 
+/// How often a deployment is looked at before it is done.
+const LOOKS: u64 = 2;
+
 pub(crate) fn router(world: Arc<World>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/api/projects/v1", get(async || Json(projects())))
         .route(
             "/api/projects/v1/{id}",
-            get(async |Path(id): Path<String>| one(projects(), "id", &id)),
+            get(async |Path(id): Path<String>| one(projects(), &id)),
         )
         .route("/api/projects/v1/{id}/environments", get(environments_of))
         .route("/api/environments/v1", get(async || Json(environments())))
+        .route("/api/environments/v2", get(page_of_environments))
         .route(
             "/api/environments/v1/{id}",
-            get(async |Path(id): Path<String>| one(environments(), "id", &id)),
+            get(async |Path(id): Path<String>| one(environments(), &id)),
         )
+        .route(
+            "/api/environments/v1/{id}/obtain-edge-token",
+            get(obtain_edge_token),
+        )
+        .route(
+            "/api/deployments/v1",
+            post(create_deployment).get(list_deployments),
+        )
+        .route("/api/deployments/v1/{id}", get(deployment))
+        .route("/api/deployments/v1/{id}/deploy", post(start_deployment))
+        .route("/api/clients/v1", get(list_clients))
+        .route("/api/clients/v1/{kind}", post(create_client))
         .fallback(async || problem(StatusCode::NOT_FOUND))
-        .layer(from_fn_with_state(world, gate))
-}
-
-/// Lets no call in without a token that carries the scope.
-async fn gate(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
-    match world.claims(request.headers()) {
-        Some(claims) if claims.has_scope(SCOPE) => next.run(request).await,
-        Some(_) => {
-            world.count_refusal(Api::Deploy);
-            problem(StatusCode::FORBIDDEN)
-        }
-        None => {
-            world.count_refusal(Api::Deploy);
-            // ASP.NET's bearer handler: the reason in the challenge, and no body.
-            (
-                StatusCode::UNAUTHORIZED,
-                [(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)],
-            )
-                .into_response()
-        }
-    }
+        .with_state(Arc::clone(&world));
+    guarded(router, world, Api::Deploy, SCOPE)
 }
 
 async fn environments_of(Path(id): Path<String>) -> Response {
-    match find(projects(), "id", &id) {
-        Some(_) => {
-            let mut environments = environments();
-            environments.retain(|environment| environment["projectId"] == id);
-            Json(environments).into_response()
+    if find(&projects(), &id).is_none() {
+        return problem(StatusCode::NOT_FOUND);
+    }
+    let mut environments = environments();
+    environments.retain(|environment| environment["projectId"] == id);
+    Json(environments).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    #[serde(default = "first")]
+    page_number: usize,
+    #[serde(default = "ten")]
+    page_size: usize,
+}
+
+fn first() -> usize {
+    1
+}
+
+fn ten() -> usize {
+    10
+}
+
+async fn page_of_environments(Query(page): Query<Page>) -> Response {
+    if page.page_number == 0 || !(1..=100).contains(&page.page_size) {
+        return problem(StatusCode::BAD_REQUEST);
+    }
+    let all = environments();
+    let total = all.len();
+    let skipped = (page.page_number - 1).saturating_mul(page.page_size);
+    let data: Vec<_> = all.into_iter().skip(skipped).take(page.page_size).collect();
+    let page = json!({ "totalCount": total, "pageNumber": page.page_number, "pageSize": page.page_size, "data": data });
+    Json(page).into_response()
+}
+
+async fn obtain_edge_token(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    if find(&environments(), &id).is_none() {
+        return problem(StatusCode::NOT_FOUND);
+    }
+    let key = world.edge_keys.of_environment(&id);
+    let url = format!("{}api/graphql/v1", world.edge);
+    Json(json!({ "apiKey": key, "edgeUrl": url })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NewDeployment {
+    environment_id: String,
+}
+
+async fn create_deployment(
+    State(world): State<Arc<World>>,
+    Json(wanted): Json<NewDeployment>,
+) -> Response {
+    if find(&environments(), &wanted.environment_id).is_none() {
+        return problem(StatusCode::BAD_REQUEST);
+    }
+    let mut deployments = world.deployments.lock();
+    let id = format!("deployment{:012}", deployments.len() + 1);
+    let deployment = Deployment {
+        id,
+        environment_id: wanted.environment_id,
+        looks_left: None,
+    };
+    let shown = deployment.shown();
+    deployments.push(deployment);
+    (StatusCode::CREATED, Json(shown)).into_response()
+}
+
+async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let mut deployments = world.deployments.lock();
+    match deployments
+        .iter_mut()
+        .find(|deployment| deployment.id == id)
+    {
+        Some(deployment) if deployment.looks_left.is_none() => {
+            deployment.looks_left = Some(LOOKS);
+            (StatusCode::ACCEPTED, Json(deployment.shown())).into_response()
         }
+        Some(_) => problem(StatusCode::CONFLICT),
         None => problem(StatusCode::NOT_FOUND),
     }
 }
 
-fn one(list: Vec<Value>, member: &str, value: &str) -> Response {
-    match find(list, member, value) {
+async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let mut deployments = world.deployments.lock();
+    let Some(deployment) = deployments
+        .iter_mut()
+        .find(|deployment| deployment.id == id)
+    else {
+        return problem(StatusCode::NOT_FOUND);
+    };
+    deployment.looks_left = deployment.looks_left.map(|looks| looks.saturating_sub(1));
+    Json(deployment.shown()).into_response()
+}
+
+async fn list_deployments(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
+    Json(
+        world
+            .deployments
+            .lock()
+            .iter()
+            .map(Deployment::shown)
+            .collect(),
+    )
+}
+
+/// A deployment, which gets on whenever somebody looks.
+pub(crate) struct Deployment {
+    id: String,
+    environment_id: String,
+    /// `None` before it was started.
+    looks_left: Option<u64>,
+}
+
+impl Deployment {
+    fn shown(&self) -> Value {
+        let (status, done) = match self.looks_left {
+            None => ("Queued", false),
+            Some(0) => ("Complete", true),
+            Some(_) => ("InProgress", false),
+        };
+        json!({ "id": self.id, "environmentId": self.environment_id, "status": status, "completed": done })
+    }
+}
+
+#[derive(Deserialize)]
+struct NewClient {
+    name: String,
+}
+
+async fn list_clients(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
+    let clients = world.clients.lock();
+    Json(
+        clients
+            .iter()
+            .map(|client| json!({ "id": client.id(), "clientId": client.id() }))
+            .collect(),
+    )
+}
+
+/// Makes an automation client. Its secret is shown this once.
+async fn create_client(
+    State(world): State<Arc<World>>,
+    Path(kind): Path<String>,
+    Json(wanted): Json<NewClient>,
+) -> Response {
+    let kind = match kind.as_str() {
+        "environment" => ClientKind::Environment,
+        "organization" => ClientKind::Organization,
+        "edge" => ClientKind::EdgeAdministration,
+        _ => return problem(StatusCode::NOT_FOUND),
+    };
+    if wanted.name.trim().is_empty() {
+        return problem(StatusCode::BAD_REQUEST);
+    }
+    let mut clients = world.clients.lock();
+    let id = format!("sandbox-client-{}", clients.len() + 1);
+    let client = Client::new(kind, &id, format!("{id}-secret"));
+    let shown = json!({ "id": id, "name": wanted.name, "clientId": client.id(), "clientSecret": client.secret() });
+    clients.push(client);
+    (StatusCode::CREATED, Json(shown)).into_response()
+}
+
+fn one(list: Vec<Value>, id: &str) -> Response {
+    match find(&list, id) {
         Some(found) => Json(found).into_response(),
         None => problem(StatusCode::NOT_FOUND),
     }
 }
 
-fn find(list: Vec<Value>, member: &str, value: &str) -> Option<Value> {
-    list.into_iter().find(|entry| entry[member] == value)
-}
-
-/// An error as RFC 9457 has it.
-fn problem(status: StatusCode) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-    });
-    let content_type = [(CONTENT_TYPE, "application/problem+json")];
-    (status, content_type, body.to_string()).into_response()
+fn find<'a>(list: &'a [Value], id: &str) -> Option<&'a Value> {
+    list.iter().find(|entry| entry["id"] == id)
 }
 
 fn projects() -> Vec<Value> {

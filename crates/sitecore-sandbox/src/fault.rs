@@ -1,12 +1,6 @@
 //! Scripted faults: what an API does instead of answering, or before, or while it does.
 
-use std::{
-    collections::VecDeque,
-    future::pending,
-    io,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, future::pending, io, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -20,6 +14,8 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
+
+use crate::shared::Shared;
 
 /// Something that goes wrong with one call.
 ///
@@ -178,25 +174,21 @@ async fn in_pieces(response: Response, send: impl FnOnce(Bytes) -> Body) -> Resp
 
 /// The faults that wait for an API's next calls.
 #[derive(Default)]
-pub(crate) struct Script(Mutex<(VecDeque<Fault>, Option<Fault>)>);
+pub(crate) struct Script(Shared<(VecDeque<Fault>, Option<Fault>)>);
 
 impl Script {
     pub(crate) fn push(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .extend(faults);
+        self.0.lock().0.extend(faults);
     }
 
     pub(crate) fn set_lasting(&self, fault: Option<Fault>) {
-        let mut script = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut script = self.0.lock();
         script.0.clear();
         script.1 = fault;
     }
 
     pub(crate) fn next(&self) -> Option<Fault> {
-        let mut script = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut script = self.0.lock();
         script.0.pop_front().or_else(|| script.1.clone())
     }
 }

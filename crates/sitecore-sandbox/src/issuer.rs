@@ -92,8 +92,8 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
             "Client authentication is required".to_owned(),
         )
     })?;
-    let known = world
-        .clients
+    let clients = world.clients.lock();
+    let known = clients
         .iter()
         .find(|client| client.id() == id && Some(client.secret()) == given("client_secret"));
     let client = known.ok_or_else(|| {

@@ -57,8 +57,9 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    pub(crate) fn has_scope(&self, wanted: &str) -> bool {
-        self.scope.split(' ').any(|scope| scope == wanted)
+    /// Tells whether there is a scope that begins like this.
+    pub(crate) fn has_scope_like(&self, prefix: &str) -> bool {
+        self.scope.split(' ').any(|scope| scope.starts_with(prefix))
     }
 }
 
@@ -207,7 +208,7 @@ impl Key {
     clippy::disallowed_methods,
     reason = "the issuer's clock is the real one"
 )]
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()

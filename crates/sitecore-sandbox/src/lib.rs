@@ -2,7 +2,9 @@
 //!
 //! Tokens are real JWTs, signed with RS256 by a key made at start; they expire, and the APIs check
 //! signature, issuer, audience and expiry and refuse as the real ones do. Faults are scripted per API.
-//! What the sandbox does not do: permissions below scopes, templates, publishing, persistence.
+//! What the sandbox does not do: permissions below scopes, templates, versions, persistence.
+//!
+//! `cargo run -p sitecore-sandbox` runs it as a program, for clients in any language.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -37,11 +39,18 @@
 mod authoring;
 mod client;
 mod content;
+mod delivery;
 mod deploy;
+mod edge;
+mod edge_keys;
 mod fault;
 mod issuer;
 mod keys;
+mod media;
+mod problem;
+mod publishing;
 mod sandbox;
+mod shared;
 
 pub use client::{Client, ClientKind};
 pub use fault::Fault;

@@ -1,10 +1,11 @@
 //! The servers, what can be set on them, and what can be read from them.
 
 use std::{
+    collections::HashMap,
     fmt, io,
     net::Ipv4Addr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,16 +17,22 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
+use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinSet};
 use url::Url;
 
 use crate::{
     Client, ClientKind, Fault, authoring,
-    content::Content,
-    deploy,
+    content::Tree,
+    delivery,
+    deploy::{self, Deployment},
+    edge,
+    edge_keys::EdgeKeys,
     fault::Script,
     issuer,
     keys::{Claims, Keys},
+    publishing::Publish,
+    shared::Shared,
 };
 
 const AUDIENCE: &str = "https://api.sitecorecloud.io";
@@ -36,7 +43,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// A running sandbox. Its servers stop taking connections when it is dropped.
 pub struct Sandbox {
     world: Arc<World>,
-    origins: [Url; 3],
+    origins: [Url; 4],
     clients: [Client; 3],
     _servers: JoinSet<io::Result<()>>,
 }
@@ -51,22 +58,37 @@ pub enum Api {
     Authoring,
     /// The Deploy API, `xmclouddeploy-api.sitecorecloud.io`.
     Deploy,
+    /// Experience Edge, `edge.sitecorecloud.io`: Admin, Token and Delivery API.
+    Edge,
 }
 
 impl Api {
-    const ALL: [Self; 3] = [Self::Token, Self::Authoring, Self::Deploy];
+    const ALL: [Self; 4] = [Self::Token, Self::Authoring, Self::Deploy, Self::Edge];
 }
 
 /// What the servers share.
 pub(crate) struct World {
     pub(crate) keys: Keys,
-    pub(crate) clients: Vec<Client>,
+    pub(crate) clients: Shared<Vec<Client>>,
     pub(crate) authority: Url,
+    pub(crate) cm: Url,
+    pub(crate) edge: Url,
     pub(crate) audience: String,
-    pub(crate) content: Content,
-    token_life: Mutex<Duration>,
-    desks: [Desk; 3],
+    pub(crate) content: Shared<Tree>,
+    pub(crate) published: Shared<Tree>,
+    pub(crate) publishes: Shared<Vec<Publish>>,
+    /// Where files go, by the tickets that were given for them.
+    pub(crate) uploads: Shared<HashMap<String, String>>,
+    pub(crate) deployments: Shared<Vec<Deployment>>,
+    pub(crate) edge_keys: EdgeKeys,
+    pub(crate) edge_settings: Shared<Value>,
+    pub(crate) webhooks: Shared<Vec<Option<Value>>>,
+    pub(crate) cache_clears: Shared<u64>,
+    pub(crate) delivery_window: Shared<delivery::Window>,
+    token_life: Shared<Duration>,
+    desks: [Desk; 4],
     grants: AtomicU64,
+    serial: AtomicU64,
 }
 
 /// One API's script and counts.
@@ -124,6 +146,12 @@ impl Sandbox {
         join(self.origin(Api::Authoring), authoring::PATH)
     }
 
+    /// Returns the URL of Experience Edge's Delivery API.
+    #[must_use]
+    pub fn delivery_url(&self) -> Url {
+        join(self.origin(Api::Edge), delivery::PATH)
+    }
+
     /// Returns scheme, host and port of an API.
     #[must_use]
     pub fn origin(&self, api: Api) -> &Url {
@@ -175,11 +203,7 @@ impl Sandbox {
 
     /// Sets the life of the tokens granted from now on.
     pub fn set_token_life(&self, life: Duration) {
-        *self
-            .world
-            .token_life
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = life;
+        *self.world.token_life.lock() = life;
     }
 
     /// Signs with a new key from now on; the key before it still verifies, those before do not.
@@ -194,6 +218,17 @@ impl Sandbox {
     /// Revokes all tokens granted so far: the APIs refuse them.
     pub fn revoke_tokens(&self) {
         self.world.keys.revoke_all();
+    }
+
+    /// Revokes all Edge keys made so far: the Delivery API refuses them.
+    pub fn revoke_edge_keys(&self) {
+        self.world.edge_keys.revoke_all();
+    }
+
+    /// Returns how often the Edge cache has been cleared.
+    #[must_use]
+    pub fn cache_clears(&self) -> u64 {
+        *self.world.cache_clears.lock()
     }
 
     /// Returns how many tokens have been granted.
@@ -234,10 +269,17 @@ impl World {
     }
 
     pub(crate) fn token_life(&self) -> Duration {
-        *self
-            .token_life
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.token_life.lock()
+    }
+
+    /// Makes what is published as what is edited, from an item on downwards.
+    pub(crate) fn publish(&self, root: &str) {
+        self.published.lock().adopt(&self.content.lock(), root);
+    }
+
+    /// Returns another number each time.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::SeqCst)
     }
 
     pub(crate) fn count_grant(&self) {
@@ -329,21 +371,48 @@ impl SandboxBuilder {
                 "sandbox-edge-secret",
             ),
         ];
-        let listeners = [listen().await?, listen().await?, listen().await?];
-        let [authority, authoring, deploy] = &listeners;
-        let origins = [origin(authority)?, origin(authoring)?, origin(deploy)?];
+        let listeners = [
+            listen().await?,
+            listen().await?,
+            listen().await?,
+            listen().await?,
+        ];
+        let [authority, authoring, deploy, edge] = &listeners;
+        let origins = [
+            origin(authority)?,
+            origin(authoring)?,
+            origin(deploy)?,
+            origin(edge)?,
+        ];
         let world = Arc::new(World {
             keys: Keys::generate()?,
-            clients: clients.iter().cloned().chain(self.clients).collect(),
+            clients: Shared::new(clients.iter().cloned().chain(self.clients).collect()),
             authority: origins[0].clone(),
+            cm: origins[1].clone(),
+            edge: origins[3].clone(),
             audience: self.audience,
-            content: Content::default(),
-            token_life: Mutex::new(self.token_life),
+            content: Shared::default(),
+            published: Shared::default(),
+            publishes: Shared::default(),
+            uploads: Shared::default(),
+            deployments: Shared::default(),
+            edge_keys: EdgeKeys::default(),
+            edge_settings: Shared::new(edge::settings()),
+            webhooks: Shared::default(),
+            cache_clears: Shared::default(),
+            delivery_window: Shared::default(),
+            token_life: Shared::new(self.token_life),
             desks: Default::default(),
             grants: AtomicU64::new(0),
+            serial: AtomicU64::new(1),
         });
-        let routers = [issuer::router, authoring::router, deploy::router]
-            .map(|router| router(Arc::clone(&world)));
+        let routers = [
+            issuer::router,
+            authoring::router,
+            deploy::router,
+            edge::router,
+        ]
+        .map(|router| router(Arc::clone(&world)));
         let mut servers = JoinSet::new();
         for ((api, listener), router) in Api::ALL.into_iter().zip(listeners).zip(routers) {
             let desk = from_fn_with_state((Arc::clone(&world), api), front_desk);

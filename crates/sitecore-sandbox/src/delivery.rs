@@ -1,0 +1,161 @@
+//! The Delivery API of Experience Edge: what has been published, for those who have a key.
+
+use std::sync::Arc;
+
+use async_graphql::{
+    Context, EmptyMutation, EmptySubscription, Object, Result, Schema, SimpleObject,
+};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, HeaderName, StatusCode},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+
+use crate::{
+    Api,
+    authoring::{Field, Site, sites},
+    content::Item,
+    keys::now,
+    problem::problem,
+    sandbox::World,
+};
+
+pub(crate) const PATH: &str = "/api/graphql/v1";
+
+/// Requests per second that are not from a cache.
+const LIMIT: u32 = 80;
+
+type DeliverySchema = Schema<Query, EmptyMutation, EmptySubscription>;
+
+#[derive(Clone)]
+struct Edge {
+    world: Arc<World>,
+    schema: DeliverySchema,
+}
+
+pub(crate) fn router(world: Arc<World>) -> Router {
+    let schema = Schema::build(Query, EmptyMutation, EmptySubscription)
+        .data(Arc::clone(&world))
+        .finish();
+    Router::new()
+        .route(PATH, post(execute))
+        .with_state(Edge { world, schema })
+}
+
+/// Takes the key from either header; a JWT opens nothing here.
+async fn execute(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    Json(request): Json<async_graphql::Request>,
+) -> Response {
+    let keys = ["sc_apikey", "x-gql-token"].map(|name| headers.get(name));
+    let mut keys = keys
+        .into_iter()
+        .flatten()
+        .filter_map(|value| value.to_str().ok());
+    if !keys.any(|key| edge.world.edge_keys.is_good(key)) {
+        edge.world.count_refusal(Api::Edge);
+        return problem(StatusCode::UNAUTHORIZED);
+    }
+    let left = edge.world.delivery_window.lock().take();
+    let limits = [
+        ("x-rate-limit-limit", LIMIT),
+        ("x-rate-limit-remaining", left.unwrap_or(0)),
+        ("x-rate-limit-reset", 1),
+    ];
+    let limits = limits.map(|(name, value)| (HeaderName::from_static(name), value.to_string()));
+    match left {
+        Some(_) => (limits, Json(edge.schema.execute(request).await)).into_response(),
+        None => (StatusCode::TOO_MANY_REQUESTS, limits).into_response(),
+    }
+}
+
+/// Counts the requests of one second.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    second: u64,
+    taken: u32,
+}
+
+impl Window {
+    /// Takes one of this second's requests, and returns how many are left; `None` if there was none.
+    fn take(&mut self) -> Option<u32> {
+        let second = now().as_secs();
+        if self.second != second {
+            *self = Self { second, taken: 0 };
+        }
+        let left = LIMIT.checked_sub(self.taken + 1)?;
+        self.taken += 1;
+        Some(left)
+    }
+}
+
+struct Query;
+
+#[Object]
+impl Query {
+    /// One item, as it was published last.
+    async fn item(
+        &self,
+        context: &Context<'_>,
+        path: String,
+        language: String,
+    ) -> Result<Option<Published>> {
+        let tree = context.data::<Arc<World>>()?.published.lock();
+        let item = tree.find(Some(&path), None);
+        Ok(item
+            .filter(|item| item.language == language)
+            .cloned()
+            .map(Published))
+    }
+
+    /// The sites.
+    async fn site(&self) -> SiteRoot {
+        SiteRoot {
+            site_info_collection: sites(),
+        }
+    }
+}
+
+#[derive(SimpleObject)]
+#[graphql(name = "SiteQuery")]
+struct SiteRoot {
+    site_info_collection: Vec<Site>,
+}
+
+struct Published(Item);
+
+#[Object(name = "Item")]
+impl Published {
+    async fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    async fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    async fn field(&self, name: String) -> Option<Field> {
+        self.0.field_named(&name)
+    }
+
+    async fn children(&self, context: &Context<'_>) -> Result<Children> {
+        let tree = context.data::<Arc<World>>()?.published.lock();
+        let results = tree.children(&self.0.path).cloned().map(Published);
+        Ok(Children {
+            results: results.collect(),
+        })
+    }
+}
+
+#[derive(SimpleObject)]
+#[graphql(name = "ItemSearchResults")]
+struct Children {
+    results: Vec<Published>,
+}

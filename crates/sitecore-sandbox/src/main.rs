@@ -1,0 +1,65 @@
+//! The sandbox as a program, for clients in any language: prints the variables to export, and runs until it
+//! is stopped.
+//!
+//! `cargo run -p sitecore-sandbox [life of tokens in seconds]`
+
+use std::{io, process::ExitCode, time::Duration};
+
+use sitecore_sandbox::{Api, Sandbox};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sitecore-sandbox: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> io::Result<()> {
+    let mut sandbox = Sandbox::builder();
+    if let Some(life) = std::env::args().nth(1) {
+        let seconds = life.parse().ok().filter(|seconds| *seconds > 0);
+        let seconds = seconds.ok_or_else(|| {
+            io::Error::other(format!(
+                "`{life}` is no life of tokens: give it in seconds, such as 60"
+            ))
+        })?;
+        sandbox = sandbox.token_life(Duration::from_secs(seconds));
+    }
+    let sandbox = sandbox.start().await?;
+    println!("# Loopback only, and all of it is gone when this program ends. Export:");
+    let clients = [
+        ("SITECORE_AUTH", sandbox.organization()),
+        ("SANDBOX_ENVIRONMENT", sandbox.environment()),
+        ("SANDBOX_EDGE", sandbox.edge_administration()),
+    ];
+    for (prefix, client) in clients {
+        println!(
+            "export {prefix}_CLIENT_ID='{}' {prefix}_CLIENT_SECRET='{}'",
+            client.id(),
+            client.secret()
+        );
+    }
+    println!(
+        "export SITECORE_AUTH_AUTHORITY='{}'",
+        sandbox.authority().as_str().trim_end_matches('/')
+    );
+    println!("export SITECORE_AUTH_AUDIENCE='{}'", sandbox.audience());
+    println!(
+        "export SITECORE_AUTHORING_URL='{}'",
+        sandbox.authoring_url()
+    );
+    println!(
+        "export SITECORE_DEPLOY_URL='{}'",
+        sandbox.origin(Api::Deploy).as_str().trim_end_matches('/')
+    );
+    println!(
+        "export SITECORE_EDGE_URL='{}'",
+        sandbox.origin(Api::Edge).as_str().trim_end_matches('/')
+    );
+    println!("# Running until it is stopped.");
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,116 @@
+//! Media upload: a mutation gives a URL, and the file is posted there as a form, with the bearer.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_graphql::{Context, InputObject, Object, Result, SimpleObject};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Multipart, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    Api,
+    authoring::{SCOPE, SignedIn},
+    problem::problem,
+    sandbox::World,
+};
+
+const PATH: &str = "/sitecore/api/authoring/media/upload";
+
+/// The template of a file of unknown kind.
+const FILE: &str = "962b53c4f93b4df99821415c867b8903";
+
+pub(crate) fn router(world: Arc<World>) -> Router {
+    Router::new()
+        .route(PATH, post(upload))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(world)
+}
+
+#[derive(Deserialize)]
+struct Ticket {
+    token: String,
+}
+
+/// Takes the file. The ticket is good once, and not without the bearer.
+async fn upload(
+    State(world): State<Arc<World>>,
+    headers: HeaderMap,
+    Query(ticket): Query<Ticket>,
+    mut form: Multipart,
+) -> Response {
+    let allowed = world
+        .claims(&headers)
+        .map(|claims| claims.has_scope_like(SCOPE));
+    if allowed != Some(true) {
+        world.count_refusal(Api::Authoring);
+        return problem(match allowed {
+            Some(_) => StatusCode::FORBIDDEN,
+            None => StatusCode::UNAUTHORIZED,
+        });
+    }
+    let mut size = 0_usize;
+    loop {
+        match form.next_field().await {
+            Ok(Some(mut field)) => loop {
+                match field.chunk().await {
+                    Ok(Some(chunk)) => size += chunk.len(),
+                    Ok(None) => break,
+                    Err(_) => return problem(StatusCode::BAD_REQUEST),
+                }
+            },
+            Ok(None) => break,
+            Err(_) => return problem(StatusCode::BAD_REQUEST),
+        }
+    }
+    let Some(path) = world.uploads.lock().remove(&ticket.token) else {
+        return problem(StatusCode::NOT_FOUND);
+    };
+    let path = format!("/sitecore/media library/{}", path.trim_matches('/'));
+    let (parent, name) = path.rsplit_once('/').unwrap_or_default();
+    let fields = BTreeMap::from([("Size".to_owned(), size.to_string())]);
+    let item = world.content.lock().add(parent, name, FILE, "en", fields);
+    Json(json!({ "Id": item.id, "Name": item.name, "ItemPath": item.path })).into_response()
+}
+
+#[derive(Default)]
+pub(crate) struct MediaMutation;
+
+#[Object]
+impl MediaMutation {
+    /// Says where to post a file.
+    #[graphql(guard = "SignedIn")]
+    async fn upload_media(
+        &self,
+        context: &Context<'_>,
+        input: UploadMediaInput,
+    ) -> Result<UploadMediaPayload> {
+        let world = context.data::<Arc<World>>()?;
+        let mut uploads = world.uploads.lock();
+        let ticket = format!("ticket-{}", world.serial());
+        let origin = world.cm.as_str().trim_end_matches('/');
+        let url = format!("{origin}{PATH}?token={ticket}");
+        uploads.insert(ticket, input.item_path);
+        Ok(UploadMediaPayload {
+            presigned_upload_url: url,
+        })
+    }
+}
+
+#[derive(SimpleObject)]
+struct UploadMediaPayload {
+    presigned_upload_url: String,
+}
+
+#[derive(InputObject)]
+struct UploadMediaInput {
+    item_path: String,
+    language: Option<String>,
+    #[graphql(default)]
+    overwrite_existing: bool,
+}
