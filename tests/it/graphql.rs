@@ -204,7 +204,16 @@ async fn what_is_no_refusal_is_passed_through_byte_for_byte() {
             assert_eq!((api.bearers().len(), source.calls()), (1, 1), "{body}");
         }
     }
-    // By its length alone.
+    // By its length alone, and not a byte too early.
+    let most = format!("{:1$}", whole_refusal(), 16 * 1024);
+    let api = refusing(move || json_answer(most.clone())).await;
+    let answer = ask(
+        &client(&api, &ScriptedSource::granting(DAY)),
+        api.authoring(),
+        QUERY,
+    )
+    .await;
+    assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
     let long = format!("{}{padding}", whole_refusal());
     let api = refusing(move || json_answer(long.clone())).await;
     let answer = ask(
@@ -371,6 +380,7 @@ async fn a_403_and_other_answers_count_if_the_program_says_so() {
     .await;
     let invalid = StatusCode::from_u16(498).unwrap();
     // The body is shown to its limit, and is whole nevertheless.
+    assert!(format!("{:?}", Rejections::default().expired_403()).contains("403"));
     let never = Rejections::default().when(invalid, |_, body| body.len() != 16 * 1024);
     let answer = layer(&api, never)
         .get(api.origin().clone())
