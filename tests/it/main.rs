@@ -5,6 +5,7 @@
 
 mod support;
 
+mod apis;
 mod cache;
 mod company;
 mod credentials;

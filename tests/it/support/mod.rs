@@ -3,6 +3,7 @@
 
 mod api;
 mod clock;
+mod cloud;
 mod logs;
 mod raw;
 mod source;
@@ -11,6 +12,7 @@ mod two_faced;
 pub(crate) use self::{
     api::{Api, frames},
     clock::PausedClock,
+    cloud::{ENVIRONMENT, cache_for, client_for, delivery_client, graphql},
     logs::Logs,
     raw::{RawServer, Then},
     source::{ScriptedSource, Step, cache_of, text},

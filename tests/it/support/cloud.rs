@@ -1,0 +1,53 @@
+//! The sandbox, and clients for its APIs as a program would build them.
+
+use reqwest_middleware::ClientWithMiddleware;
+use serde_json::{Value, json};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient,
+    edge::EdgeKeySource,
+};
+use sitecore_sandbox::{Api, Client, Sandbox};
+
+use super::wrap;
+
+/// The production environment of the sandbox's only project.
+pub(crate) const ENVIRONMENT: &str = "2zYj6uPbNq0sWq0Nc9rU1d";
+
+/// A cache for one of the sandbox's automation clients.
+pub(crate) fn cache_for(sandbox: &Sandbox, client: &Client) -> TokenCache {
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience()).unwrap();
+    let credentials = ClientCredentials::new(client.id(), client.secret());
+    let tokens = TokenClient::builder(credentials).endpoint(endpoint).build();
+    TokenCache::new(tokens.unwrap())
+}
+
+/// The layer of an automation client, for every API that takes a JWT.
+pub(crate) fn layer_for(sandbox: &Sandbox, client: &Client) -> AuthMiddleware {
+    let at = |target: Target, api| target.at(sandbox.origin(api).clone()).unwrap();
+    let auth = AuthMiddleware::builder(cache_for(sandbox, client))
+        .target(at(Target::authoring("cm.example").unwrap(), Api::Authoring))
+        .target(at(Target::deploy(), Api::Deploy))
+        .target(at(Target::edge_admin(), Api::Edge));
+    auth.build().unwrap()
+}
+
+/// A client that may call what this automation client may.
+pub(crate) fn client_for(sandbox: &Sandbox, client: &Client) -> ClientWithMiddleware {
+    wrap(layer_for(sandbox, client))
+}
+
+/// A client for the Delivery API, with the key of the sandbox's environment.
+pub(crate) fn delivery_client(sandbox: &Sandbox) -> ClientWithMiddleware {
+    let deploy = client_for(sandbox, sandbox.organization());
+    let keys = EdgeKeySource::deploy_api(deploy, ENVIRONMENT);
+    let keys = keys.at(sandbox.origin(Api::Deploy).clone()).unwrap();
+    let target = Target::edge_delivery().at(sandbox.origin(Api::Edge).clone());
+    let auth = AuthMiddleware::builder(TokenCache::new(keys)).target(target.unwrap());
+    wrap(auth.build().unwrap())
+}
+
+/// One GraphQL call; the answer as it is.
+pub(crate) async fn graphql(client: &ClientWithMiddleware, url: url::Url, query: &str) -> Value {
+    let call = client.post(url).json(&json!({ "query": query }));
+    call.send().await.unwrap().json().await.unwrap()
+}
