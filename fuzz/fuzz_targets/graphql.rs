@@ -51,6 +51,7 @@ fn refusal(answer: &Value) -> Option<bool> {
     }
     match answer.get("data").unwrap_or(&Value::Null) {
         Value::Null => Some(false),
+        Value::Object(data) if data.is_empty() => Some(false),
         Value::Object(data) => data
             .iter()
             .all(|(name, value)| value.is_null() && names.contains(&name.as_str()))

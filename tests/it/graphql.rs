@@ -151,7 +151,7 @@ async fn a_mutation_of_which_nothing_was_executed_is_sent_again() {
 
 #[tokio::test]
 async fn a_mutation_that_may_have_been_executed_in_part_is_not_sent_again() {
-    for data in ["", r#","data":null"#] {
+    for data in ["", r#","data":null"#, r#","data":{}"#] {
         let refusal = errors(&[refused(r#"["createItem"]"#)], data);
         let words = refusal.clone();
         let api = refusing(move || json_answer(words.clone())).await;
@@ -302,6 +302,7 @@ async fn halting(begin: &'static str, length: Option<usize>) -> (Api, Arc<Notify
 #[tokio::test]
 async fn a_slow_answer_is_handed_on_as_soon_as_it_is_clear() {
     let other = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"OTHER"}}"#;
+    let unnamed = r#"{"errors":[{"path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"b":null},"#;
     for (begin, has_length) in [
         (r#"{"data":{"#, false),
         (r#"{"extensions":"#, false),
@@ -309,6 +310,10 @@ async fn a_slow_answer_is_handed_on_as_soon_as_it_is_clear() {
         (other, false),
         (other, true),
         (r#"{"data":{"item":{"#, true),
+        (r#"{"data":{"item":"x"#, true),
+        (r#"{"data":"x"#, true),
+        (r#"{"errors":[],"#, false),
+        (unnamed, false),
         ("<html>", true),
     ] {
         let (api, go_on) = halting(begin, has_length.then_some(begin.len() + 7)).await;

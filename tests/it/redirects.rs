@@ -1,6 +1,12 @@
 //! What becomes of the token when a request is redirected, between real servers.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::body::Body;
+use http::Response;
 
 use reqwest::redirect::Policy;
 use reqwest_middleware::ClientBuilder;
@@ -10,7 +16,7 @@ use sitecore_auth::{
 use url::Url;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::{Logs, ScriptedSource, TwoFaced, client_with, origin, requests, serve};
+use crate::support::{Api, Logs, ScriptedSource, TwoFaced, client_with, origin, requests, serve};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -179,4 +185,96 @@ async fn a_redirect_to_another_origin_is_warned_of() {
         warning.is_some_and(|line| line.contains("127.0.0.1")),
         "{logged}"
     );
+}
+
+/// Redirects `/start` to `/end`, which refuses the first token.
+async fn redirecting(
+    status: u16,
+    refusal: fn() -> Response<Body>,
+) -> (Api, Arc<Mutex<Vec<String>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let api = Api::start(move |bearer, request| {
+        let path = request.uri().path();
+        log.lock()
+            .unwrap()
+            .push(format!("{} {path}", request.method()));
+        match (path.ends_with("/start"), bearer) {
+            (true, _) => {
+                let to = path.replace("/start", "/end");
+                let answer = Response::builder().status(status).header("location", to);
+                answer.body(Body::empty()).unwrap()
+            }
+            (false, "token-1") => refusal(),
+            (false, _) => Response::default(),
+        }
+    })
+    .await;
+    (api, seen)
+}
+
+#[tokio::test]
+async fn what_a_redirected_request_has_done_is_not_done_again() {
+    let unauthorized = || Response::builder().status(401).body(Body::empty()).unwrap();
+    let graphql = || {
+        let words = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"a":null}}"#;
+        let answer = Response::builder().header("content-type", "application/json");
+        answer.body(words.into()).unwrap()
+    };
+    for (status, refusal) in [
+        (303, unauthorized as fn() -> _),
+        (302, graphql),
+        (307, unauthorized),
+    ] {
+        let (api, seen) = redirecting(status, refusal).await;
+        let source = ScriptedSource::granting(DAY);
+        let client = client_with(
+            source.clone(),
+            Target::origin(api.origin().clone()).unwrap(),
+        );
+        let url = api.origin().join("/sitecore/api/start").unwrap();
+        let answer = client.post(url.clone()).body("work").send().await.unwrap();
+        assert_eq!(answer.url().path(), "/sitecore/api/end");
+        assert_eq!(seen.lock().unwrap().len(), 2, "{:?}", seen.lock());
+        // The token is replaced nevertheless, and what does no work may be sent again.
+        assert_eq!(source.calls(), 2);
+        let (api, seen) = redirecting(status, refusal).await;
+        let client = client_with(
+            ScriptedSource::granting(DAY),
+            Target::origin(api.origin().clone()).unwrap(),
+        );
+        let url = api.origin().join("/sitecore/api/start#part").unwrap();
+        let answer = client.get(url).send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), seen.lock().unwrap().len()),
+            (200, 4)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_from_outside_the_targets_paths_is_passed_through() {
+    let api = Api::start(|_, request| {
+        let (status, to) = match request.uri().path().starts_with("/sitecore/api/") {
+            true => (302, "/login"),
+            false => (401, ""),
+        };
+        Response::builder()
+            .status(status)
+            .header("location", to)
+            .body(Body::empty())
+            .unwrap()
+    })
+    .await;
+    let source = ScriptedSource::granting(DAY);
+    let target = Target::authoring("cm.example")
+        .unwrap()
+        .at(api.origin().clone())
+        .unwrap();
+    let answer = client_with(source.clone(), target)
+        .get(api.authoring())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!((answer.status().as_u16(), source.calls()), (401, 1));
 }

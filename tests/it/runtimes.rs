@@ -11,10 +11,12 @@ use std::{
     time::Duration,
 };
 
-use sitecore_auth::{Error, ErrorKind, ManualClock, RefreshPolicy, Token, TokenCache, source_fn};
+use sitecore_auth::{
+    Error, ErrorKind, ManualClock, RefreshPolicy, Target, Token, TokenCache, source_fn,
+};
 use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
-use crate::support::{ScriptedSource, Step, text};
+use crate::support::{ScriptedSource, Step, client_with, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
@@ -337,6 +339,25 @@ fn outside_a_runtime_there_is_an_error_and_no_panic() {
         panic!("it waits, without a runtime")
     };
     assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[test]
+fn a_deadline_without_a_runtime_is_an_error_and_no_panic() {
+    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
+    let client = client_with(ScriptedSource::granting(DAY), target);
+    let call = || client.get("https://api.example/").timeout(MS).send();
+    let Poll::Ready(Err(error)) = poll_once(call()) else {
+        panic!("it waits, without a runtime")
+    };
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let without_timers = runtime.block_on(call()).expect_err("no timers");
+    for error in [error, without_timers] {
+        let reqwest_middleware::Error::Middleware(error) = &error else {
+            panic!("{error:?}")
+        };
+        let error = error.downcast_ref::<Error>().expect("ours");
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
 }
 
 #[test]

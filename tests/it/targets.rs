@@ -89,6 +89,10 @@ async fn the_authoring_target_is_one_host_and_one_folder() {
         "/sitecore/api/../shell",
         "/sitecore/api/%2e%2e/shell",
         "/sitecore/api/..%2f..%2fshell",
+        "/sitecore/api/..%252f..%252fshell",
+        "/sitecore/api/%252e%252e/shell",
+        "/sitecore/api/..;/shell",
+        "/sitecore/api/..%3ba=b/shell",
         "/sitecore/api/x%5C..%5c..%5Cshell",
         "/sitecore/api/%2e.%2Fshell",
     ] {

@@ -47,13 +47,6 @@ async fn upload(
     let allowed = world
         .claims(&headers)
         .map(|claims| claims.has_scope_like(SCOPE));
-    if allowed != Some(true) {
-        world.count_refusal(Api::Authoring);
-        return problem(match allowed {
-            Some(_) => StatusCode::FORBIDDEN,
-            None => StatusCode::UNAUTHORIZED,
-        });
-    }
     let mut size = 0_usize;
     loop {
         match form.next_field().await {
@@ -67,6 +60,14 @@ async fn upload(
             Ok(None) => break,
             Err(_) => return problem(StatusCode::BAD_REQUEST),
         }
+    }
+    // Not before: who is still sending would see the connection break, and no answer.
+    if allowed != Some(true) {
+        world.count_refusal(Api::Authoring);
+        return problem(match allowed {
+            Some(_) => StatusCode::FORBIDDEN,
+            None => StatusCode::UNAUTHORIZED,
+        });
     }
     let Some(path) = world.uploads.lock().remove(&ticket.token) else {
         return problem(StatusCode::NOT_FOUND);

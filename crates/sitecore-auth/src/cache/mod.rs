@@ -18,6 +18,7 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+pub(crate) use self::refresh::check_runtime;
 use self::state::{Joined, State};
 pub use self::{builder::TokenCacheBuilder, status::CacheStatus};
 use crate::{

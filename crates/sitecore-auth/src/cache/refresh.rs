@@ -26,6 +26,16 @@ pub(super) fn start_beside(shared: &Arc<Shared>) {
 
 /// Finds what a caller without a (good) token gets, and starts a refresh if that is what it takes.
 pub(super) fn join(shared: &Arc<Shared>, rejected: Option<&Token>) -> Result<Joined> {
+    let runtime = check_runtime()?;
+    let (joined, start) = shared.join(rejected)?;
+    if let Some(start) = start {
+        spawn(&runtime, shared, start);
+    }
+    Ok(joined)
+}
+
+/// Returns the runtime that the caller is in, if it can run a refresh and wait for one.
+pub(crate) fn check_runtime() -> Result<Handle> {
     let runtime = Handle::try_current().map_err(|error| Error::new(ErrorKind::Config, error))?;
     if panic::catch_unwind(|| time::sleep(Duration::ZERO)).is_err() {
         return Err(Error::new(
@@ -33,11 +43,7 @@ pub(super) fn join(shared: &Arc<Shared>, rejected: Option<&Token>) -> Result<Joi
             "this Tokio runtime has no timers: call `enable_time` when it is built",
         ));
     }
-    let (joined, start) = shared.join(rejected)?;
-    if let Some(start) = start {
-        spawn(&runtime, shared, start);
-    }
-    Ok(joined)
+    Ok(runtime)
 }
 
 #[expect(

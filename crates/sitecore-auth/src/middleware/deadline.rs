@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use reqwest::Request;
 
-use crate::{Error, ErrorKind, Result, Token, TokenCache, clock::Now};
+use crate::{Error, ErrorKind, Result, Token, TokenCache, cache::check_runtime, clock::Now};
 
 /// The end of a request's own time, if it has one.
 #[derive(Clone, Copy)]
@@ -33,6 +33,7 @@ impl Deadline {
         let Some(left) = self.left(cache) else {
             return token.await;
         };
+        check_runtime()?;
         match tokio::time::timeout(left, token).await {
             Ok(token) => token,
             Err(elapsed) => Err(Error::new(ErrorKind::Timeout, elapsed)),

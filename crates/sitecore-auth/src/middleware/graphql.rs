@@ -3,10 +3,13 @@
 //! Pure functions of bytes. Both are strict, because a request that is sent again must not repeat what was
 //! executed.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use reqwest::{Body, Method, Request};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::Value;
 
 /// The code that Authoring gives to a call whose token is missing, expired or for another audience.
@@ -30,12 +33,20 @@ pub(crate) fn read(start: &[u8]) -> Verdict {
     if !matches!(without_space(start).first(), None | Some(b'{')) {
         return Verdict::Accepted;
     }
-    // Not to the end of the text: what stands behind the object changes nothing.
-    match Answer::deserialize(&mut serde_json::Deserializer::from_slice(start)) {
+    match parse(start) {
         Ok(answer) => answer.verdict(),
-        Err(error) if error.is_eof() => Verdict::Open,
+        // If a text is what has not ended, it can be too much already: that shows when it is ended.
+        Err(error) if error.is_eof() => match parse(&[start, b"\""].concat()) {
+            Err(error) if error.is_data() => Verdict::Accepted,
+            _ => Verdict::Open,
+        },
         Err(_) => Verdict::Accepted,
     }
+}
+
+/// Not to the end of the text: what stands behind the object changes nothing.
+fn parse(start: &[u8]) -> serde_json::Result<Answer> {
+    Answer::deserialize(&mut serde_json::Deserializer::from_slice(start))
 }
 
 /// Tells whether the answer's first member is, or can still become, `errors`.
@@ -58,12 +69,18 @@ pub(super) fn may_be_mutation(request: &Request) -> bool {
     if request.method() == Method::GET || request.method() == Method::HEAD {
         return false;
     }
+    // Some servers take the document from the URL if there is one.
+    if request.url().query().is_some() {
+        return true;
+    }
     let body = request.body().and_then(Body::as_bytes).unwrap_or_default();
+    if without_space(body).first() != Some(&b'{') {
+        return true;
+    }
     serde_json::from_slice(body).map_or(true, |Operation { query }| {
         let is_part = |char: char| char.is_alphanumeric() || char == '_';
-        query
-            .split(|char| !is_part(char))
-            .any(|word| word == "mutation")
+        let mut words = query.split(|char| !is_part(char));
+        words.any(|word| word == "mutation")
     })
 }
 
@@ -79,13 +96,45 @@ struct Operation<'a> {
 }
 
 /// Fails to be read as soon as it cannot be a refusal any more.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Answer {
-    #[serde(default)]
-    errors: Vec<NotAuthenticated>,
-    /// Members that are null.
-    #[serde(default)]
-    data: Option<BTreeMap<String, ()>>,
+    errors: Option<Vec<NotAuthenticated>>,
+    /// The members of `data`, which are null.
+    data: Option<Option<BTreeMap<String, ()>>>,
+}
+
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnswerVisitor)
+    }
+}
+
+struct AnswerVisitor;
+
+impl<'de> Visitor<'de> for AnswerVisitor {
+    type Value = Answer;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a GraphQL answer")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Answer, A::Error> {
+        let mut answer = Answer::default();
+        while let Some(name) = members.next_key::<Cow<'_, str>>()? {
+            let again = match &*name {
+                "errors" => answer.errors.replace(members.next_value()?).is_some(),
+                "data" => answer.data.replace(members.next_value()?).is_some(),
+                _ => {
+                    members.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if again || !answer.can_refuse() {
+                return Err(A::Error::custom("no refusal"));
+            }
+        }
+        Ok(answer)
+    }
 }
 
 /// An error of this code, with the member of `data` that it names.
@@ -95,16 +144,24 @@ struct NotAuthenticated(Option<String>);
 
 impl Answer {
     fn verdict(&self) -> Verdict {
-        let is_named = |member| {
-            let names = self.errors.iter().filter_map(|error| error.0.as_ref());
-            names.into_iter().any(|name| name == member)
-        };
         match &self.data {
-            _ if self.errors.is_empty() => Verdict::Accepted,
-            None => Verdict::RefusedInPart,
-            Some(data) if data.keys().all(is_named) => Verdict::Refused,
-            Some(_) => Verdict::Accepted,
+            _ if self.errors.is_none() => Verdict::Accepted,
+            Some(Some(data)) if !data.is_empty() => Verdict::Refused,
+            _ => Verdict::RefusedInPart,
         }
+    }
+
+    /// Tells whether what has been read is, or can still become, a refusal.
+    fn can_refuse(&self) -> bool {
+        let Some(errors) = &self.errors else {
+            return true;
+        };
+        let is_named = |member| {
+            let mut names = errors.iter().filter_map(|error| error.0.as_ref());
+            names.any(|name| name == member)
+        };
+        let mut data = self.data.iter().flatten().flat_map(BTreeMap::keys);
+        !errors.is_empty() && data.all(is_named)
     }
 }
 
@@ -151,7 +208,7 @@ mod tests {
             ),
             (
                 format!(
-                    " {{ \"errors\" :\n[{ERROR},{ERROR}],\"extensions\":{{\"x\":[1]}},\"data\":{{}} }} "
+                    " {{ \"errors\" :\n[{ERROR},{ERROR}],\"extensions\":{{\"x\":[1]}},\"data\":{{\"a\":null}} }} "
                 ),
                 Refused,
             ),
@@ -168,7 +225,23 @@ mod tests {
                 format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "null")),
                 RefusedInPart,
             ),
+            (
+                format!(r#"{{"errors":[{ERROR}],"data":{{}}}}"#),
+                RefusedInPart,
+            ),
             // Decided, whatever comes next.
+            (r#"{"errors":[]"#.to_owned(), Accepted),
+            (
+                format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}"#),
+                Accepted,
+            ),
+            (
+                format!(r#"{{"data":{{"b":null}},"errors":[{ERROR}]"#),
+                Accepted,
+            ),
+            (r#"{"data":"x"#.to_owned(), Accepted),
+            (r#"{"data":{"a":"x"#.to_owned(), Accepted),
+            (r#"{"errors":"#.to_owned() + "\"x", Accepted),
             (format!(r#"{{"errors":[{other},"#), Accepted),
             (format!(r#"{{"errors":[{below}"#), Accepted),
             (
@@ -254,6 +327,7 @@ mod tests {
             (r#"{"query":"\u006dutation { a }"}"#, true),
             (r#"{"query":"\n#c\nmutation($a:Int){a}"}"#, true),
             (r#"[{"query":"{ a }"}]"#, true),
+            (r#"["{ a }"]"#, true),
             (r#"{"extensions":{"persistedQuery":{}}}"#, true),
             ("{ a }", true),
             ("", true),
@@ -262,6 +336,10 @@ mod tests {
             *request.body_mut() = Some(body.into());
             assert_eq!(may_be_mutation(&request), may, "{body}");
         }
+        let mut request =
+            Request::new(Method::POST, url.join("?query=mutation{a}").expect("a URL"));
+        *request.body_mut() = Some(r#"{"query":"{ a }"}"#.into());
+        assert!(may_be_mutation(&request));
         assert!(may_be_mutation(&Request::new(Method::POST, url.clone())));
         assert!(!may_be_mutation(&Request::new(Method::GET, url)));
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use reqwest::{Response, ResponseBuilderExt as _};
@@ -27,24 +28,28 @@ pub(super) async fn look_ahead<T>(
     let (mut parts, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
     let mut body = PutBack {
         read: VecDeque::new(),
-        ended: false,
+        length: 0,
+        end: None,
         rest,
     };
+    let mut is_first = true;
     let decision = loop {
-        match body.rest.frame().await {
-            Some(frame) => {
-                let failed = frame.is_err();
-                body.read.push_back(frame);
-                if failed {
-                    break None;
-                }
-            }
-            None => body.ended = true,
+        let frame = body.rest.frame().await;
+        body.take(frame);
+        // Each look is from the beginning: what has come already is taken before the next.
+        while !is_first
+            && body.goes_on()
+            && let Some(frame) = body.rest.frame().now_or_never()
+        {
+            body.take(frame);
+        }
+        is_first = false;
+        if body.end == Some(End::Failed) {
+            break None;
         }
         let start = body.start();
-        let is_all = body.ended || start.len() >= LIMIT;
-        let decision = decide(&start[..start.len().min(LIMIT)], is_all);
-        if decision.is_some() || is_all {
+        let decision = decide(&start[..start.len().min(LIMIT)], !body.goes_on());
+        if decision.is_some() || !body.goes_on() {
             break decision;
         }
     };
@@ -59,11 +64,34 @@ pub(super) async fn look_ahead<T>(
 /// A body whose first frames have been read already.
 struct PutBack {
     read: VecDeque<reqwest::Result<Frame<Bytes>>>,
-    ended: bool,
+    /// Of the data read.
+    length: usize,
+    end: Option<End>,
     rest: reqwest::Body,
 }
 
+/// Why there is nothing more to read.
+#[derive(PartialEq, Eq)]
+enum End {
+    Reached,
+    Failed,
+}
+
 impl PutBack {
+    /// Takes in what the body gave.
+    fn take(&mut self, frame: Option<reqwest::Result<Frame<Bytes>>>) {
+        match &frame {
+            Some(Ok(frame)) => self.length += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) => self.end = Some(End::Failed),
+            None => self.end = Some(End::Reached),
+        }
+        self.read.extend(frame);
+    }
+
+    fn goes_on(&self) -> bool {
+        self.end.is_none() && self.length < LIMIT
+    }
+
     /// Returns the text that was read. It is copied only if it came in several frames.
     fn start(&self) -> Cow<'_, [u8]> {
         let mut data = self.data();
@@ -90,7 +118,7 @@ impl Body for PutBack {
     ) -> Poll<Option<reqwest::Result<Frame<Bytes>>>> {
         match self.read.pop_front() {
             Some(frame) => Poll::Ready(Some(frame)),
-            None if self.ended => Poll::Ready(None),
+            None if self.end == Some(End::Reached) => Poll::Ready(None),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
     }

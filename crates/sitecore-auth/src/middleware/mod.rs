@@ -19,6 +19,7 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 use sitecore_token::{ClientCredentials, TokenClient};
 use tracing::{debug, warn};
+use url::Url;
 
 use self::{deadline::Deadline, target::Rule};
 pub use self::{redirect::redirect_policy, rejections::Rejections, target::Target};
@@ -27,8 +28,9 @@ use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
 /// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
 ///
 /// A request is passed on untouched if it is for no target, or if it carries `Authorization` or
-/// `sc_apikey` already: several layers with credentials of their own can stand on one client. Headers
-/// from reqwest's `default_headers` are added below every layer: they are not seen here, and the header
+/// `sc_apikey` already: several layers with credentials of their own can stand on one client. A key of the
+/// caller's own in another header, which this layer's tokens go into, is left alone too, once a token is
+/// there; layers whose tokens go into different other headers do not see each other. Headers from reqwest's `default_headers` are added below every layer: they are not seen here, and the header
 /// set here wins over them.
 ///
 /// A request that carries a [`TokenCache`] as an extension
@@ -42,8 +44,8 @@ use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
 ///
 /// An answer that refuses the token (see [`Rejections`]) has the token replaced, by one grant for all such
 /// answers, and the request is sent once more, if its body can be cloned. The second answer is final. If
-/// there is no other token, or the body is a stream, the first answer goes back as it came, and the next
-/// call has the new token.
+/// there is no other token, the body is a stream, or the request was redirected and might do its work twice,
+/// the first answer goes back as it came, and the next call has the new token.
 ///
 /// ```
 /// # fn main() -> Result<(), sitecore_auth::Error> {
@@ -151,7 +153,7 @@ impl Middleware for AuthMiddleware {
         let Some(rule) = self.rule_for(&request, extensions) else {
             return next.run(request, extensions).await;
         };
-        let cache = self.cache_for(extensions);
+        let cache = &self.cache_for(extensions).clone();
         let deadline = Deadline::of(&request, cache);
         let token = match cache.current() {
             Some(token) => token,
@@ -172,26 +174,20 @@ impl Middleware for AuthMiddleware {
             .get()
             .map_or(self.replay, |Replay(replay)| *replay);
         let again = replay.then(|| request.try_clone()).flatten();
-        let is_authoring = Target::is_authoring(request.url());
         authenticate(&mut request, &token);
         let answer = next.clone().run(request, extensions).await?;
-        if !rule.is_origin_of(answer.url()) {
-            // The answer says nothing about the token, which was not meant for there.
-            let from = answer.url().host_str();
-            warn!(
-                from,
-                "a request was redirected to another origin: give the client sitecore_auth::redirect_policy(), for reqwest can take the token there"
-            );
+        if !rule.covers(answer.url()) {
+            // After a redirect. The answer says nothing about the token, which was not meant for there.
+            warn_of_redirect(rule, answer.url());
             return Ok(answer);
         }
-        let (answer, refusal) = self.rejections.judge(answer, is_authoring).await;
+        let (answer, refusal) = self.rejections.judge(answer).await;
         let Some(refusal) = refusal else {
             if answer.status() == StatusCode::FORBIDDEN {
                 explain_forbidden(&token, rule);
             }
             return Ok(answer);
         };
-        let cache = self.cache_for(extensions);
         let other = match deadline.bound(cache.replace(&token), cache).await {
             Ok(other) => other,
             Err(error) => {
@@ -199,7 +195,7 @@ impl Middleware for AuthMiddleware {
                 return Ok(answer);
             }
         };
-        match again.filter(|again| refusal.allows_replay_of(again)) {
+        match again.filter(|again| refusal.allows_replay_of(again, answer.url())) {
             Some(mut again) => {
                 debug!(refused = %token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
                 drop(answer);
@@ -215,6 +211,16 @@ impl Middleware for AuthMiddleware {
 fn authenticate(request: &mut Request, token: &Token) {
     let (name, value) = token.header();
     request.headers_mut().insert(name.clone(), value.clone());
+}
+
+fn warn_of_redirect(rule: &Rule, to: &Url) {
+    if !rule.is_origin_of(to) {
+        let host = to.host_str();
+        warn!(
+            host,
+            "a request was redirected to another origin: give the client sitecore_auth::redirect_policy(), for reqwest can take the token there"
+        );
+    }
 }
 
 /// Says whose token it was that may not do what was asked: as a rule a client of another kind is wanted.

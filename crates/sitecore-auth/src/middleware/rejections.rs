@@ -4,11 +4,13 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use reqwest::{Request, Response};
+use url::{Position, Url};
 
 use super::{
     challenge::refuses_token,
     graphql::{self, Verdict},
     look_ahead::{LIMIT, look_ahead},
+    target::Target,
 };
 
 /// Which answers say that the token is no good, so that it is replaced and the request sent once more.
@@ -95,12 +97,9 @@ impl Rejections {
     }
 
     /// Finds out whether an answer refuses the token. The answer that is returned is as the one given.
-    pub(super) async fn judge(
-        &self,
-        answer: Response,
-        is_authoring: bool,
-    ) -> (Response, Option<Refusal>) {
+    pub(super) async fn judge(&self, answer: Response) -> (Response, Option<Refusal>) {
         let status = answer.status();
+        let is_authoring = Target::is_authoring(answer.url());
         if status == StatusCode::UNAUTHORIZED && refuses_token(answer.headers()) {
             return (answer, Some(Refusal::Whole));
         }
@@ -131,8 +130,14 @@ impl Rejections {
 }
 
 impl Refusal {
-    /// Tells whether the refused request may be sent again.
-    pub(super) fn allows_replay_of(self, request: &Request) -> bool {
+    /// Tells whether the request may be sent again whose answer came from there.
+    pub(super) fn allows_replay_of(self, request: &Request, answered_from: &Url) -> bool {
+        // After a redirect what was refused is not what was sent first: that may have been executed.
+        let redirected =
+            answered_from[..Position::AfterQuery] != request.url()[..Position::AfterQuery];
+        if redirected && !request.method().is_safe() {
+            return false;
+        }
         self == Self::Whole || !graphql::may_be_mutation(request)
     }
 }

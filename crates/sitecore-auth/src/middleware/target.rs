@@ -66,7 +66,7 @@ impl Target {
         let given = host.as_ref().trim();
         let is_name = |text: &str| {
             let plain = |char: char| char.is_alphanumeric() || char == '-' || char == '.';
-            text.chars().all(plain) && text.chars().any(char::is_alphabetic)
+            text.chars().all(plain) && text.chars().any(char::is_alphabetic) && !text.contains("..")
         };
         match Host::parse(given) {
             Ok(Host::Domain(host)) if is_name(given) => {
@@ -147,9 +147,7 @@ impl Target {
     }
 
     pub(super) fn rule_for(&self, url: &Url) -> Option<&Rule> {
-        self.rules
-            .iter()
-            .find(|rule| rule.is_origin_of(url) && rule.has_path(url.path()))
+        self.rules.iter().find(|rule| rule.covers(url))
     }
 }
 
@@ -222,6 +220,11 @@ impl Rule {
         self.scheme == scheme && host == self.host && url.port_or_known_default() == Some(self.port)
     }
 
+    /// Tells whether the token may go to this URL.
+    pub(super) fn covers(&self, url: &Url) -> bool {
+        self.is_origin_of(url) && self.has_path(url.path())
+    }
+
     fn has_path(&self, path: &str) -> bool {
         if self.folder == "/" {
             return true;
@@ -231,11 +234,24 @@ impl Rule {
     }
 }
 
-/// Tells whether a server that decodes `%2f` before it reads the path would see `..` in it.
+/// Tells whether a server that decodes a path, once or again, would see a `..` in it. The URL parser has
+/// resolved those that are plain.
 fn may_climb(path: &str) -> bool {
-    let path = path.to_ascii_lowercase();
-    let has = |parts: [&str; 2]| parts.iter().any(|part| path.contains(part));
-    path.contains('%') && has(["%2f", "%5c"]) && has(["..", "%2e"])
+    if !path.contains(['%', ';']) {
+        return false;
+    }
+    let mut path = path.to_ascii_lowercase();
+    while path.contains("%25") {
+        path = path.replace("%25", "%");
+    }
+    let path = path
+        .replace("%2e", ".")
+        .replace("%2f", "/")
+        .replace("%5c", "/")
+        .replace("%3b", ";");
+    // What stands behind a semicolon are parameters to some servers.
+    path.split('/')
+        .any(|step| step.split(';').next() == Some(".."))
 }
 
 /// A trailing dot is DNS's way to write the same name.

@@ -1,0 +1,56 @@
+//! Experience Edge for those who administer it: settings, cache, webhooks, and keys for the Delivery API.
+//! `cargo run --example edge`; with `-- --live` it only reads, with an Edge administration client.
+mod support;
+use std::{process::ExitCode, time::Duration};
+
+use reqwest_middleware::ClientBuilder;
+use serde_json::json;
+use sitecore_auth::{AuthMiddleware, Target, TokenCache, edge};
+use sitecore_sandbox::Api;
+use support::{Cloud, Kind, Result, json_of};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    support::exit(run().await)
+}
+
+async fn run() -> Result<()> {
+    let cloud = Cloud::from_args(Duration::from_secs(3600)).await?;
+    let cache = TokenCache::new(cloud.tokens(Kind::Edge)?);
+    let target = cloud.at(Target::edge_admin(), Api::Edge)?;
+    let auth = AuthMiddleware::builder(cache).target(target).build()?;
+    let client = ClientBuilder::new(cloud.http()?).with(auth).build();
+    let url = |path: &str| cloud.url(Api::Edge, path);
+
+    let settings = json_of(client.get(url("/api/admin/v1/settings")?)).await?;
+    println!("content is cached for {}", settings["contentcachettl"]);
+    let Some(sandbox) = &cloud.sandbox else {
+        return Ok(());
+    };
+
+    let patch = json!([{ "op": "replace", "path": "/contentcachettl", "value": "00:15:00" }]);
+    let patched = client
+        .patch(url("/api/admin/v1/settings")?)
+        .json(&patch)
+        .send()
+        .await?;
+    let cleared = client.delete(url("/api/admin/v1/cache")?).send().await?;
+    println!(
+        "settings: {}, cache: {}",
+        patched.status(),
+        cleared.status()
+    );
+    let hook = json!({ "label": "rebuild", "uri": "https://build.example/hook", "method": "POST" });
+    let hook = json_of(client.post(url("/api/admin/v1/webhooks")?).json(&hook)).await?;
+    println!("webhook {} calls {}", hook["id"], hook["uri"]);
+
+    // Each key that is made lives until it is revoked.
+    let keys = edge::TokenApi::from(&client).at(sandbox.origin(Api::Edge).clone())?;
+    let _key = edge::create_key(&keys, "nightly index").await?;
+    for key in edge::list_keys(&keys, Some("nightly index")).await? {
+        println!("key {:?} is revoked", key.label);
+        edge::revoke_key(&keys, &key.hash).await?;
+    }
+    println!("keys left: {}", edge::list_keys(&keys, None).await?.len());
+    Ok(())
+}

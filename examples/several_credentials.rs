@@ -1,0 +1,72 @@
+//! Several credentials on one client, each for its own APIs: find the environment through Deploy, query
+//! Authoring, clear the Edge cache, read through Delivery.
+//! `cargo run --example several_credentials`, on the embedded sandbox.
+mod support;
+use std::{process::ExitCode, time::Duration};
+
+use reqwest_middleware::ClientBuilder;
+use serde_json::json;
+use sitecore_auth::{AuthMiddleware, Target, TokenCache, edge::EdgeKeySource};
+use sitecore_sandbox::{Api, Api::Deploy, Sandbox};
+use support::{Cloud, Kind::*, Result, graphql, json_of, names};
+
+const HOME: &str = r#"{ item(path: "/sitecore/content/acme/Home", language: "en") {
+    children { results { name } }
+} }"#;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    support::exit(run().await)
+}
+
+async fn run() -> Result<()> {
+    let sandbox = Sandbox::builder().token_life(Duration::from_secs(60));
+    let cloud = Cloud::of(sandbox.start().await?);
+    let layer = |kind, target| -> Result<AuthMiddleware> {
+        let cache = TokenCache::new(cloud.tokens(kind)?);
+        Ok(AuthMiddleware::builder(cache).target(target).build()?)
+    };
+    // The first layer with a target for a request sets its header; the others leave it alone.
+    let client = ClientBuilder::new(cloud.http()?)
+        .with(layer(Organization, cloud.at(Target::deploy(), Deploy)?)?)
+        .with(layer(Environment, cloud.authoring()?)?)
+        .with(layer(Edge, cloud.at(Target::edge_admin(), Api::Edge)?)?)
+        .build();
+
+    let page = json_of(client.get(cloud.url(Deploy, "/api/environments/v2")?)).await?;
+    let environment = &page["data"][0];
+    println!("environment: {}", environment["host"]);
+
+    let sites = graphql(
+        &client,
+        &cloud.authoring_url()?,
+        "{ sites { name } }",
+        json!({}),
+    )
+    .await?;
+    println!("sites: {}", names(&sites["sites"]));
+
+    let cache = cloud.url(Api::Edge, "/api/admin/v1/cache")?;
+    println!(
+        "edge cache: {}",
+        client.delete(cache).send().await?.status()
+    );
+
+    // Delivery takes a key, which the Deploy API hands out: a source like any other.
+    let id = environment["id"].as_str().unwrap_or_default();
+    let keys = EdgeKeySource::deploy_api(client.clone(), id).at(cloud.url(Deploy, "/")?)?;
+    let target = cloud.at(Target::edge_delivery(), Api::Edge)?;
+    let auth = AuthMiddleware::builder(TokenCache::new(keys)).target(target);
+    let delivery = ClientBuilder::new(cloud.http()?)
+        .with(auth.build()?)
+        .build();
+    let url = cloud.url(Api::Edge, "/api/graphql/v1")?;
+    let home = graphql(&delivery, &url, HOME, json!({})).await?;
+    println!(
+        "published below Home: {}",
+        names(&home["item"]["children"]["results"])
+    );
+    let grants = cloud.sandbox.as_ref().map_or(0, Sandbox::grants);
+    println!("tokens granted: {grants}");
+    Ok(())
+}

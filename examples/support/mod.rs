@@ -1,0 +1,188 @@
+//! What the examples share: which cloud they talk to, and how they end. Not a part of what they show.
+#![allow(dead_code, reason = "each example uses a part of this")]
+
+use std::{process::ExitCode, time::Duration};
+
+use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
+use serde_json::{Value, json};
+use sitecore_auth::{ClientCredentials, Endpoint, Target, TokenClient, redirect_policy};
+use sitecore_sandbox::{Api, Sandbox};
+use tokio::time::Instant;
+use url::Url;
+
+pub(crate) type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// The embedded sandbox or, with the argument `--live`, Sitecore Cloud.
+pub(crate) struct Cloud {
+    pub(crate) sandbox: Option<Sandbox>,
+}
+
+/// Whose credentials.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Environment,
+    Organization,
+    Edge,
+}
+
+impl Cloud {
+    /// Reads the arguments; the sandbox's tokens live this long.
+    pub(crate) async fn from_args(token_life: Duration) -> Result<Self> {
+        let sandbox = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+            [] => Some(Sandbox::builder().token_life(token_life).start().await?),
+            [live] if live == "--live" => None,
+            _ => return Err("the one argument there is, is --live".into()),
+        };
+        Ok(Self { sandbox })
+    }
+
+    /// The sandbox, set up by the example.
+    pub(crate) fn of(sandbox: Sandbox) -> Self {
+        Self {
+            sandbox: Some(sandbox),
+        }
+    }
+
+    /// A token client. Live, the credentials are those of `SITECORE_AUTH_CLIENT_ID` and `_SECRET`, unless
+    /// there are `SITECORE_ENVIRONMENT_CLIENT_ID` or `SITECORE_EDGE_CLIENT_ID` for that kind.
+    pub(crate) fn tokens(&self, kind: Kind) -> Result<TokenClient> {
+        let (credentials, endpoint) = match &self.sandbox {
+            Some(sandbox) => {
+                let client = match kind {
+                    Kind::Environment => sandbox.environment(),
+                    Kind::Organization => sandbox.organization(),
+                    Kind::Edge => sandbox.edge_administration(),
+                };
+                let credentials = ClientCredentials::new(client.id(), client.secret());
+                (
+                    credentials,
+                    Endpoint::new(sandbox.token_url(), sandbox.audience())?,
+                )
+            }
+            None => {
+                let prefix = match kind {
+                    Kind::Environment => "SITECORE_ENVIRONMENT",
+                    Kind::Organization => "SITECORE_AUTH",
+                    Kind::Edge => "SITECORE_EDGE",
+                };
+                let own = |part| std::env::var(format!("{prefix}_CLIENT_{part}")).ok();
+                let credentials = match (own("ID"), own("SECRET")) {
+                    (Some(id), Some(secret)) => ClientCredentials::new(id, secret),
+                    _ => ClientCredentials::from_env()?,
+                };
+                (credentials, Endpoint::from_env()?)
+            }
+        };
+        Ok(TokenClient::builder(credentials)
+            .endpoint(endpoint)
+            .build()?)
+    }
+
+    /// An HTTP client that takes no token to another origin.
+    pub(crate) fn http(&self) -> Result<reqwest::Client> {
+        let http = reqwest::Client::builder().redirect(redirect_policy());
+        // Loopback is not the business of a proxy.
+        let http = if self.sandbox.is_some() {
+            http.no_proxy()
+        } else {
+            http
+        };
+        Ok(http.build()?)
+    }
+
+    /// The target, where it is in this cloud.
+    pub(crate) fn at(&self, target: Target, api: Api) -> Result<Target> {
+        Ok(match &self.sandbox {
+            Some(sandbox) => target.at(sandbox.origin(api).clone())?,
+            None => target,
+        })
+    }
+
+    /// The Authoring API; live, `SITECORE_AUTHORING_URL`.
+    pub(crate) fn authoring_url(&self) -> Result<Url> {
+        match &self.sandbox {
+            Some(sandbox) => Ok(sandbox.authoring_url()),
+            None => variable(
+                "SITECORE_AUTHORING_URL",
+                "https://<host>/sitecore/api/authoring/graphql/v1/",
+            ),
+        }
+    }
+
+    /// The Authoring API's target.
+    pub(crate) fn authoring(&self) -> Result<Target> {
+        let url = self.authoring_url()?;
+        // A CM runs its customer's code: the token goes to its API alone.
+        Ok(match url.path().starts_with("/sitecore/api/") {
+            true => Target::authoring("cm.example")?.at(url.join("/")?)?,
+            false => Target::origin(url.join("/")?)?,
+        })
+    }
+
+    /// A URL of the Deploy API or of Experience Edge.
+    pub(crate) fn url(&self, api: Api, path: &str) -> Result<Url> {
+        let live = match api {
+            Api::Deploy => "https://xmclouddeploy-api.sitecorecloud.io",
+            _ => "https://edge.sitecorecloud.io",
+        };
+        Ok(match &self.sandbox {
+            Some(sandbox) => sandbox.url(api, path),
+            None => Url::parse(live)?.join(path)?,
+        })
+    }
+}
+
+/// Reads a URL from the environment.
+fn variable(name: &str, such_as: &str) -> Result<Url> {
+    let url = std::env::var(name).map_err(|_| format!("{name} is not set: give {such_as}"))?;
+    Ok(Url::parse(&url).map_err(|error| format!("{name} is no URL: {error}"))?)
+}
+
+/// A GraphQL call. An answer with errors is no success, whatever its status.
+pub(crate) async fn graphql(
+    client: &ClientWithMiddleware,
+    url: &Url,
+    query: &str,
+    variables: Value,
+) -> Result<Value> {
+    let body = json!({ "query": query, "variables": variables });
+    let call = client.post(url.clone()).json(&body);
+    let mut answer: Value = call.send().await?.error_for_status()?.json().await?;
+    match answer["errors"].take() {
+        Value::Null => Ok(answer["data"].take()),
+        errors => Err(format!("the API answered with errors: {errors}").into()),
+    }
+}
+
+/// Says how long it took.
+pub(crate) async fn timed<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let begun = Instant::now();
+    let done = work.await?;
+    println!("{what}: {:.1?}", begun.elapsed());
+    Ok(done)
+}
+
+/// The body of a good answer, as JSON.
+pub(crate) async fn json_of(call: RequestBuilder) -> Result<Value> {
+    Ok(call.send().await?.error_for_status()?.json().await?)
+}
+
+/// The `name` of each entry.
+pub(crate) fn names(list: &Value) -> String {
+    let entries = list.as_array().into_iter().flatten();
+    entries
+        .filter_map(|entry| entry["name"].as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Ends the program, with the error and all its causes if there is one.
+pub(crate) fn exit(run: Result<()>) -> ExitCode {
+    let Err(error) = run else {
+        return ExitCode::SUCCESS;
+    };
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = causes.map(|cause| format!(": {cause}")).collect::<String>();
+    eprintln!("error: {error}{causes}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,66 @@
+//! Typed GraphQL: a query that is checked against a schema when it is compiled, over a wrapped client.
+//! `cargo run --example typed_graphql`, on the embedded sandbox.
+mod support;
+use std::{process::ExitCode, time::Duration};
+
+use graphql_client::{GraphQLQuery, Response};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use sitecore_auth::{AuthMiddleware, TokenCache};
+use sitecore_sandbox::Sandbox;
+use support::{Cloud, Kind, Result};
+use url::Url;
+
+#[derive(GraphQLQuery)]
+#[graphql(
+    schema_path = "examples/graphql/authoring.graphql",
+    query_path = "examples/graphql/children.graphql",
+    response_derives = "Debug"
+)]
+struct Children;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    support::exit(run().await)
+}
+
+/// Sends any typed query. A GraphQL answer with errors is no success, although its status is 200.
+async fn ask<Q: GraphQLQuery>(
+    client: &ClientWithMiddleware,
+    url: &Url,
+    variables: Q::Variables,
+) -> Result<Q::ResponseData> {
+    let call = client.post(url.clone()).json(&Q::build_query(variables));
+    let answer = call.send().await?.error_for_status()?;
+    let answer: Response<Q::ResponseData> = answer.json().await?;
+    match answer.errors {
+        Some(errors) if !errors.is_empty() => {
+            let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            Err(messages.join("; ").into())
+        }
+        _ => answer.data.ok_or_else(|| "an answer without data".into()),
+    }
+}
+
+async fn run() -> Result<()> {
+    let sandbox = Sandbox::builder().token_life(Duration::from_secs(60));
+    let cloud = Cloud::of(sandbox.start().await?);
+    // The second may log in, and not read: its scopes are Edge's.
+    let url = cloud.authoring_url()?;
+    for kind in [Kind::Environment, Kind::Edge] {
+        let cache = TokenCache::new(cloud.tokens(kind)?);
+        let auth = AuthMiddleware::builder(cache)
+            .target(cloud.authoring()?)
+            .build()?;
+        let client = ClientBuilder::new(cloud.http()?).with(auth).build();
+        let path = "/sitecore/content/acme/Home".to_owned();
+        match ask::<Children>(&client, &url, children::Variables { path }).await {
+            Ok(data) => {
+                let item = data.item.ok_or("no such item")?;
+                let names = item.children.nodes.iter().map(|child| child.name.as_str());
+                println!("{}: {}", item.name, names.collect::<Vec<_>>().join(", "));
+            }
+            Err(error) => println!("status 200, and yet: {error}"),
+        }
+    }
+    Ok(())
+}
