@@ -15,6 +15,7 @@ mod graphql;
 mod herd;
 mod keep_fresh;
 mod layer;
+mod media;
 mod policy;
 mod providers;
 mod redirects;

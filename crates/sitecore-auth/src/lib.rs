@@ -105,6 +105,8 @@ mod prose {
     struct CrateReadme;
     #[doc = include_str!("../../../README.md")]
     struct Readme;
+    #[doc = include_str!("../../../docs/apis.md")]
+    struct Apis;
     #[doc = include_str!("../../../docs/architecture.md")]
     struct Architecture;
     #[doc = include_str!("../../../docs/design.md")]

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""A client in another language, against the sandbox as a program: a token, then each API by hand.
+
+Usage: tests/any_language.py COMMAND..., which starts the sandbox. Written from Sitecore's documentation, with nothing but the
+standard library.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from multiprocessing.pool import ThreadPool
+
+# Loopback is not the business of a proxy.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def call(method, url, body=None, headers=None):
+    """Sends one request; returns status, headers and body."""
+    headers = dict(headers or {})
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+        headers.setdefault("Content-Type", "application/json")
+    request = urllib.request.Request(url, data=body, headers=headers, method=method)
+    try:
+        with OPENER.open(request, timeout=10) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def expect(what, status, answer):
+    """Ends the program unless the answer has this status; returns its body."""
+    if answer[0] != status:
+        sys.exit(f"{what}: expected {status}, got {answer[0]}: {answer[2][:500]!r}")
+    print(f"{what}: {status}")
+    text = answer[2].decode()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def main(sandbox):
+    exported = {}
+    for line in sandbox.stdout:
+        exported.update(re.findall(r"(\w+)='([^']*)'", line))
+        if line.startswith("# Running"):
+            break
+
+    def token(prefix, **other):
+        parameters = {
+            "grant_type": "client_credentials",
+            "client_id": exported[f"{prefix}_CLIENT_ID"],
+            "client_secret": exported[f"{prefix}_CLIENT_SECRET"],
+            "audience": exported["SITECORE_AUTH_AUDIENCE"],
+        }
+        form = urllib.parse.urlencode(parameters | other).encode()
+        return call("POST", exported["SITECORE_AUTH_AUTHORITY"] + "/oauth/token", form)
+
+    def bearer(prefix):
+        answer = expect(f"token of {prefix}", 200, token(prefix))
+        assert answer["token_type"] == "Bearer" and answer["expires_in"] > 0, answer
+        return {"Authorization": "Bearer " + answer["access_token"]}
+
+    refusal = expect("wrong secret", 401, token("SITECORE_AUTH", client_secret="wrong"))
+    assert refusal["error"] == "access_denied", refusal
+    refusal = expect("wrong audience", 403, token("SITECORE_AUTH", audience="https://other"))
+    assert refusal["error"] == "access_denied", refusal
+    refusal = expect("scope not granted", 403, token("SITECORE_AUTH", scope="x:y"))
+    assert refusal["error"] == "access_denied", refusal
+    organization, environment, edge = map(bearer, ["SITECORE_AUTH", "SANDBOX_ENVIRONMENT", "SANDBOX_EDGE"])
+
+    # Authoring and Management GraphQL.
+    authoring = exported["SITECORE_AUTHORING_URL"]
+
+    def graphql(query, headers, url=authoring):
+        return expect("GraphQL", 200, call("POST", url, {"query": query}, headers))
+
+    assert graphql("{ sites { name } }", environment)["data"]["sites"][0]["name"] == "acme"
+    assert graphql("{ sites { name } }", organization, authoring.rstrip("/"))["data"]["sites"]
+    for headers, code in [({}, "AUTH_NOT_AUTHENTICATED"), (edge, "AUTH_NOT_AUTHORIZED")]:
+        error = graphql("{ sites { name } }", headers)["errors"][0]
+        assert error["extensions"]["code"] == code and error["path"] == ["sites"], error
+    upload = graphql('mutation { uploadMedia(input: { itemPath: "Project/logo" }) { presignedUploadUrl } }', environment)
+    url = upload["data"]["uploadMedia"]["presignedUploadUrl"]
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="l.png"\r\n\r\nbytes\r\n--b--\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    expect("upload without token", 401, call("POST", url, form, kind))
+    assert expect("upload", 200, call("POST", url, form, kind | environment))["Name"] == "logo"
+
+    # Deploy.
+    deploy = exported["SITECORE_DEPLOY_URL"]
+    expect("deploy without token", 401, call("GET", deploy + "/api/projects/v1"))
+    expect("deploy, wrong kind", 403, call("GET", deploy + "/api/projects/v1", headers=environment))
+    assert expect("projects", 200, call("GET", deploy + "/api/projects/v1", headers=organization))
+    page = expect("environments", 200, call("GET", deploy + "/api/environments/v2?pageSize=1", headers=organization))
+    assert page["totalCount"] == 2 and len(page["data"]) == 1, page
+    identifier = page["data"][0]["id"]
+    wanted = {"environmentId": identifier}
+    made = expect("deployment", 201, call("POST", deploy + "/api/deployments/v1", wanted, organization))
+    expect("its start", 202, call("POST", f"{deploy}/api/deployments/v1/{made['id']}/deploy", b"", organization))
+    expect("its state", 200, call("GET", f"{deploy}/api/deployments/v1/{made['id']}", headers=organization))
+    obtain = f"{deploy}/api/environments/v1/{identifier}/obtain-edge-token"
+    key = expect("edge key", 200, call("GET", obtain, headers=organization))["apiKey"]
+    problem = expect("no such environment", 404, call("GET", obtain.replace(identifier, "none"), headers=organization))
+    assert problem["status"] == 404, problem
+
+    # Experience Edge: Admin, Token and Delivery API.
+    cloud = exported["SITECORE_EDGE_URL"]
+    admin = cloud + "/api/admin/v1"
+    expect("settings, wrong kind", 403, call("GET", admin + "/settings", headers=organization))
+    assert expect("settings", 200, call("GET", admin + "/settings", headers=edge))["contentcachettl"]
+    patch = [{"op": "replace", "path": "/contentcachettl", "value": "00:15:00"}]
+    expect("patched", 204, call("PATCH", admin + "/settings", patch, edge))
+    expect("cache cleared", 202, call("DELETE", admin + "/cache", headers=edge))
+    hook = expect("webhook", 201, call("POST", admin + "/webhooks", {"uri": "https://hook.example"}, edge))
+    expect("webhook gone", 204, call("DELETE", f"{admin}/webhooks/{hook['id']}", headers=edge))
+    keys = cloud + "/api/apikey/v1"
+    wanted = {"CreatedBy": "me", "Label": "mine", "Scopes": ["audience-delivery", "content-#everything#"]}
+    own = expect("key made", 201, call("POST", keys, wanted, edge))
+    listed = expect("keys", 200, call("GET", keys + "?filterRevoked=true&label=mine", headers=edge))
+    found = expect("key by token", 200, call("GET", keys + "/token", headers=edge | {"X-GQL-Token": own}))
+    assert listed == [found], (listed, found)
+    delivery = cloud + "/api/graphql/v1"
+    query = {"query": '{ item(path: "/sitecore/content/acme/Home", language: "en") { name } }'}
+    for headers in [{"sc_apikey": key}, {"X-GQL-Token": own}]:
+        answer = expect("delivery", 200, call("POST", delivery, query, headers))
+        assert answer["data"]["item"]["name"] == "Home", answer
+    expect("delivery with a JWT", 401, call("POST", delivery, query, edge))
+    expect("key revoked", 204, call("PUT", f"{keys}/revokebyhash/{found['hash']}", b"", edge))
+    expect("delivery after that", 401, call("POST", delivery, query, {"sc_apikey": own}))
+    with ThreadPool(20) as pool:
+        statuses = pool.map(lambda _: call("POST", delivery, query, {"sc_apikey": key})[0], range(1000))
+    assert set(statuses) == {200, 429}, set(statuses)
+    print("all APIs: as documented")
+
+
+if __name__ == "__main__":
+    process = subprocess.Popen([*sys.argv[1:], "600"], stdout=subprocess.PIPE, text=True)
+    try:
+        main(process)
+    finally:
+        process.terminate()
+        process.wait()
