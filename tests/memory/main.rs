@@ -188,3 +188,72 @@ fn a_large_answer_is_not_held() {
         "{bare} without, {layered} with"
     );
 }
+
+/// Does what any middleware must.
+struct Nothing;
+
+#[async_trait]
+impl Middleware for Nothing {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        next.run(request, extensions).await
+    }
+}
+
+/// Answers without a body and without a network.
+struct Empty;
+
+#[async_trait]
+impl Middleware for Empty {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        let answer = http::Response::builder().url(request.url().clone());
+        Ok(answer.body("").unwrap().into())
+    }
+}
+
+#[test]
+fn without_replay_the_layer_allocates_no_more_than_any_other() {
+    /// The allocations of a call through this middleware, at least.
+    fn blocks(middleware: impl Middleware) -> u64 {
+        let (_one, _profiler) = counting();
+        let client = ClientBuilder::new(reqwest::Client::new())
+            .with(middleware)
+            .with(Empty)
+            .build();
+        let runtime = runtime();
+        let call = || {
+            let request = client
+                .get("https://api.example/x")
+                .header("accept", "*/*")
+                .build()
+                .unwrap();
+            let before = dhat::HeapStats::get().total_blocks;
+            runtime.block_on(client.execute(request)).unwrap();
+            dhat::HeapStats::get().total_blocks - before
+        };
+        (0..20).map(|_| call()).min().unwrap()
+    }
+    let layer = |replay| {
+        let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
+        let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
+        AuthMiddleware::builder(cache)
+            .target(target)
+            .replay(replay)
+            .build()
+            .unwrap()
+    };
+    let (nothing, without, with) = (blocks(Nothing), blocks(layer(false)), blocks(layer(true)));
+    println!(
+        "{nothing} allocations with a middleware that does nothing, {without} with ours, {with} with replay"
+    );
+    assert_eq!(without, nothing);
+}
