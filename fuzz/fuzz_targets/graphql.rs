@@ -4,12 +4,18 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sitecore_auth::fuzzing::{graphql, may_begin_with_errors};
+use sitecore_auth::fuzzing::{graphql, may_begin_with_errors, watch};
 
 fuzz_target!(|input: &[u8]| {
     let whole = graphql(input);
+    let is_json = serde_json::from_slice::<Value>(input).is_ok();
+    let decisive = watch(input);
     for end in 0..input.len() {
         let start = &input[..end];
+        // Where it is decided first, it is looked at.
+        if is_json && end > 0 && graphql(start).is_some() && graphql(&input[..end - 1]).is_none() {
+            assert!(decisive[end - 1], "after {end} bytes");
+        }
         match graphql(start) {
             None => {}
             // A number that is cut off behind its first digit is no null already.
@@ -35,7 +41,11 @@ fn refusal(answer: &Value) -> Option<bool> {
     let errors = answer.as_object()?.get("errors")?.as_array()?;
     let mut names = Vec::new();
     for error in errors {
-        let code = error.as_object()?.get("extensions")?.as_object()?.get("code")?;
+        let code = error
+            .as_object()?
+            .get("extensions")?
+            .as_object()?
+            .get("code")?;
         if code != "AUTH_NOT_AUTHENTICATED" {
             return None;
         }

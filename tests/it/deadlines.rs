@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use sitecore_auth::ErrorKind;
+use futures_util::{StreamExt as _, stream};
+use http_body::Frame;
+use reqwest_middleware::ClientBuilder;
+use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
 use tokio::time::Instant;
 use wiremock::ResponseTemplate;
 
-use crate::support::{ScriptedSource, Step, client_with, origin, serve};
+use crate::support::{Api, ScriptedSource, Step, client_with, frames, origin, serve};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
@@ -82,4 +85,45 @@ async fn a_slow_replacement_gives_the_first_answer_back_in_time() {
         "{took:?}"
     );
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
+    // Whole, although the deadline is over.
+    assert_eq!(answer.text().await.unwrap(), "first");
+}
+
+#[tokio::test]
+async fn a_timeout_of_the_client_does_not_tear_the_first_answer() {
+    let server = serve(ResponseTemplate::new(401).set_body_string("first")).await;
+    let failing = Step::SlowFail(500 * MS, ErrorKind::Refused);
+    let source = ScriptedSource::new([Step::Grant(DAY)], failing);
+    let auth = AuthMiddleware::builder(TokenCache::new(source)).target(origin(&server));
+    let http = reqwest::Client::builder()
+        .timeout(300 * MS)
+        .build()
+        .unwrap();
+    let client = ClientBuilder::new(http).with(auth.build().unwrap()).build();
+    let begun = Instant::now();
+    let answer = client.get(server.uri()).send().await.unwrap();
+    assert!(begun.elapsed() >= 450 * MS);
+    assert_eq!(
+        (answer.status().as_u16(), answer.text().await.unwrap()),
+        (401, "first".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_never_ends_does_not_hold_the_replay_up() {
+    let api = Api::start(|bearer, _| match bearer {
+        "token-1" => {
+            let body = frames(stream::iter([Frame::data("no".into())]).chain(stream::pending()));
+            http::Response::builder().status(401).body(body).unwrap()
+        }
+        _ => http::Response::default(),
+    })
+    .await;
+    let target = Target::origin(api.origin().clone()).unwrap();
+    let client = client_with(ScriptedSource::granting(DAY), target);
+    let call = client.get(api.origin().clone()).send();
+    let answer = tokio::time::timeout(Duration::from_secs(5), call)
+        .await
+        .expect("no stall");
+    assert_eq!(answer.unwrap().status().as_u16(), 200);
 }

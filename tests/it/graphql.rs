@@ -11,7 +11,10 @@ use http_body::Frame;
 use reqwest_middleware::ClientWithMiddleware;
 use serde_json::json;
 use sitecore_auth::{AuthMiddleware, Rejections, Target, TokenCache};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use url::Url;
 
 use crate::support::{Api, ScriptedSource, client_with, frames, wrap};
@@ -402,4 +405,51 @@ async fn a_403_and_other_answers_count_if_the_program_says_so() {
         .await
         .unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_answer_in_the_smallest_pieces_costs_little() {
+    // Blanks, and a long message: nothing in there decides anything.
+    let long = format!(
+        "{}{}",
+        " ".repeat(7_000),
+        errors(
+            &[error("OTHER", "null").replace("The", &"x".repeat(7_000))],
+            ""
+        )
+    );
+    let api = Api::start(move |_, _| {
+        let bytes: Vec<_> = long
+            .bytes()
+            .map(|byte| Frame::data(vec![byte].into()))
+            .collect();
+        json_answer(frames(stream::iter(bytes)))
+    })
+    .await;
+    let layered = client(&api, &ScriptedSource::granting(DAY));
+    let bare = reqwest::Client::new();
+    let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
+    for _ in 0..3 {
+        let begun = Instant::now();
+        ask(&layered, api.authoring(), QUERY)
+            .await
+            .bytes()
+            .await
+            .unwrap();
+        ours = ours.min(begun.elapsed());
+        let begun = Instant::now();
+        bare.post(api.authoring())
+            .send()
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
+        theirs = theirs.min(begun.elapsed());
+    }
+    println!("{ours:?} with the layer, {theirs:?} without");
+    assert!(
+        ours < 3 * theirs,
+        "{ours:?} with the layer, {theirs:?} without"
+    );
 }

@@ -92,6 +92,13 @@ pub mod fuzzing {
         }
     }
 
+    /// Tells for each byte whether it makes sense to read the answer again after it.
+    pub fn watch(answer: &[u8]) -> Vec<bool> {
+        let mut watch = graphql::Watch::default();
+        let ends = 1..=answer.len();
+        ends.map(|end| watch.is_decisive(&answer[..end])).collect()
+    }
+
     /// Tells whether its first member is, or can still become, `errors`.
     pub fn may_begin_with_errors(start: &[u8]) -> bool {
         graphql::may_begin_with_errors(start)

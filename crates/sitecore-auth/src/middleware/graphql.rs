@@ -49,6 +49,57 @@ fn parse(start: &[u8]) -> serde_json::Result<Answer> {
     Answer::deserialize(&mut serde_json::Deserializer::from_slice(start))
 }
 
+/// Watches an answer come in, and tells when it makes sense to read it again.
+#[derive(Default)]
+pub(crate) struct Watch {
+    seen: usize,
+    depth: u32,
+    in_text: bool,
+    is_escaped: bool,
+    in_literal: bool,
+}
+
+impl Watch {
+    /// Looks at what is new. `false` if it cannot decide: blanks, or something in the depth of an error.
+    pub(crate) fn is_decisive(&mut self, start: &[u8]) -> bool {
+        let mut is_decisive = false;
+        for byte in &start[self.seen..] {
+            is_decisive |= self.step(*byte);
+        }
+        self.seen = start.len();
+        is_decisive
+    }
+
+    fn step(&mut self, byte: u8) -> bool {
+        // The answer's own members are at depth 1, those of `data` and the errors at 2.
+        if self.in_text {
+            self.in_text = self.is_escaped || byte != b'"';
+            self.is_escaped = !self.is_escaped && byte == b'\\';
+            return self.depth <= 1;
+        }
+        let was_in_literal = std::mem::replace(&mut self.in_literal, false);
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' => false,
+            b'"' => {
+                self.in_text = true;
+                self.depth <= 2
+            }
+            b'{' | b'[' => {
+                self.depth += 1;
+                self.depth <= 3
+            }
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                self.depth <= 2
+            }
+            _ => {
+                self.in_literal = true;
+                !was_in_literal && self.depth <= 2
+            }
+        }
+    }
+}
+
 /// Tells whether the answer's first member is, or can still become, `errors`.
 pub(crate) fn may_begin_with_errors(start: &[u8]) -> bool {
     const NAME: &[u8] = b"\"errors\"";
@@ -288,6 +339,19 @@ mod tests {
             (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}"#), Open),
         ] {
             assert_eq!(read(text.as_bytes()), verdict, "{text}");
+            let mut watch = Watch::default();
+            let mut before = read(b"");
+            // What is too deep for the parser is noticed later.
+            for end in 1..=text
+                .len()
+                .min(100 + text.find("[[[").unwrap_or(1_000))
+                .min(text.len())
+            {
+                let start = &text.as_bytes()[..end];
+                let now = read(start);
+                assert!(watch.is_decisive(start) || now == before, "{text}, {end}");
+                before = now;
+            }
         }
     }
 

@@ -1,17 +1,18 @@
 //! Reads the start of an answer's body, and puts it back.
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::future::{Either, select};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use reqwest::{Response, ResponseBuilderExt as _};
+use url::Url;
 
 /// How many bytes of a body are looked at: an answer that refuses everything is short.
 pub(super) const LIMIT: usize = 16 * 1024;
@@ -24,48 +25,69 @@ pub(super) async fn look_ahead<T>(
     answer: Response,
     mut decide: impl FnMut(&[u8], bool) -> Option<T>,
 ) -> (Response, Option<T>) {
-    let url = answer.url().clone();
-    let (mut parts, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
-    let mut body = PutBack {
-        read: VecDeque::new(),
-        length: 0,
-        end: None,
-        rest,
-    };
-    let mut is_first = true;
+    let mut opened = Opened::of(answer);
+    let body = &mut opened.body;
     let decision = loop {
-        let frame = body.rest.frame().await;
-        body.take(frame);
-        // Each look is from the beginning: what has come already is taken before the next.
-        while !is_first
-            && body.goes_on()
-            && let Some(frame) = body.rest.frame().now_or_never()
-        {
-            body.take(frame);
-        }
-        is_first = false;
+        body.read_on().await;
         if body.end == Some(End::Failed) {
             break None;
         }
-        let start = body.start();
-        let decision = decide(&start[..start.len().min(LIMIT)], !body.goes_on());
+        let decision = decide(&body.start, !body.goes_on());
         if decision.is_some() || !body.goes_on() {
             break decision;
         }
     };
-    let with_url = http::Response::builder().url(url).body(());
-    parts
-        .extensions
-        .extend(with_url.unwrap_or_default().into_parts().0.extensions);
-    let body = reqwest::Body::wrap(body);
-    (http::Response::from_parts(parts, body).into(), decision)
+    (opened.close(), decision)
+}
+
+/// Reads the body while something else is waited for, so that no time limit of the client's tears it and
+/// its connection can be used again.
+pub(super) async fn read_during<T>(
+    answer: Response,
+    work: impl Future<Output = T>,
+) -> (Response, T) {
+    let mut opened = Opened::of(answer);
+    let done = match select(pin!(work), pin!(opened.body.read_to_limit())).await {
+        Either::Left((done, _)) => done,
+        Either::Right(((), work)) => work.await,
+    };
+    (opened.close(), done)
+}
+
+/// An answer whose body is being read.
+struct Opened {
+    parts: http::response::Parts,
+    url: Url,
+    body: PutBack,
+}
+
+impl Opened {
+    fn of(answer: Response) -> Self {
+        let url = answer.url().clone();
+        let (parts, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
+        let body = PutBack {
+            read: VecDeque::new(),
+            start: Vec::new(),
+            end: None,
+            rest,
+        };
+        Self { parts, url, body }
+    }
+
+    /// Makes it the answer that it was.
+    fn close(mut self) -> Response {
+        let with_url = http::Response::builder().url(self.url).body(());
+        let with_url = with_url.unwrap_or_default().into_parts().0.extensions;
+        self.parts.extensions.extend(with_url);
+        http::Response::from_parts(self.parts, reqwest::Body::wrap(self.body)).into()
+    }
 }
 
 /// A body whose first frames have been read already.
 struct PutBack {
     read: VecDeque<reqwest::Result<Frame<Bytes>>>,
-    /// Of the data read.
-    length: usize,
+    /// The data of these, to the limit.
+    start: Vec<u8>,
     end: Option<End>,
     rest: reqwest::Body,
 }
@@ -78,28 +100,29 @@ enum End {
 }
 
 impl PutBack {
-    /// Takes in what the body gave.
-    fn take(&mut self, frame: Option<reqwest::Result<Frame<Bytes>>>) {
+    /// Reads one frame. Nothing is lost if it is not waited for to the end.
+    async fn read_on(&mut self) {
+        let frame = self.rest.frame().await;
         match &frame {
-            Some(Ok(frame)) => self.length += frame.data_ref().map_or(0, Bytes::len),
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                let wanted = data.len().min(LIMIT - self.start.len());
+                self.start.extend_from_slice(&data[..wanted]);
+            }
             Some(Err(_)) => self.end = Some(End::Failed),
             None => self.end = Some(End::Reached),
         }
         self.read.extend(frame);
     }
 
-    fn goes_on(&self) -> bool {
-        self.end.is_none() && self.length < LIMIT
+    async fn read_to_limit(&mut self) {
+        while self.goes_on() {
+            self.read_on().await;
+        }
     }
 
-    /// Returns the text that was read. It is copied only if it came in several frames.
-    fn start(&self) -> Cow<'_, [u8]> {
-        let mut data = self.data();
-        match (data.next(), data.next()) {
-            (None, _) => Cow::Borrowed(&[]),
-            (Some(only), None) => Cow::Borrowed(only),
-            (Some(_), Some(_)) => self.data().flatten().copied().collect(),
-        }
+    fn goes_on(&self) -> bool {
+        self.end.is_none() && self.start.len() < LIMIT
     }
 
     fn data(&self) -> impl Iterator<Item = &Bytes> {

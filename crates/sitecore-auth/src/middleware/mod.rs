@@ -21,7 +21,7 @@ use sitecore_token::{ClientCredentials, TokenClient};
 use tracing::{debug, warn};
 use url::Url;
 
-use self::{deadline::Deadline, target::Rule};
+use self::{deadline::Deadline, look_ahead::read_during, target::Rule};
 pub use self::{redirect::redirect_policy, rejections::Rejections, target::Target};
 use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
 
@@ -188,7 +188,9 @@ impl Middleware for AuthMiddleware {
             }
             return Ok(answer);
         };
-        let other = match deadline.bound(cache.replace(&token), cache).await {
+        let replaced = deadline.bound(cache.replace(&token), cache);
+        let (answer, replaced) = read_during(answer, replaced).await;
+        let other = match replaced {
             Ok(other) => other,
             Err(error) => {
                 debug!(cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");

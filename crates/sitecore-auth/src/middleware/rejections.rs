@@ -8,7 +8,7 @@ use url::{Position, Url};
 
 use super::{
     challenge::refuses_token,
-    graphql::{self, Verdict},
+    graphql::{self, Verdict, Watch},
     look_ahead::{LIMIT, look_ahead},
     target::Target,
 };
@@ -168,7 +168,11 @@ async fn judge_graphql(answer: Response) -> (Response, Option<Refusal>) {
     if length.is_some_and(|length| length > LIMIT as u64) {
         return (answer, None);
     }
+    let mut watch = Watch::default();
     let (answer, refusal) = look_ahead(answer, |start, is_all| {
+        if !watch.is_decisive(start) && !is_all {
+            return None;
+        }
         if length.is_none() && !graphql::may_begin_with_errors(start) {
             return Some(None);
         }
