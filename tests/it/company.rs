@@ -18,7 +18,7 @@ use sitecore_auth::{
     AuthMiddleware, ErrorKind, ManualClock, Target, Token, TokenCache, TokenSource, source_fn,
 };
 
-use crate::support::{Api, Logs, ScriptedSource, Step, cache_of, everything_said};
+use crate::support::{Api, Logs, ScriptedSource, Step, auth_error, cache_of, everything_said};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -95,20 +95,12 @@ async fn an_error_is_found_within_the_one_of_a_retry() {
     let api = Api::start(|_, _| status(200)).await;
     let source = ScriptedSource::new([], Step::FailFor(ErrorKind::RateLimited, HOUR));
     let cache = TokenCache::new(source);
-    let kind = |error: &Error| {
-        let Error::Middleware(inner) = error else {
-            panic!("{error:?}")
-        };
-        inner
-            .downcast_ref::<sitecore_auth::Error>()
-            .map(sitecore_auth::Error::kind)
-    };
     let inside = ClientBuilder::new(Client::new())
         .with(layer(&cache, &api))
         .with(retry())
         .build();
     let error = inside.get(api.origin().clone()).send().await.unwrap_err();
-    assert_eq!(kind(&error), Some(ErrorKind::RateLimited));
+    assert_eq!(auth_error(&error).kind(), ErrorKind::RateLimited);
 
     let outside = ClientBuilder::new(Client::new())
         .with(retry())
@@ -123,7 +115,7 @@ async fn an_error_is_found_within_the_one_of_a_retry() {
     else {
         panic!("{inner:?}")
     };
-    assert_eq!(kind(error), Some(ErrorKind::RateLimited));
+    assert_eq!(auth_error(error).kind(), ErrorKind::RateLimited);
     assert!(api.bearers().is_empty());
 }
 

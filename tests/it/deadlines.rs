@@ -9,7 +9,7 @@ use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
 use tokio::time::Instant;
 use wiremock::ResponseTemplate;
 
-use crate::support::{Api, ScriptedSource, Step, client_with, frames, origin, serve};
+use crate::support::{Api, ScriptedSource, Step, auth_error, client_with, frames, origin, serve};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
@@ -28,12 +28,7 @@ async fn a_slow_issuer_does_not_outlast_the_deadline() {
         .expect_err("too late");
     let took = begun.elapsed();
     assert!(took >= 190 * MS && took < 390 * MS, "{took:?}");
-    let reqwest_middleware::Error::Middleware(inner) = &error else {
-        panic!("{error:?}")
-    };
-    let auth = inner
-        .downcast_ref::<sitecore_auth::Error>()
-        .expect("our error");
+    let auth = auth_error(&error);
     assert_eq!(
         (auth.kind(), auth.is_transient()),
         (ErrorKind::Timeout, true)

@@ -16,8 +16,8 @@ use sitecore_auth::{
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    Logs, ScriptedSource, Step, bearer, client_with, everything_said, origin, refusing, requests,
-    serve,
+    Logs, ScriptedSource, Step, auth_error, bearer, client_with, everything_said, origin, refusing,
+    requests, serve,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -80,12 +80,7 @@ async fn without_a_token_nothing_is_sent() {
         .send()
         .await
         .expect_err("no token");
-    let reqwest_middleware::Error::Middleware(inner) = &error else {
-        panic!("{error:?}")
-    };
-    let auth = inner
-        .downcast_ref::<sitecore_auth::Error>()
-        .expect("our error");
+    let auth = auth_error(&error);
     assert_eq!(auth.kind(), ErrorKind::Refused);
     assert!(everything_said(auth).contains("scripted"));
     assert!(requests(&server).await.is_empty());

@@ -16,7 +16,7 @@ use serde_json::Value;
 use sitecore_auth::ErrorKind;
 use sitecore_sandbox::{Api, Fault, Sandbox};
 
-use crate::support::{client_for, graphql};
+use crate::support::{auth_error, client_for, graphql};
 
 const PIECES: usize = 256;
 const PIECE: usize = 64 * 1024;
@@ -134,10 +134,7 @@ async fn without_a_token_no_byte_of_the_file_is_sent() {
         .send()
         .await
         .unwrap_err();
-    let reqwest_middleware::Error::Middleware(error) = &error else {
-        panic!("{error:?}")
-    };
-    let error = error.downcast_ref::<sitecore_auth::Error>().unwrap();
+    let error = auth_error(&error);
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(
         error.to_string().contains("check the client's id, secret"),

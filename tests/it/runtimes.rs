@@ -16,7 +16,7 @@ use sitecore_auth::{
 };
 use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
-use crate::support::{ScriptedSource, Step, client_with, text};
+use crate::support::{ScriptedSource, Step, auth_error, client_with, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
@@ -352,10 +352,7 @@ fn a_deadline_without_a_runtime_is_an_error_and_no_panic() {
     let runtime = Builder::new_current_thread().build().unwrap();
     let without_timers = runtime.block_on(call()).expect_err("no timers");
     for error in [error, without_timers] {
-        let reqwest_middleware::Error::Middleware(error) = &error else {
-            panic!("{error:?}")
-        };
-        let error = error.downcast_ref::<Error>().expect("ours");
+        let error = auth_error(&error);
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 }

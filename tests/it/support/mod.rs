@@ -71,6 +71,14 @@ pub(crate) fn jwt(claims: &Value) -> String {
     )
 }
 
+/// Our error in the one that a call ends with.
+pub(crate) fn auth_error(error: &reqwest_middleware::Error) -> &sitecore_auth::Error {
+    let reqwest_middleware::Error::Middleware(error) = error else {
+        panic!("{error:?}")
+    };
+    error.downcast_ref().expect("an error of the layer")
+}
+
 /// An error as people meet it: `{}`, `{:?}`, `{:#?}` and the same of every cause.
 pub(crate) fn everything_said(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
