@@ -10,7 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Cheap to clone: one failed refresh is told to everybody who waited for it. `Display` says what this
 /// layer knows; the cause is [`source`](StdError::source).
 ///
-/// In the error of a call it is found by `downcast_ref`:
+/// In the error of a call it is found by `downcast_ref`; if reqwest-retry stands outside the layer, within its
+/// `RetryError`, which is found the same way:
 ///
 /// ```
 /// # fn example(error: reqwest_middleware::Error) {

@@ -39,6 +39,10 @@ use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
 ///
 /// A request that carries [`NoAuth`] is passed on untouched.
 ///
+/// Among other layers: reqwest-retry belongs outside (added before this one), so that each attempt has a fresh
+/// header, and wants a strategy that looks into this layer's errors, which it takes as fatal otherwise.
+/// reqwest-tracing may stand on either side.
+///
 /// A request's own `timeout()` is one deadline for the wait for a token, the request and its replay;
 /// a timeout set on the whole client is not seen here, and counts for each of them.
 ///
