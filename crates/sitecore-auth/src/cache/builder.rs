@@ -20,7 +20,7 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets the clock; [`SystemClock`] by default.
+    /// Sets the clock; [`SystemClock`](crate::SystemClock) by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -30,7 +30,7 @@ impl TokenCacheBuilder {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config), naming the number of the policy that makes no sense.
+    /// [`Config`](crate::ErrorKind::Config), naming the number of the policy that makes no sense.
     pub fn build(self) -> Result<TokenCache> {
         self.policy.check()?;
         Ok(TokenCache::with(self.source, self.policy, self.clock))
