@@ -82,6 +82,8 @@ def main(sandbox):
 
     assert graphql("{ sites { name } }", environment)["data"]["sites"][0]["name"] == "acme"
     assert graphql("{ sites { name } }", organization, authoring.rstrip("/"))["data"]["sites"]
+    management = urllib.parse.urljoin(authoring, "/sitecore/api/management")
+    assert graphql("{ sites { name } }", environment, management)["data"]["sites"]
     for headers, code in [({}, "AUTH_NOT_AUTHENTICATED"), (edge, "AUTH_NOT_AUTHORIZED")]:
         error = graphql("{ sites { name } }", headers)["errors"][0]
         assert error["extensions"]["code"] == code and error["path"] == ["sites"], error
@@ -102,6 +104,8 @@ def main(sandbox):
     identifier = page["data"][0]["id"]
     wanted = {"environmentId": identifier}
     made = expect("deployment", 201, call("POST", deploy + "/api/deployments/v1", wanted, organization))
+    expect("another way", 201, call("POST", f"{deploy}/api/environments/v1/{identifier}/deployments", b"", organization))
+    assert expect("organizations", 200, call("GET", deploy + "/api/organizations/v1", headers=organization))
     expect("its start", 202, call("POST", f"{deploy}/api/deployments/v1/{made['id']}/deploy", b"", organization))
     expect("its state", 200, call("GET", f"{deploy}/api/deployments/v1/{made['id']}", headers=organization))
     obtain = f"{deploy}/api/environments/v1/{identifier}/obtain-edge-token"

@@ -24,6 +24,9 @@ use crate::{
 
 pub(crate) const PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 
+/// Where the Sitecore CLI asks; the same schema here.
+const MANAGEMENT_PATH: &str = "/sitecore/api/management";
+
 pub(crate) const SCOPE: &str = "xmcloud.cm:";
 
 #[derive(Default, MergedObject)]
@@ -47,6 +50,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
     Router::new()
         .route(PATH, post(execute))
         .route(PATH.trim_end_matches('/'), post(execute))
+        .route(MANAGEMENT_PATH, post(execute))
         .with_state(Cm {
             world: Arc::clone(&world),
             schema,

@@ -29,6 +29,7 @@ const LOOKS: u64 = 2;
 
 pub(crate) fn router(world: Arc<World>) -> Router {
     let router = Router::new()
+        .route("/api/organizations/v1", get(async || Json(organizations())))
         .route("/api/projects/v1", get(async || Json(projects())))
         .route(
             "/api/projects/v1/{id}",
@@ -44,6 +45,10 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route(
             "/api/environments/v1/{id}/obtain-edge-token",
             get(obtain_edge_token),
+        )
+        .route(
+            "/api/environments/v1/{id}/deployments",
+            post(create_deployment_of).get(deployments_of),
         )
         .route(
             "/api/deployments/v1",
@@ -115,19 +120,40 @@ async fn create_deployment(
     State(world): State<Arc<World>>,
     Json(wanted): Json<NewDeployment>,
 ) -> Response {
-    if find(&environments(), &wanted.environment_id).is_none() {
-        return problem(StatusCode::BAD_REQUEST);
+    match find(&environments(), &wanted.environment_id) {
+        Some(_) => made(&world, wanted.environment_id),
+        None => problem(StatusCode::BAD_REQUEST),
     }
+}
+
+async fn create_deployment_of(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    match find(&environments(), &id) {
+        Some(_) => made(&world, id),
+        None => problem(StatusCode::NOT_FOUND),
+    }
+}
+
+fn made(world: &World, environment_id: String) -> Response {
     let mut deployments = world.deployments.lock();
-    let id = format!("deployment{:012}", deployments.len() + 1);
     let deployment = Deployment {
-        id,
-        environment_id: wanted.environment_id,
+        id: format!("deployment{:012}", deployments.len() + 1),
+        environment_id,
         looks_left: None,
     };
     let shown = deployment.shown();
     deployments.push(deployment);
     (StatusCode::CREATED, Json(shown)).into_response()
+}
+
+async fn deployments_of(
+    State(world): State<Arc<World>>,
+    Path(id): Path<String>,
+) -> Json<Vec<Value>> {
+    let deployments = world.deployments.lock();
+    let of_it = deployments
+        .iter()
+        .filter(|deployment| deployment.environment_id == id);
+    Json(of_it.map(Deployment::shown).collect())
 }
 
 async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
@@ -234,6 +260,10 @@ fn one(list: Vec<Value>, id: &str) -> Response {
 
 fn find<'a>(list: &'a [Value], id: &str) -> Option<&'a Value> {
     list.iter().find(|entry| entry["id"] == id)
+}
+
+fn organizations() -> Vec<Value> {
+    vec![json!({ "id": "org_sandbox", "name": "acme", "displayName": "Acme" })]
 }
 
 fn projects() -> Vec<Value> {
