@@ -356,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_read_again_only_where_it_can_decide() {
+        // The answer's own names, brackets down to an error's, values of `data`: no text and no error within.
+        let (text, expected) = (
+            r#" {"errors":[ {"message":"a{\"b","n":12}],"data":{"a":null,"b": 12 } }"#,
+            r#" ^^^^^^^^^ ^ ^                        ^^ ^^^^^^ ^^   ^    ^    ^  ^ ^"#,
+        );
+        let mut watch = Watch::default();
+        let marks = (1..=text.len()).map(|end| watch.is_decisive(&text.as_bytes()[..end]));
+        let marks: String = marks
+            .map(|is_decisive| if is_decisive { '^' } else { ' ' })
+            .collect();
+        assert_eq!(marks, expected, "\n{text}\n{marks}");
+    }
+
+    #[test]
     fn the_first_member_is_known_as_soon_as_it_can_be() {
         for (start, may) in [
             ("", true),
