@@ -12,8 +12,13 @@ fuzz_target!(|input: &[u8]| {
     let decisive = watch(input);
     for end in 0..input.len() {
         let start = &input[..end];
-        // Where it is decided first, it is looked at.
-        if is_json && end > 0 && graphql(start).is_some() && graphql(&input[..end - 1]).is_none() {
+        // Where it is decided first, it is looked at; a literal is looked at when it has ended.
+        if is_json
+            && end > 0
+            && !input[end - 1].is_ascii_alphanumeric()
+            && graphql(start).is_some()
+            && graphql(&input[..end - 1]).is_none()
+        {
             assert!(decisive[end - 1], "after {end} bytes");
         }
         match graphql(start) {

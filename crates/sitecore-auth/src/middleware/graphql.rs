@@ -33,6 +33,12 @@ pub(crate) fn read(start: &[u8]) -> Verdict {
     if !matches!(without_space(start).first(), None | Some(b'{')) {
         return Verdict::Accepted;
     }
+    // A number that is cut off at its point or exponent is none to the parser: it is left for the next look.
+    let cut = start
+        .iter()
+        .rev()
+        .take_while(|byte| b".eE+-".contains(byte));
+    let start = &start[..start.len() - cut.count()];
     match parse(start) {
         Ok(answer) => answer.verdict(),
         // If a text is what has not ended, it can be too much already: that shows when it is ended.
@@ -79,7 +85,8 @@ impl Watch {
         }
         let was_in_literal = std::mem::replace(&mut self.in_literal, false);
         match byte {
-            b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' => false,
+            b' ' | b'\t' | b'\r' | b'\n' | b':' => false,
+            b',' => self.depth <= 2,
             b'"' => {
                 self.in_text = true;
                 self.depth <= 2
@@ -337,6 +344,10 @@ mod tests {
             (r#"{"data":{"a":null}"#.to_owned(), Open),
             (format!(r#"{{"errors":[{ERROR}"#), Open),
             (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}"#), Open),
+            (r#"{"extensions":{"cost":1."#.to_owned(), Open),
+            (r#"{"extensions":{"cost":-"#.to_owned(), Open),
+            (r#"{"extensions":{"cost":2e+"#.to_owned(), Open),
+            (r#"{"errors":[{"cost":2.5E"#.to_owned(), Open),
         ] {
             assert_eq!(read(text.as_bytes()), verdict, "{text}");
             let mut watch = Watch::default();
@@ -360,7 +371,7 @@ mod tests {
         // The answer's own names, brackets down to an error's, values of `data`: no text and no error within.
         let (text, expected) = (
             r#" {"errors":[ {"message":"a{\"b","n":12}],"data":{"a":null,"b": 12 } }"#,
-            r#" ^^^^^^^^^ ^ ^                        ^^ ^^^^^^ ^^   ^    ^    ^  ^ ^"#,
+            r#" ^^^^^^^^^ ^ ^                        ^^^^^^^^^ ^^   ^   ^^    ^  ^ ^"#,
         );
         let mut watch = Watch::default();
         let marks = (1..=text.len()).map(|end| watch.is_decisive(&text.as_bytes()[..end]));
