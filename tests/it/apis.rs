@@ -395,6 +395,7 @@ async fn edge_keys_are_made_listed_renamed_and_revoked() {
     let api = edge::TokenApi::from(&client)
         .at(sandbox.origin(Api::Edge).clone())
         .unwrap();
+    assert!(format!("{api:?}").contains("/api/apikey/v1"));
     let key = edge::create_key(&api, "search index").await.unwrap();
     let delivers = async || {
         let call = reqwest::Client::new().post(sandbox.delivery_url());
