@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use serde_json::{Value, json};
-use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, redirect_policy,
+};
 use sitecore_sandbox::{Api, Fault, Sandbox};
 use url::Url;
 
@@ -32,11 +34,14 @@ fn client(sandbox: &Sandbox) -> Result<ClientWithMiddleware, Box<dyn std::error:
     let auth = AuthMiddleware::builder(TokenCache::new(tokens))
         .target(target)
         .build()?;
-    Ok(
-        ClientBuilder::new(reqwest::Client::builder().no_proxy().build()?)
-            .with(auth)
-            .build(),
+    Ok(ClientBuilder::new(
+        reqwest::Client::builder()
+            .redirect(redirect_policy())
+            .no_proxy()
+            .build()?,
     )
+    .with(auth)
+    .build())
 }
 
 async fn scenario() {

@@ -34,7 +34,7 @@ async fn run() -> Result<()> {
         .token_life(Duration::from_secs(60))
         .start()
         .await?;
-    let cloud = Cloud::of(sandbox);
+    let cloud = Cloud::of(sandbox)?;
     let cache = TokenCache::new(cloud.tokens(Kind::Environment)?);
     let auth = AuthMiddleware::builder(cache)
         .target(cloud.authoring()?)

@@ -21,7 +21,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<()> {
     let sandbox = Sandbox::builder().token_life(Duration::from_secs(60));
-    let cloud = Cloud::of(sandbox.start().await?);
+    let cloud = Cloud::of(sandbox.start().await?)?;
     let layer = |kind, target| -> Result<AuthMiddleware> {
         let cache = TokenCache::new(cloud.tokens(kind)?);
         Ok(AuthMiddleware::builder(cache).target(target).build()?)

@@ -72,7 +72,7 @@ def main(sandbox):
     assert refusal["error"] == "access_denied", refusal
     refusal = expect("scope not granted", 403, token("SITECORE_AUTH", scope="x:y"))
     assert refusal["error"] == "access_denied", refusal
-    organization, environment, edge = map(bearer, ["SITECORE_AUTH", "SANDBOX_ENVIRONMENT", "SANDBOX_EDGE"])
+    organization, environment, edge = map(bearer, ["SITECORE_AUTH", "SITECORE_ENVIRONMENT", "SITECORE_EDGE"])
 
     # Authoring and Management GraphQL.
     authoring = exported["SITECORE_AUTHORING_URL"]

@@ -36,10 +36,13 @@ impl Cloud {
         Ok(Self { sandbox })
     }
 
-    /// The sandbox, set up by the example.
-    pub(crate) fn of(sandbox: Sandbox) -> Self {
-        Self {
-            sandbox: Some(sandbox),
+    /// The sandbox, set up by the example, which knows no other cloud.
+    pub(crate) fn of(sandbox: Sandbox) -> Result<Self> {
+        match std::env::args().nth(1) {
+            None => Ok(Self {
+                sandbox: Some(sandbox),
+            }),
+            Some(_) => Err("this example runs on the sandbox alone, without arguments".into()),
         }
     }
 
@@ -82,7 +85,9 @@ impl Cloud {
     pub(crate) fn http(&self) -> Result<reqwest::Client> {
         let http = reqwest::Client::builder().redirect(redirect_policy());
         // Loopback is not the business of a proxy.
-        let http = if self.sandbox.is_some() {
+        let is_local =
+            std::env::var("SITECORE_AUTH_AUTHORITY").is_ok_and(|url| url.contains("127.0.0.1"));
+        let http = if self.sandbox.is_some() || is_local {
             http.no_proxy()
         } else {
             http
@@ -94,7 +99,7 @@ impl Cloud {
     pub(crate) fn at(&self, target: Target, api: Api) -> Result<Target> {
         Ok(match &self.sandbox {
             Some(sandbox) => target.at(sandbox.origin(api).clone())?,
-            None => target,
+            None => target.at(live(api)?)?,
         })
     }
 
@@ -121,15 +126,25 @@ impl Cloud {
 
     /// A URL of the Deploy API or of Experience Edge.
     pub(crate) fn url(&self, api: Api, path: &str) -> Result<Url> {
-        let live = match api {
-            Api::Deploy => "https://xmclouddeploy-api.sitecorecloud.io",
-            _ => "https://edge.sitecorecloud.io",
-        };
         Ok(match &self.sandbox {
             Some(sandbox) => sandbox.url(api, path),
-            None => Url::parse(live)?.join(path)?,
+            None => live(api)?.join(path)?,
         })
     }
+}
+
+/// Sitecore's own, unless the environment names another, such as that of the sandbox as a program.
+fn live(api: Api) -> Result<Url> {
+    let (name, own) = match api {
+        Api::Deploy => (
+            "SITECORE_DEPLOY_URL",
+            "https://xmclouddeploy-api.sitecorecloud.io",
+        ),
+        _ => ("SITECORE_EDGE_URL", "https://edge.sitecorecloud.io"),
+    };
+    Ok(Url::parse(
+        &std::env::var(name).unwrap_or_else(|_| own.to_owned()),
+    )?)
 }
 
 /// Reads a URL from the environment.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use reqwest::Method;
-use reqwest_middleware::ClientWithMiddleware;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sitecore_auth::{ClientKind, ErrorKind, edge};
@@ -352,7 +352,28 @@ async fn why_there_is_no_edge_key_is_told() {
         everything_said(&error).contains("an organization automation client"),
         "{error:?}"
     );
-    let error = obtain(sandbox.organization(), "no such").await;
+    for bad in ["", "none/../such"] {
+        let error = obtain(sandbox.organization(), bad).await;
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(
+            everything_said(&error).contains("environment id"),
+            "{error:?}"
+        );
+    }
+    let unlayered = edge::EdgeKeySource::deploy_api(
+        ClientBuilder::new(reqwest::Client::new()).build(),
+        ENVIRONMENT,
+    );
+    let unlayered = unlayered.at(sandbox.origin(Api::Deploy).clone()).unwrap();
+    let error = sitecore_auth::TokenCache::new(unlayered)
+        .token()
+        .await
+        .expect_err("no token");
+    assert!(
+        everything_said(&error).contains("a target of the client's layer"),
+        "{error:?}"
+    );
+    let error = obtain(sandbox.organization(), "none-such").await;
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(everything_said(&error).contains("404"), "{error:?}");
     sandbox.break_down(Api::Deploy, sitecore_sandbox::Fault::garbage());

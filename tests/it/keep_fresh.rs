@@ -141,6 +141,10 @@ async fn the_status_tells_how_things_stand() {
     );
 
     assert!(cache.token().await.is_err());
+    assert!(
+        format!("{empty:?}").contains("usable_for: None"),
+        "{empty:?}"
+    );
     let failed = cache.status();
     assert_eq!(
         failed.last_error().map(sitecore_auth::Error::kind),

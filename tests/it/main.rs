@@ -11,6 +11,7 @@ mod company;
 mod credentials;
 mod deadlines;
 mod docs;
+mod fleet;
 mod graphql;
 mod herd;
 mod keep_fresh;

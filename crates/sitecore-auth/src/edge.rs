@@ -82,6 +82,12 @@ impl TokenSource for EdgeKeySource {
             #[serde(rename = "apiKey")]
             api_key: String,
         }
+        if self.url.path().contains("//") || self.url.path().contains('%') {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the environment id is empty, or has characters that no id has",
+            ));
+        }
         let call = self.client.get(self.url.clone());
         let answer: Obtained = json(sent(call, ClientKind::Organization).await?).await?;
         Token::api_key(API_KEY, answer.api_key)
@@ -296,7 +302,13 @@ async fn sent(call: reqwest_middleware::RequestBuilder, wanted: ClientKind) -> R
     );
     Err(match status {
         _ if status.is_success() => return Ok(answer),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+        StatusCode::UNAUTHORIZED => {
+            let message = format!(
+                "{said}: is it a target of the client's layer, with the token of {wanted}?"
+            );
+            Error::new(ErrorKind::Refused, message)
+        }
+        StatusCode::FORBIDDEN => {
             Error::new(ErrorKind::Refused, format!("{said}: it wants {wanted}"))
         }
         StatusCode::TOO_MANY_REQUESTS => {

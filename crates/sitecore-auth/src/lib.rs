@@ -64,7 +64,7 @@ pub use sitecore_token::{
     Claims, ClientCredentials, ClientKind, Encoding, Endpoint, Quota, TokenClient,
     TokenClientBuilder,
 };
-pub use source::{TokenSource, source_fn};
+pub use source::{Identity, TokenSource, source_fn};
 pub use stamp::Freshness;
 pub use token::{Fingerprint, Token};
 

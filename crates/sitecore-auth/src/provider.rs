@@ -12,7 +12,10 @@ use sitecore_token::{ClientCredentials, TokenClient};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
-use crate::{Error, ErrorKind, Result, Token, TokenSource, source::token_of};
+use crate::{
+    Error, ErrorKind, Result, Token, TokenSource,
+    source::{Identity, token_of},
+};
 
 /// Gives the credentials in force.
 #[async_trait]
@@ -206,6 +209,12 @@ impl<P: CredentialsProvider> TokenSource for ProviderSource<P> {
             }
             None => Err(error),
         }
+    }
+
+    async fn identity(&self) -> Result<Option<Identity>> {
+        let credentials = self.provider.credentials().await?;
+        let client = self.client.with_credentials(credentials)?;
+        Ok(Some(Identity::of(&client)))
     }
 
     async fn has_new_credentials(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use sitecore_token::{TokenClient, TokenResponse};
 
 use crate::{Result, Token, stamp::Life};
@@ -27,6 +28,16 @@ pub trait TokenSource: Send + Sync + 'static {
     /// The future is dropped when a refresh is out of time. No caller's fate drops it.
     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token>;
 
+    /// Tells what the tokens are tied to, with the credentials in force: sources that say the same may share
+    /// their tokens, through a store. `None` unless the source can say.
+    ///
+    /// # Errors
+    ///
+    /// Why the credentials in force cannot be had.
+    async fn identity(&self) -> Result<Option<Identity>> {
+        Ok(None)
+    }
+
     /// Tells whether the source has other credentials than those that were refused last. While a refusal
     /// keeps the cache from asking, this is looked at about once a second if somebody calls; `true` lets
     /// it ask again at once. `false` unless the source can say better.
@@ -35,11 +46,59 @@ pub trait TokenSource: Send + Sync + 'static {
     }
 }
 
+/// What the tokens of a [`TokenSource`] are tied to.
+#[derive(Clone)]
+pub struct Identity {
+    secret: SecretString,
+    context: String,
+}
+
+impl Identity {
+    /// Makes an identity of a secret, and of all else that decides which tokens are granted.
+    pub fn new(secret: impl Into<SecretString>, context: impl Into<String>) -> Self {
+        Self {
+            secret: secret.into(),
+            context: context.into(),
+        }
+    }
+
+    pub(crate) fn of(client: &TokenClient) -> Self {
+        Self::new(
+            client.credentials().client_secret().clone(),
+            client.grant_context(),
+        )
+    }
+
+    /// Returns the secret: nobody without it may read what is shared.
+    #[must_use]
+    pub fn secret(&self) -> &SecretString {
+        &self.secret
+    }
+
+    /// Returns the rest. It is no secret.
+    #[must_use]
+    pub fn context(&self) -> &str {
+        &self.context
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl TokenSource for TokenClient {
     async fn fetch(&self, _replacing: Option<&Token>) -> Result<Token> {
         // The inherent method: one grant.
         token_of(&Self::fetch(self).await?)
+    }
+
+    async fn identity(&self) -> Result<Option<Identity>> {
+        Ok(Some(Identity::of(self)))
     }
 }
 
@@ -55,6 +114,10 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
         (**self).fetch(replacing).await
     }
 
+    async fn identity(&self) -> Result<Option<Identity>> {
+        (**self).identity().await
+    }
+
     async fn has_new_credentials(&self) -> bool {
         (**self).has_new_credentials().await
     }
@@ -64,6 +127,10 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
 impl<S: TokenSource + ?Sized> TokenSource for Box<S> {
     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
         (**self).fetch(replacing).await
+    }
+
+    async fn identity(&self) -> Result<Option<Identity>> {
+        (**self).identity().await
     }
 
     async fn has_new_credentials(&self) -> bool {

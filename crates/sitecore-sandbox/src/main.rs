@@ -20,7 +20,14 @@ async fn main() -> ExitCode {
 
 async fn run() -> io::Result<()> {
     let mut sandbox = Sandbox::builder();
-    if let Some(life) = std::env::args().nth(1) {
+    let mut arguments = std::env::args().skip(1);
+    let life = arguments.next();
+    if arguments.next().is_some() || life.as_deref() == Some("--help") {
+        return Err(io::Error::other(
+            "usage: sitecore-sandbox [life of tokens in seconds]",
+        ));
+    }
+    if let Some(life) = life {
         let seconds = life.parse().ok().filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(|| {
             io::Error::other(format!(
@@ -33,8 +40,8 @@ async fn run() -> io::Result<()> {
     println!("# Loopback only, and all of it is gone when this program ends. Export:");
     let clients = [
         ("SITECORE_AUTH", sandbox.organization()),
-        ("SANDBOX_ENVIRONMENT", sandbox.environment()),
-        ("SANDBOX_EDGE", sandbox.edge_administration()),
+        ("SITECORE_ENVIRONMENT", sandbox.environment()),
+        ("SITECORE_EDGE", sandbox.edge_administration()),
     ];
     for (prefix, client) in clients {
         println!(

@@ -75,6 +75,33 @@ impl TokenClient {
         })
     }
 
+    /// Returns the credentials that this client asks with.
+    #[must_use]
+    pub fn credentials(&self) -> &ClientCredentials {
+        &self.credentials
+    }
+
+    /// Returns what decides, beside the secret, which tokens are granted: token URL, audience, client id,
+    /// scope and parameters, as one text. Clients with the same text and the same secret are granted the
+    /// same tokens, in any process.
+    #[must_use]
+    pub fn grant_context(&self) -> String {
+        let Settings {
+            endpoint,
+            scope,
+            parameters,
+            ..
+        } = &self.settings;
+        let parts = (
+            endpoint.token_url().as_str(),
+            endpoint.audience(),
+            self.credentials.client_id(),
+            scope,
+            parameters,
+        );
+        serde_json::to_string(&parts).unwrap_or_default()
+    }
+
     /// Asks for one token: one request, however it ends.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a health endpoint wants to know of a cache.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +8,7 @@ use super::{Shared, TokenCache};
 use crate::{Error, Fingerprint, Freshness, Quota, Token, clock::Now};
 
 /// A cache at one instant. Shows no secret.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CacheStatus {
     pub(super) now: Now,
     pub(super) held: Option<Token>,
@@ -96,6 +96,24 @@ impl CacheStatus {
     #[must_use]
     pub fn quota(&self) -> Option<&Quota> {
         self.held.as_ref()?.quota()
+    }
+}
+
+impl fmt::Debug for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheStatus")
+            .field("freshness", &self.freshness)
+            .field(
+                "fingerprint",
+                &self.fingerprint().map(|hash| hash.to_string()),
+            )
+            .field("age", &self.age())
+            .field("usable_for", &self.usable_for())
+            .field("next_attempt_in", &self.next_attempt_in)
+            .field("is_refreshing", &self.refreshing)
+            .field("last_error", &self.last_error)
+            .field("grants", &self.grants)
+            .finish_non_exhaustive()
     }
 }
 

@@ -56,8 +56,9 @@ use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
 /// use sitecore_auth::{AuthMiddleware, ClientCredentials, Target};
 ///
 /// let credentials = ClientCredentials::new("id", "secret");
-/// let auth = AuthMiddleware::new(credentials, [Target::sitecore_cloud()])?;
-/// let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(auth).build();
+/// let auth = AuthMiddleware::new(credentials, [Target::deploy()])?;
+/// let http = reqwest::Client::builder().redirect(sitecore_auth::redirect_policy()).build().unwrap();
+/// let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
 /// # Ok(())
 /// # }
 /// ```
@@ -136,9 +137,18 @@ impl AuthMiddleware {
         if has_key || extensions.get::<NoAuth>().is_some() {
             return None;
         }
-        self.targets
-            .iter()
-            .find_map(|target| target.rule_for(request.url()))
+        let mut targets = self.targets.iter();
+        let rule = targets.find_map(|target| target.rule_for(request.url()));
+        if rule.is_none() {
+            let (url, host) = (request.url(), request.url().host_str());
+            debug!(
+                scheme = url.scheme(),
+                host,
+                path = url.path(),
+                "no target covers this request: it gets no token"
+            );
+        }
+        rule
     }
 
     fn cache_for<'a>(&'a self, extensions: &'a Extensions) -> &'a TokenCache {

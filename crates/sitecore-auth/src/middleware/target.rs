@@ -39,8 +39,11 @@ enum Scheme {
 }
 
 impl Target {
-    /// Returns Sitecore's own API hosts that take the organization's token: Deploy API and its logs, Edge
-    /// Admin and Token API, Sites and Pages, Publishing and Agent APIs.
+    /// Returns Sitecore's own API hosts that take a JWT: Deploy API and its logs, Edge Admin and Token API, Sites
+    /// and Pages, Publishing and Agent APIs.
+    ///
+    /// They want different kinds of client. If you have several credentials, give each layer the targets of its
+    /// own kind instead: [`deploy`](Self::deploy), [`edge_admin`](Self::edge_admin).
     ///
     /// No CM, because those run customers' code and the token opens every one of them: name yours with
     /// [`authoring`](Self::authoring). Not Edge Delivery, which takes keys.

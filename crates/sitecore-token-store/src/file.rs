@@ -1,0 +1,195 @@
+//! A store in a folder, for the processes of one machine and one user.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use etcetera::BaseStrategy as _;
+use sitecore_auth::{Error, ErrorKind, Result};
+use tokio::task::spawn_blocking;
+
+use crate::{Lease, TokenStore};
+
+/// No entry is longer.
+const MAX_BYTES: u64 = 128 * 1024;
+
+/// Keeps entries as files that only this user can read, in a folder that only this user can open.
+///
+/// An entry is written beside the old one and renamed: at any moment there is the old one or the new one, whole.
+/// A lease is a lock of the operating system on a file: it ends with the process that has it, however that ends.
+/// A folder or file that belongs to another user, is open to others or is a link, is not used.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    folder: PathBuf,
+}
+
+impl FileStore {
+    /// Uses the folder `sitecore-auth` where this platform has its caches.
+    ///
+    /// # Errors
+    ///
+    /// As [`at`](Self::at); also if the platform's folder cannot be found out.
+    pub fn new() -> Result<Self> {
+        let strategy = etcetera::choose_base_strategy().map_err(|error| {
+            config(format!(
+                "there is no home folder ({error}): use FileStore::at"
+            ))
+        })?;
+        Self::at(strategy.cache_dir().join("sitecore-auth"))
+    }
+
+    /// Uses a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the folder cannot be made, is a link, belongs to another user or is open to
+    /// others. The error says how to mend it. A read-only disk is none: nothing is shared then.
+    pub fn at(folder: impl Into<PathBuf>) -> Result<Self> {
+        let folder = folder.into();
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        match builder.create(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
+                return Err(config(format!(
+                    "{} cannot be made: {error}",
+                    folder.display()
+                )));
+            }
+            _ => {}
+        }
+        if let Ok(metadata) = fs::symlink_metadata(&folder) {
+            check(&folder, &metadata, metadata.is_dir())?;
+        }
+        Ok(Self { folder })
+    }
+
+    fn path(&self, name: &str, ending: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{ending}"))
+    }
+
+    /// Runs what waits for a disk where that hurts nobody.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let store = self.clone();
+        spawn_blocking(move || {
+            let metadata = fs::symlink_metadata(&store.folder)?;
+            check(&store.folder, &metadata, metadata.is_dir()).map_err(io::Error::other)?;
+            work(&store)
+        })
+        .await?
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let path = self.path(name, "entry");
+        let file = match open(&path, OpenOptions::new().read(true)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut entry = Vec::new();
+        file.take(MAX_BYTES).read_to_end(&mut entry)?;
+        Ok(Some(entry))
+    }
+
+    fn write(&self, name: &str, entry: &[u8]) -> io::Result<()> {
+        let beside = self.path(name, &format!("{:016x}.new", fastrand::u64(..)));
+        let written = (|| {
+            let mut file = open(&beside, OpenOptions::new().write(true).create_new(true))?;
+            file.write_all(entry)?;
+            file.sync_all()?;
+            fs::rename(&beside, self.path(name, "entry"))?;
+            // So that the name too survives a power cut.
+            #[cfg(unix)]
+            File::open(&self.folder)?.sync_all()?;
+            Ok(())
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<Lease>> {
+        let path = self.path(name, "lock");
+        let file = open(
+            &path,
+            OpenOptions::new().write(true).create(true).truncate(false),
+        )?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lease::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl TokenStore for FileStore {
+    async fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let name = name.to_owned();
+        self.run(move |store| store.read(&name)).await
+    }
+
+    async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
+        let (name, entry) = (name.to_owned(), entry.to_owned());
+        self.run(move |store| store.write(&name, &entry)).await
+    }
+
+    async fn try_lease(&self, name: &str, _life: Duration) -> io::Result<Option<Lease>> {
+        let name = name.to_owned();
+        self.run(move |store| store.lock(&name)).await
+    }
+}
+
+/// Opens a file that only this user can read, and never by way of a link.
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits();
+        options.mode(0o600).custom_flags(no_follow.cast_signed());
+    }
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
+    check(path, &metadata, metadata.is_file()).map_err(io::Error::other)?;
+    Ok(file)
+}
+
+/// Refuses what others could read or change, and says how to mend it.
+fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> Result<()> {
+    let shown = path.display();
+    if !is_kind {
+        return Err(config(format!(
+            "{shown} is a link, or no folder or file of ours: remove it"
+        )));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let user = rustix::process::geteuid().as_raw();
+        if metadata.uid() != user {
+            return Err(config(format!(
+                "{shown} belongs to user {}: remove it, or use another folder",
+                metadata.uid()
+            )));
+        }
+        if metadata.mode() & 0o077 != 0 {
+            let mode = if metadata.is_dir() { "700" } else { "600" };
+            return Err(config(format!(
+                "{shown} is open to others: chmod {mode} it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn config(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}

@@ -1,0 +1,261 @@
+//! The source that shares: adopt the store's token, or get the lease and ask, or wait for who has it.
+
+use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret as _, SecretString};
+use sitecore_auth::{Clock, Error, ErrorKind, Identity, Result, SystemClock, Token, TokenSource};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::{
+    Lease, TokenStore,
+    entry::{Entry, Meaning},
+    seal::Seal,
+};
+
+/// One call of the store; on a network that works it takes a hundredth of it.
+const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Longer than one grant may take.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// How long another process is waited for; the cache's refresh has time for a grant afterwards.
+const PATIENCE: Duration = Duration::from_secs(18);
+
+/// Between two looks at what the other process does; drawn anew each time, up to twice as long.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A fleet whose store went down does not ask in one instant.
+const SPREAD: Duration = Duration::from_millis(500);
+
+/// Who can read an entry can try secrets on it: shorter ones are found.
+const LEAST_SECRET: usize = 32;
+
+/// Shares the tokens of another source with other processes, by way of a store.
+///
+/// If the store has a token that is newer than the one to be replaced, it is adopted, with its age. Else one
+/// process gets the lease, asks, and saves what it is given; the others wait for that, and ask alone after a
+/// while. A failure is shared too, so that an outage of the issuer costs the fleet one try at a time.
+///
+/// Losing the lease costs one grant, and a store that is down is a missing token: neither is an outage.
+pub struct SharedSource {
+    inner: Arc<dyn TokenSource>,
+    store: Arc<dyn TokenStore>,
+    /// Given by the program, instead of what `inner` says.
+    identity: Option<Identity>,
+    clock: Arc<dyn Clock>,
+    /// Tells this process's failures from others'.
+    id: u64,
+}
+
+impl SharedSource {
+    /// Puts a store in front of a source that can say what its tokens are tied to: a
+    /// [`TokenClient`](sitecore_auth::TokenClient), a [`ProviderSource`](sitecore_auth::ProviderSource).
+    ///
+    /// Entries are sealed with a key that comes from the client secret: a secret that is rotated begins a new
+    /// entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the source is of another kind, or its secret has fewer than 32 bytes: use
+    /// [`with_key`](Self::with_key). If the source must read a file to know, `fetch` says so instead.
+    pub fn new(inner: impl TokenSource, store: impl TokenStore) -> Result<Self> {
+        let shared = Self::of(inner, store, None);
+        // A source that knows by itself answers at once.
+        if let Some(identity) = at_once(shared.inner.identity()) {
+            check(identity?)?;
+        }
+        Ok(shared)
+    }
+
+    /// Puts a store in front of any source. Processes with the same `name` and `key` share.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the key has fewer than 32 bytes.
+    pub fn with_key(
+        inner: impl TokenSource,
+        store: impl TokenStore,
+        name: impl Into<String>,
+        key: impl Into<SecretString>,
+    ) -> Result<Self> {
+        let identity = check(Some(Identity::new(key, name)))?;
+        Ok(Self::of(inner, store, Some(identity)))
+    }
+
+    fn of(inner: impl TokenSource, store: impl TokenStore, identity: Option<Identity>) -> Self {
+        Self {
+            inner: Arc::new(inner),
+            store: Arc::new(store),
+            identity,
+            clock: Arc::new(SystemClock),
+            id: fastrand::u64(..),
+        }
+    }
+
+    /// Sets the clock, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    async fn seal(&self) -> Result<Seal> {
+        let identity = match &self.identity {
+            Some(identity) => identity.clone(),
+            None => check(self.inner.identity().await?)?,
+        };
+        Ok(Seal::derive(identity.secret(), identity.context()))
+    }
+
+    /// Reads the entry, and finds what it means to us.
+    async fn look(&self, seal: &Seal, replacing: Option<&Token>) -> io::Result<Meaning> {
+        let sealed = bounded(self.store.load(seal.name())).await?;
+        let opened = sealed.and_then(|sealed| seal.open(&sealed));
+        let entry = opened.and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
+        Ok(entry.map_or(Meaning::Nothing { failures: 0 }, |entry| {
+            entry.meaning(replacing, self.now(), self.id)
+        }))
+    }
+
+    /// Asks the issuer, and lets the others know what it answered.
+    async fn ask(&self, seal: &Seal, replacing: Option<&Token>, failures: u32) -> Result<Token> {
+        let asked = self.now();
+        let answer = self.inner.fetch(replacing).await;
+        let now = self.now();
+        let entry = match &answer {
+            // Granted again although it was to be replaced: of no use to anybody.
+            Ok(token) if replacing.is_some_and(|old| old.header() == token.header()) => {
+                return answer;
+            }
+            Ok(token) => Entry::of_token(token, asked),
+            Err(error) => Entry::of_failure(error, failures, now, self.id),
+        };
+        let text = zeroize::Zeroizing::new(serde_json::to_vec(&entry).unwrap_or_default());
+        let sealed = seal.close(&text);
+        let saved = self.store.save(seal.name(), &sealed, entry.keep(now));
+        if let Err(error) = bounded(saved).await {
+            warn!(%error, "the token could not be stored for others");
+        }
+        answer
+    }
+
+    /// Without the store, after a while that others do not draw.
+    async fn ask_alone(&self, error: io::Error, replacing: Option<&Token>) -> Result<Token> {
+        warn!(%error, "the token store is of no use: asking alone");
+        sleep(SPREAD.mul_f64(fastrand::f64())).await;
+        self.inner.fetch(replacing).await
+    }
+
+    async fn release(&self, seal: &Seal, lease: Lease) {
+        let released = async {
+            self.store.release(seal.name(), lease).await;
+            Ok(())
+        };
+        if let Err(error) = bounded(released).await {
+            debug!(%error, "the lease was not given back: it ends by itself");
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now().wall()
+    }
+}
+
+#[async_trait]
+impl TokenSource for SharedSource {
+    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+        let seal = self.seal().await?;
+        let begun = self.clock.now().monotonic();
+        loop {
+            let lease = match self.look(&seal, replacing).await {
+                Ok(Meaning::Token(token)) => {
+                    debug!(token = %token.fingerprint(), "a token was adopted from the store");
+                    return Ok(token);
+                }
+                Ok(Meaning::Failure(error)) => return Err(error),
+                Ok(Meaning::Nothing { .. }) => {
+                    bounded(self.store.try_lease(seal.name(), LEASE)).await
+                }
+                Err(error) => return self.ask_alone(error, replacing).await,
+            };
+            match lease {
+                Ok(Some(lease)) => {
+                    // Who had it before may have saved something since.
+                    let answer = match self.look(&seal, replacing).await {
+                        Ok(Meaning::Token(token)) => Ok(token),
+                        Ok(Meaning::Failure(error)) => Err(error),
+                        Ok(Meaning::Nothing { failures }) => {
+                            self.ask(&seal, replacing, failures).await
+                        }
+                        Err(_) => self.ask(&seal, replacing, 0).await,
+                    };
+                    self.release(&seal, lease).await;
+                    return answer;
+                }
+                Ok(None) if self.clock.now().monotonic().saturating_sub(begun) < PATIENCE => {
+                    sleep(LOOK.mul_f64(1.0 + fastrand::f64())).await;
+                }
+                Ok(None) => {
+                    debug!("another process has the lease, and no token comes: asking beside it");
+                    return self.ask(&seal, replacing, 0).await;
+                }
+                Err(error) => return self.ask_alone(error, replacing).await,
+            }
+        }
+    }
+
+    async fn identity(&self) -> Result<Option<Identity>> {
+        match &self.identity {
+            Some(identity) => Ok(Some(identity.clone())),
+            None => self.inner.identity().await,
+        }
+    }
+
+    async fn has_new_credentials(&self) -> bool {
+        self.inner.has_new_credentials().await
+    }
+}
+
+impl fmt::Debug for SharedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedSource")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check(identity: Option<Identity>) -> Result<Identity> {
+    let config = |message: &str| Error::new(ErrorKind::Config, message);
+    let identity = identity.ok_or_else(|| {
+        config("this source cannot say what its tokens are tied to: use SharedSource::with_key")
+    })?;
+    if identity.secret().expose_secret().len() < LEAST_SECRET {
+        return Err(config(
+            "the secret has fewer than 32 bytes, which who reads the store could find by trying: use SharedSource::with_key with a longer key",
+        ));
+    }
+    Ok(identity)
+}
+
+/// Bounds a call of the store.
+async fn bounded<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(STORE_TIMEOUT, call)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Returns what a future is ready with, polled once; `None` if it has to wait.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+    // What waits for a file wants a runtime, and there may be none.
+    let _runtime = tokio::runtime::Handle::try_current().ok()?;
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,445 @@
+//! One token for many processes, in one process: each source stands for a process of its own.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use sitecore_auth::{
+    ClientCredentials, Error, ErrorKind, Identity, ManualClock, Result, Token, TokenCache,
+    TokenClient, TokenSource,
+};
+use sitecore_token_store::{FileStore, Lease, SharedSource, TokenStore};
+use tempfile::TempDir;
+
+use crate::support::{PausedClock, ScriptedSource, Step, everything_said, text};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const SECOND: Duration = Duration::from_secs(1);
+const SECRET: &str = "a-secret-of-thirty-two-bytes-and-more";
+
+/// A scripted source that can say what its tokens are tied to.
+#[derive(Clone)]
+struct Tied(ScriptedSource, &'static str);
+
+#[async_trait]
+impl TokenSource for Tied {
+    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+        self.0.fetch(replacing).await
+    }
+
+    async fn identity(&self) -> Result<Option<Identity>> {
+        Ok(Some(Identity::new(self.1, "context")))
+    }
+}
+
+/// A store in memory that does what the test says.
+#[derive(Clone, Default)]
+struct Memory {
+    entries: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    leased: Arc<AtomicBool>,
+    is_down: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+}
+
+struct Held(Arc<AtomicBool>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Memory {
+    async fn answer(&self) -> io::Result<()> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        match self.is_down.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::ConnectionRefused.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl TokenStore for Memory {
+    async fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.answer().await?;
+        Ok(self.entries.lock().unwrap().get(name).cloned())
+    }
+
+    async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
+        self.answer().await?;
+        self.entries
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), entry.to_owned());
+        Ok(())
+    }
+
+    async fn try_lease(&self, _name: &str, _life: Duration) -> io::Result<Option<Lease>> {
+        self.answer().await?;
+        let taken = self.leased.swap(true, Ordering::SeqCst);
+        Ok((!taken).then(|| Lease::new(Held(Arc::clone(&self.leased)))))
+    }
+}
+
+fn shared(source: &ScriptedSource, store: impl TokenStore) -> SharedSource {
+    SharedSource::new(Tied(source.clone(), SECRET), store).unwrap()
+}
+
+fn caches(
+    number: usize,
+    source: &ScriptedSource,
+    store: &Memory,
+    clock: &PausedClock,
+) -> Vec<TokenCache> {
+    let caches = (0..number).map(|_| {
+        let shared = shared(source, store.clone()).with_clock(clock.clone());
+        TokenCache::builder(shared)
+            .clock(clock.clone())
+            .build()
+            .unwrap()
+    });
+    caches.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_that_start_cold_cost_one_grant() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
+    let caches = caches(100, &source, &store, &clock);
+    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
+    assert!(
+        tokens
+            .iter()
+            .all(|token| text(token.as_ref().unwrap()) == "token-1")
+    );
+    assert_eq!(source.calls(), 1);
+    // Those that come later adopt it, with its age.
+    clock.wall_forward(Duration::from_secs(3_600));
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    let late = &self::caches(1, &source, &store, &clock)[0];
+    late.token().await.unwrap();
+    let age = late.status().age().unwrap();
+    assert!(age >= Duration::from_secs(3_600), "{age:?}");
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_or_hangs_is_as_if_it_were_not_there() {
+    for hangs in [false, true] {
+        let (store, clock) = (Memory::default(), PausedClock::new());
+        store.is_down.store(!hangs, Ordering::SeqCst);
+        store.hangs.store(hangs, Ordering::SeqCst);
+        let source = ScriptedSource::granting(DAY);
+        let caches = caches(10, &source, &store, &clock);
+        let begun = tokio::time::Instant::now();
+        let tokens = join_all(caches.iter().map(TokenCache::token)).await;
+        assert!(tokens.iter().all(std::result::Result::is_ok));
+        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+        // Each alone, and not all in one instant.
+        let asked = source.asked();
+        assert_eq!(asked.len(), 10);
+        assert!(
+            asked
+                .iter()
+                .max()
+                .unwrap()
+                .duration_since(*asked.iter().min().unwrap())
+                > Duration::from_millis(50)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_holder_that_does_not_come_back_asks_beside_it() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let _lost = store.try_lease("any", SECOND).await.unwrap();
+    let source = ScriptedSource::granting(DAY);
+    let cache = &caches(1, &source, &store, &clock)[0];
+    let begun = tokio::time::Instant::now();
+    cache.token().await.unwrap();
+    let took = begun.elapsed();
+    assert!(took > 17 * SECOND && took < 20 * SECOND, "{took:?}");
+    // And what it was granted is there for the others.
+    assert_eq!(
+        (source.calls(), store.entries.lock().unwrap().len()),
+        (1, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_for_all_by_one_grant() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let source = ScriptedSource::granting(DAY);
+    let caches = caches(20, &source, &store, &clock);
+    let old = join_all(caches.iter().map(TokenCache::token))
+        .await
+        .remove(0)
+        .unwrap();
+    let tokens = join_all(caches.iter().map(|cache| cache.replace(&old))).await;
+    assert!(
+        tokens
+            .iter()
+            .all(|token| text(token.as_ref().unwrap()) == "token-2")
+    );
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_costs_the_fleet_one_try_at_a_time() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let source = ScriptedSource::new([], Step::SlowFail(SECOND, ErrorKind::Refused));
+    let caches = caches(100, &source, &store, &clock);
+    let errors = join_all(caches.iter().map(TokenCache::token)).await;
+    assert!(errors.iter().all(|error| {
+        error
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Refused)
+    }));
+    assert!(
+        errors
+            .iter()
+            .all(|error| error.as_ref().unwrap_err().retry_after().unwrap() > 40 * SECOND)
+    );
+    assert_eq!(source.calls(), 1);
+    // When the gate is over, one asks, and all have the token.
+    source.turn_to(Step::Slow(SECOND, DAY));
+    tokio::time::sleep(80 * SECOND).await;
+    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
+    assert!(tokens.iter().all(std::result::Result::is_ok));
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_secret_begins_an_entry_of_its_own() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let (old, new) = (ScriptedSource::granting(DAY), ScriptedSource::granting(DAY));
+    let rotated = Tied(new.clone(), "another-secret-of-thirty-two-bytes-and-more");
+    for source in [Tied(old.clone(), SECRET), rotated] {
+        for _ in 0..3 {
+            let shared = SharedSource::new(source.clone(), store.clone()).unwrap();
+            shared.with_clock(clock.clone()).fetch(None).await.unwrap();
+        }
+    }
+    assert_eq!(
+        (
+            old.calls(),
+            new.calls(),
+            store.entries.lock().unwrap().len()
+        ),
+        (1, 1, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
+    let clock = PausedClock::new();
+    let sealed = {
+        let store = Memory::default();
+        shared(&ScriptedSource::granting(DAY), store.clone())
+            .fetch(None)
+            .await
+            .unwrap();
+        let entries = store.entries.lock().unwrap().clone();
+        entries.into_iter().next().unwrap()
+    };
+    let (name, entry) = sealed;
+    assert!(!entry.windows(5).any(|bytes| bytes == b"token"));
+    let altered = (0..entry.len()).map(|at| {
+        let mut altered = entry.clone();
+        altered[at] ^= 1 << (at % 8);
+        altered
+    });
+    let cut = (0..entry.len()).map(|length| entry[..length].to_vec());
+    for bad in altered.chain(cut).step_by(3) {
+        let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
+        store
+            .entries
+            .lock()
+            .unwrap()
+            .insert(name.clone(), bad.clone());
+        shared(&source, store.clone())
+            .with_clock(clock.clone())
+            .fetch(None)
+            .await
+            .unwrap();
+        assert_eq!(source.calls(), 1, "accepted");
+        assert_ne!(store.entries.lock().unwrap()[&name], bad);
+    }
+    // Under another name it is missing too.
+    let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
+    let other = SharedSource::with_key(source.clone(), store.clone(), "other", SECRET).unwrap();
+    other.fetch(None).await.unwrap();
+    let other_name = store.entries.lock().unwrap().keys().next().unwrap().clone();
+    store.entries.lock().unwrap().insert(other_name, entry);
+    other.fetch(None).await.unwrap();
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test]
+async fn an_entry_from_another_clock_never_extends_a_life() {
+    let (store, clock) = (Memory::default(), ManualClock::new());
+    let source = ScriptedSource::granting(Duration::from_secs(3_600));
+    let at = |clock: &ManualClock| shared(&source, store.clone()).with_clock(clock.clone());
+    at(&clock).fetch(None).await.unwrap();
+    // Half a minute in the future: believed, as new. More: missing.
+    let behind = ManualClock::new();
+    behind.set_wall(Duration::from_secs(1_800_000_000 - 30));
+    assert_eq!(text(&at(&behind).fetch(None).await.unwrap()), "token-1");
+    behind.set_wall(Duration::from_secs(1_800_000_000 - 90));
+    assert_eq!(text(&at(&behind).fetch(None).await.unwrap()), "token-2");
+    // That one was issued a minute and a half ago, for who has the other clock; near its end it is missing.
+    assert_eq!(text(&at(&clock).fetch(None).await.unwrap()), "token-2");
+    clock.advance(Duration::from_secs(3_600 - 90 - 59));
+    assert_eq!(text(&at(&clock).fetch(None).await.unwrap()), "token-3");
+}
+
+#[tokio::test]
+async fn an_older_token_of_the_store_does_not_come_back() {
+    let (store, clock) = (Memory::default(), ManualClock::new());
+    let source = ScriptedSource::granting(DAY);
+    let cache = TokenCache::builder(shared(&source, store.clone()).with_clock(clock.clone()));
+    let cache = cache.clock(clock.clone()).build().unwrap();
+    cache.token().await.unwrap();
+    let old = store.entries.lock().unwrap().clone();
+    clock.advance(Duration::from_secs(60));
+    let first = cache.token().await.unwrap();
+    let second = cache.replace(&first).await.unwrap();
+    // A store that lost its last write, say.
+    *store.entries.lock().unwrap() = old;
+    clock.advance(Duration::from_secs(120));
+    assert_eq!(text(&cache.replace(&second).await.unwrap()), "token-3");
+    assert_eq!(source.calls(), 3);
+}
+
+#[test]
+fn a_short_secret_or_an_unknown_source_wants_a_key() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    let cause = |result: Result<SharedSource>| everything_said(&result.unwrap_err());
+    let short = TokenClient::new(ClientCredentials::new("id", "short")).unwrap();
+    assert!(cause(SharedSource::new(short, Memory::default())).contains("32 bytes"));
+    let unknown = ScriptedSource::granting(DAY);
+    assert!(cause(SharedSource::new(unknown.clone(), Memory::default())).contains("with_key"));
+    assert!(
+        cause(SharedSource::with_key(
+            unknown.clone(),
+            Memory::default(),
+            "name",
+            "short"
+        ))
+        .contains("32 bytes")
+    );
+    assert!(SharedSource::with_key(unknown, Memory::default(), "name", SECRET).is_ok());
+    let good = TokenClient::new(ClientCredentials::new("id", SECRET)).unwrap();
+    let good = SharedSource::new(good, Memory::default()).unwrap();
+    assert!(!format!("{good:?}").contains(SECRET));
+    let named = SharedSource::with_key(
+        ScriptedSource::granting(DAY),
+        Memory::default(),
+        "name",
+        SECRET,
+    );
+    let shown = format!("{:?}", named.unwrap());
+    assert!(shown.contains("name") && !shown.contains(SECRET), "{shown}");
+}
+
+fn folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(
+        folder.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o700),
+    )
+    .unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn a_folder_serves_many_and_is_closed_to_others() {
+    use std::os::unix::fs::MetadataExt as _;
+    let folder = folder();
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(100), DAY));
+    let caches: Vec<_> = (0..50)
+        .map(|_| {
+            TokenCache::new(shared(
+                &source,
+                FileStore::at(folder.path().join("new")).unwrap(),
+            ))
+        })
+        .collect();
+    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
+    assert!(
+        tokens
+            .iter()
+            .all(|token| text(token.as_ref().unwrap()) == "token-1")
+    );
+    assert_eq!(source.calls(), 1);
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(&folder.path().join("new")), 0o700);
+    let files: Vec<_> = fs::read_dir(folder.path().join("new"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 2, "an entry and its lock: {files:?}");
+    assert!(files.iter().all(|file| mode(file) == 0o600));
+    // A torn file beside it, as a power cut leaves it, is in nobody's way.
+    fs::write(folder.path().join("new/x.0.new"), "torn").unwrap();
+    let late = shared(&source, FileStore::at(folder.path().join("new")).unwrap());
+    assert_eq!(text(&late.fetch(None).await.unwrap()), "token-1");
+}
+
+#[tokio::test]
+async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let folder = folder();
+    let said = |result: Result<FileStore, Error>| everything_said(&result.unwrap_err());
+    let open = folder.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(said(FileStore::at(&open)).contains("chmod 700"));
+    symlink(folder.path(), folder.path().join("link")).unwrap();
+    assert!(said(FileStore::at(folder.path().join("link"))).contains("is a link"));
+    fs::write(folder.path().join("file"), "").unwrap();
+    assert!(FileStore::at(folder.path().join("file")).is_err());
+
+    // An entry that was opened to others, or swapped for a link, while running: as if it were missing.
+    let source = ScriptedSource::granting(DAY);
+    let store = || FileStore::at(folder.path()).unwrap();
+    shared(&source, store()).fetch(None).await.unwrap();
+    let mut files = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let entry = files
+        .find(|file| file.extension().is_some_and(|ending| ending == "entry"))
+        .unwrap();
+    fs::set_permissions(&entry, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = store()
+        .load(entry.file_stem().unwrap().to_str().unwrap())
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("Config") || everything_said(&error).contains("chmod 600"),
+        "{error}"
+    );
+    shared(&source, store()).fetch(None).await.unwrap();
+    fs::rename(&entry, folder.path().join("moved")).unwrap();
+    symlink(folder.path().join("moved"), &entry).unwrap();
+    shared(&source, store()).fetch(None).await.unwrap();
+    assert_eq!(source.calls(), 3);
+}
