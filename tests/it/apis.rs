@@ -391,6 +391,11 @@ async fn why_there_is_no_edge_key_is_told() {
             .is_some_and(|wait| wait > Duration::from_secs(69)),
         "{error:?}"
     );
+    for status in [408, 503] {
+        sandbox.break_down(Api::Deploy, sitecore_sandbox::Fault::status(status));
+        let error = obtain(sandbox.organization(), ENVIRONMENT).await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{status}");
+    }
     sandbox.heal(Api::Deploy);
     sandbox.break_down(
         Api::Token,

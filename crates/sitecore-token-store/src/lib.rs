@@ -24,7 +24,7 @@
 //!
 //! # Features
 //!
-//! - `file`: [`FileStore`], for the processes of one machine.
+//! - `file`: `FileStore`, for the processes of one machine.
 
 #![warn(
     missing_docs,
