@@ -223,6 +223,22 @@ async fn an_outage_costs_the_fleet_one_try_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hundred_do_not_try_again_each_for_itself() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let failing = Step::SlowFail(SECOND / 10, ErrorKind::Unavailable);
+    let source = ScriptedSource::new([], failing);
+    let caches = caches(100, &source, &store, &clock);
+    let errors = join_all(caches.iter().map(TokenCache::token)).await;
+    assert!(errors.iter().all(std::result::Result::is_err));
+    // Each refresh has three grants, and all of them together hardly more.
+    assert!(
+        (3..=9).contains(&source.calls()),
+        "{} grants",
+        source.calls()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rotated_secret_begins_an_entry_of_its_own() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let (old, new) = (ScriptedSource::granting(DAY), ScriptedSource::granting(DAY));
