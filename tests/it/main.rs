@@ -11,6 +11,7 @@ mod company;
 mod credentials;
 mod deadlines;
 mod docs;
+mod edge;
 mod fleet;
 mod graphql;
 mod herd;

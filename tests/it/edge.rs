@@ -1,0 +1,197 @@
+//! Keys of Experience Edge: as a source for the Delivery API, and as the Token API makes and ends them.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use reqwest_middleware::ClientBuilder;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use sitecore_auth::{ErrorKind, TokenCache, edge};
+use sitecore_sandbox::{Api, Client, Fault, Sandbox};
+
+use crate::support::{
+    ENVIRONMENT, cache_for, client_for, delivery_client, everything_said, graphql,
+};
+
+#[tokio::test]
+async fn delivery_gets_the_key_and_nothing_else() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let client = delivery_client(&sandbox);
+    let query = r#"{ item(path: "/sitecore/content/acme/Home", language: "en") { name children { results { name } } } }"#;
+    let answer = graphql(&client, sandbox.delivery_url(), query).await;
+    assert_eq!(
+        answer["data"]["item"]["children"]["results"][1]["name"],
+        "Products"
+    );
+    // One JWT for one key, however many calls.
+    for _ in 0..20 {
+        graphql(&client, sandbox.delivery_url(), query).await;
+    }
+    assert_eq!((sandbox.grants(), sandbox.calls(Api::Deploy)), (1, 1));
+    // A key that was revoked is replaced.
+    sandbox.revoke_edge_keys();
+    let answer = graphql(&client, sandbox.delivery_url(), query).await;
+    assert_eq!(answer["data"]["item"]["name"], "Home");
+    assert_eq!(
+        (
+            sandbox.refusals(Api::Edge),
+            sandbox.calls(Api::Deploy),
+            sandbox.grants()
+        ),
+        (1, 2, 1)
+    );
+    // The JWT opens nothing there.
+    let token = cache_for(&sandbox, sandbox.edge_administration())
+        .token()
+        .await
+        .unwrap();
+    let (name, value) = token.header();
+    let call = reqwest::Client::new()
+        .post(sandbox.delivery_url())
+        .header(name, value);
+    let answer = call.json(&json!({ "query": query })).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn delivery_limits_are_passed_on() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let client = delivery_client(&sandbox);
+    let calls = (0..200).map(|_| {
+        let call = client
+            .post(sandbox.delivery_url())
+            .json(&json!({ "query": "{ __typename }" }));
+        async { call.send().await.unwrap() }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    let limited = answers
+        .iter()
+        .find(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
+    let limited = limited.expect("80 a second are the limit");
+    assert_eq!(limited.headers()["x-rate-limit-remaining"], "0");
+    assert!(
+        answers
+            .iter()
+            .any(|answer| answer.status() == StatusCode::OK)
+    );
+}
+
+#[tokio::test]
+async fn why_there_is_no_edge_key_is_told() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let obtain = async |client: &Client, environment: &str| {
+        let keys = edge::EdgeKeySource::deploy_api(client_for(&sandbox, client), environment);
+        let keys = keys.at(sandbox.origin(Api::Deploy).clone()).unwrap();
+        assert!(format!("{keys:?}").contains("obtain-edge-token"));
+        TokenCache::new(keys).token().await.expect_err("no key")
+    };
+    let error = obtain(sandbox.environment(), ENVIRONMENT).await;
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(
+        everything_said(&error).contains("an organization automation client"),
+        "{error:?}"
+    );
+    for bad in ["", "none/../such"] {
+        let error = obtain(sandbox.organization(), bad).await;
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(
+            everything_said(&error).contains("environment id"),
+            "{error:?}"
+        );
+    }
+    let unlayered = edge::EdgeKeySource::deploy_api(
+        ClientBuilder::new(reqwest::Client::new()).build(),
+        ENVIRONMENT,
+    );
+    let unlayered = unlayered.at(sandbox.origin(Api::Deploy).clone()).unwrap();
+    let error = TokenCache::new(unlayered)
+        .token()
+        .await
+        .expect_err("no token");
+    assert!(
+        everything_said(&error).contains("a target of the client's layer"),
+        "{error:?}"
+    );
+    let error = obtain(sandbox.organization(), "none-such").await;
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(everything_said(&error).contains("404"), "{error:?}");
+    sandbox.break_down(Api::Deploy, Fault::garbage());
+    let error = obtain(sandbox.organization(), ENVIRONMENT).await;
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    sandbox.break_down(Api::Deploy, Fault::status(429).header("retry-after", "70"));
+    let error = obtain(sandbox.organization(), ENVIRONMENT).await;
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert!(
+        error
+            .retry_after()
+            .is_some_and(|wait| wait > Duration::from_secs(69)),
+        "{error:?}"
+    );
+    for status in [408, 503] {
+        sandbox.break_down(Api::Deploy, Fault::status(status));
+        let error = obtain(sandbox.organization(), ENVIRONMENT).await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{status}");
+    }
+    sandbox.heal(Api::Deploy);
+    sandbox.break_down(
+        Api::Token,
+        Fault::status(401).body(r#"{"error":"access_denied"}"#),
+    );
+    // What the issuer said to the layer below comes through.
+    assert_eq!(
+        obtain(sandbox.organization(), ENVIRONMENT).await.kind(),
+        ErrorKind::Refused
+    );
+    let elsewhere =
+        edge::EdgeKeySource::deploy_api(client_for(&sandbox, sandbox.organization()), "id");
+    let error = elsewhere
+        .at("http://deploy.example/".parse().unwrap())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn edge_keys_are_made_listed_renamed_and_revoked() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let client = client_for(&sandbox, sandbox.edge_administration());
+    let api = edge::TokenApi::from(&client)
+        .at(sandbox.origin(Api::Edge).clone())
+        .unwrap();
+    assert!(format!("{api:?}").contains("/api/apikey/v1"));
+    let key = edge::create_key(&api, "search index").await.unwrap();
+    let delivers = async || {
+        let call = reqwest::Client::new().post(sandbox.delivery_url());
+        let call = call
+            .header("X-GQL-Token", key.expose_secret())
+            .json(&json!({ "query": "{ __typename }" }));
+        call.send().await.unwrap().status()
+    };
+    assert_eq!(delivers().await, StatusCode::OK);
+    let listed = edge::list_keys(&api, Some("search index")).await.unwrap();
+    let [info] = listed.as_slice() else {
+        panic!("{listed:?}")
+    };
+    assert!(!format!("{listed:?}").contains(key.expose_secret()));
+    edge::rename_key(&api, &info.hash, "index").await.unwrap();
+    assert!(
+        edge::list_keys(&api, Some("search index"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(edge::list_keys(&api, None).await.unwrap()[0].label, "index");
+    edge::revoke_key(&api, &info.hash).await.unwrap();
+    assert!(edge::list_keys(&api, None).await.unwrap().is_empty());
+    assert_eq!(delivers().await, StatusCode::UNAUTHORIZED);
+    let error = edge::revoke_key(&api, "no such").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let wrong = client_for(&sandbox, sandbox.organization());
+    let api = edge::TokenApi::from(wrong)
+        .at(sandbox.origin(Api::Edge).clone())
+        .unwrap();
+    let error = edge::create_key(&api, "x").await.unwrap_err();
+    assert!(
+        everything_said(&error).contains("an Edge administration client"),
+        "{error:?}"
+    );
+}
