@@ -59,7 +59,8 @@ impl SharedSource {
     /// # Errors
     ///
     /// [`Config`](ErrorKind::Config) if the source is of another kind, or its secret has fewer than 32 bytes: use
-    /// [`with_key`](Self::with_key). If the source must read a file to know, `fetch` says so instead.
+    /// [`with_key`](Self::with_key). Outside a Tokio runtime, and if the source must read a file to know, `fetch` says
+    /// so instead.
     pub fn new(inner: impl TokenSource, store: impl TokenStore) -> Result<Self> {
         let shared = Self::of(inner, store, None);
         // A source that knows by itself answers at once.
