@@ -145,3 +145,23 @@ async fn without_a_token_no_byte_of_the_file_is_sent() {
         (0, 0)
     );
 }
+
+#[tokio::test]
+async fn a_client_of_another_kind_may_not_upload() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let right = client_for(&sandbox, sandbox.environment());
+    let url = upload_url(&right, &sandbox).await;
+    let wrong = client_for(&sandbox, sandbox.edge_administration());
+    let begun = Arc::default();
+    let answer = wrong
+        .post(url)
+        .multipart(file(&begun))
+        .send()
+        .await
+        .unwrap();
+    // One grant a client: another token of the same client would do no better.
+    assert_eq!(
+        (answer.status(), sandbox.grants()),
+        (StatusCode::FORBIDDEN, 2)
+    );
+}
