@@ -235,7 +235,8 @@ async fn what_a_redirected_request_has_done_is_not_done_again() {
         let url = api.origin().join("/sitecore/api/start").unwrap();
         let answer = client.post(url.clone()).body("work").send().await.unwrap();
         assert_eq!(answer.url().path(), "/sitecore/api/end");
-        assert_eq!(seen.lock().unwrap().len(), 2, "{:?}", seen.lock());
+        let requests = seen.lock().unwrap().clone();
+        assert_eq!(requests.len(), 2, "{requests:?}");
         // The token is replaced nevertheless, and what does no work may be sent again.
         assert_eq!(source.calls(), 2);
         let (api, seen) = redirecting(status, refusal).await;

@@ -80,6 +80,17 @@ async fn the_authoring_target_is_one_host_and_one_folder() {
             "{same_host}"
         );
     }
+    for good in [
+        "/sitecore/api/a%20b",
+        "/sitecore/api/x;v=1",
+        "/sitecore/api/..x%2f..y",
+        "/sitecore/api/100%25",
+    ] {
+        assert!(
+            gets_token(&targets, &format!("https://{CM}{good}")).await,
+            "{good}"
+        );
+    }
     for bad in [
         "/",
         "/sitecore",
