@@ -44,8 +44,8 @@ async fn ask<Q: GraphQLQuery>(
 async fn run() -> Result<()> {
     let sandbox = Sandbox::builder().token_life(Duration::from_secs(60));
     let cloud = Cloud::of(sandbox.start().await?)?;
-    // The second may log in, and not read: its scopes are Edge's.
     let url = cloud.authoring_url()?;
+    // The second may log in, and not read: its scopes are Edge's.
     for kind in [Kind::Environment, Kind::Edge] {
         let cache = TokenCache::new(cloud.tokens(kind)?);
         let auth = AuthMiddleware::builder(cache)

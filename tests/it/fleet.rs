@@ -223,6 +223,22 @@ async fn an_outage_costs_the_fleet_one_try_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_takes_no_token_from_the_others() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
+    let cache = &caches(1, &source, &store, &clock)[0];
+    cache.token().await.unwrap();
+    // Stale, and the issuer is down: the renewal beside this call fails.
+    tokio::time::advance(DAY * 85 / 100).await;
+    cache.token().await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(source.calls(), 2);
+    // Who starts now has the token that all others have.
+    let late = &caches(1, &source, &store, &clock)[0];
+    assert_eq!(text(&late.token().await.unwrap()), "token-1");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hundred_do_not_try_again_each_for_itself() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let failing = Step::SlowFail(SECOND / 10, ErrorKind::Unavailable);

@@ -234,12 +234,13 @@ pub(crate) fn part(duration: Duration, factor: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn duration() -> impl Strategy<Value = Duration> {
+    /// Some seconds, or as many as a number can hold.
+    pub(crate) fn duration() -> impl Strategy<Value = Duration> {
         prop_oneof![
             (0_u64..100_000, 0_u32..1_000_000_000)
                 .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos)),

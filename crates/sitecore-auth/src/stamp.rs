@@ -92,14 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn duration() -> impl Strategy<Value = Duration> {
-        prop_oneof![
-            (0_u64..100_000, 0_u32..1_000_000_000)
-                .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos)),
-            (0_u64..=1_000_000_000_000_000_000).prop_map(Duration::from_secs),
-        ]
-    }
+    use crate::policy::tests::duration;
 
     proptest! {
         #[test]

@@ -3,10 +3,15 @@
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use sitecore_auth::{Clock, Error, ErrorKind, Identity, Result, SystemClock, Token, TokenSource};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout},
+};
 use tracing::{debug, warn};
+use zeroize::Zeroizing;
 
 use crate::{
     Lease, TokenStore,
@@ -63,8 +68,10 @@ impl SharedSource {
     /// so instead.
     pub fn new(inner: impl TokenSource, store: impl TokenStore) -> Result<Self> {
         let shared = Self::of(inner, store, None);
-        // A source that knows by itself answers at once.
-        if let Some(identity) = at_once(shared.inner.identity()) {
+        // A source that knows by itself answers at once; one that reads a file wants a runtime.
+        if Handle::try_current().is_ok()
+            && let Some(identity) = shared.inner.identity().now_or_never()
+        {
             check(identity?)?;
         }
         Ok(shared)
@@ -110,18 +117,16 @@ impl SharedSource {
         Ok(Seal::derive(identity.secret(), identity.context()))
     }
 
-    /// Reads the entry, and finds what it means to us.
-    async fn look(&self, seal: &Seal, replacing: Option<&Token>) -> io::Result<Meaning> {
+    /// Reads the entry; an empty one if there is none that can be opened.
+    async fn look(&self, seal: &Seal) -> io::Result<Entry> {
         let sealed = bounded(self.store.load(seal.name())).await?;
         let opened = sealed.and_then(|sealed| seal.open(&sealed));
-        let entry = opened.and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
-        Ok(entry.map_or(Meaning::Nothing { failures: 0 }, |entry| {
-            entry.meaning(replacing, self.now(), self.id)
-        }))
+        let entry = opened.and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(entry.unwrap_or_default())
     }
 
     /// Asks the issuer, and lets the others know what it answered.
-    async fn ask(&self, seal: &Seal, replacing: Option<&Token>, failures: u32) -> Result<Token> {
+    async fn ask(&self, seal: &Seal, replacing: Option<&Token>, before: Entry) -> Result<Token> {
         let asked = self.now();
         let answer = self.inner.fetch(replacing).await;
         let now = self.now();
@@ -130,14 +135,14 @@ impl SharedSource {
             Ok(token) if replacing.is_some_and(|old| old.header() == token.header()) => {
                 return answer;
             }
-            Ok(token) => Entry::of_token(token, asked),
-            Err(error) => Entry::of_failure(error, failures, now, self.id),
+            Ok(token) => Entry::granted(token, asked),
+            Err(error) => before.failed(error, now, self.id),
         };
-        let text = zeroize::Zeroizing::new(serde_json::to_vec(&entry).unwrap_or_default());
+        let text = Zeroizing::new(serde_json::to_vec(&entry).unwrap_or_default());
         let sealed = seal.close(&text);
         let saved = self.store.save(seal.name(), &sealed, entry.keep(now));
         if let Err(error) = bounded(saved).await {
-            warn!(%error, "the token could not be stored for others");
+            warn!(%error, "the answer could not be stored for others");
         }
         answer
     }
@@ -170,27 +175,26 @@ impl TokenSource for SharedSource {
         let seal = self.seal().await?;
         let begun = self.clock.now().monotonic();
         loop {
-            let lease = match self.look(&seal, replacing).await {
-                Ok(Meaning::Token(token)) => {
+            let entry = match self.look(&seal).await {
+                Ok(entry) => entry,
+                Err(error) => return self.ask_alone(error, replacing).await,
+            };
+            match entry.meaning(replacing, self.now(), self.id) {
+                Meaning::Token(token) => {
                     debug!(token = %token.fingerprint(), "a token was adopted from the store");
                     return Ok(token);
                 }
-                Ok(Meaning::Failure(error)) => return Err(error),
-                Ok(Meaning::Nothing { .. }) => {
-                    bounded(self.store.try_lease(seal.name(), LEASE)).await
-                }
-                Err(error) => return self.ask_alone(error, replacing).await,
-            };
-            match lease {
+                Meaning::Failure(error) => return Err(error),
+                Meaning::Nothing => {}
+            }
+            match bounded(self.store.try_lease(seal.name(), LEASE)).await {
                 Ok(Some(lease)) => {
                     // Who had it before may have saved something since.
-                    let answer = match self.look(&seal, replacing).await {
-                        Ok(Meaning::Token(token)) => Ok(token),
-                        Ok(Meaning::Failure(error)) => Err(error),
-                        Ok(Meaning::Nothing { failures }) => {
-                            self.ask(&seal, replacing, failures).await
-                        }
-                        Err(_) => self.ask(&seal, replacing, 0).await,
+                    let entry = self.look(&seal).await.unwrap_or(entry);
+                    let answer = match entry.meaning(replacing, self.now(), self.id) {
+                        Meaning::Token(token) => Ok(token),
+                        Meaning::Failure(error) => Err(error),
+                        Meaning::Nothing => self.ask(&seal, replacing, entry).await,
                     };
                     self.release(&seal, lease).await;
                     return answer;
@@ -200,7 +204,7 @@ impl TokenSource for SharedSource {
                 }
                 Ok(None) => {
                     debug!("another process has the lease, and no token comes: asking beside it");
-                    return self.ask(&seal, replacing, 0).await;
+                    return self.ask(&seal, replacing, entry).await;
                 }
                 Err(error) => return self.ask_alone(error, replacing).await,
             }
@@ -245,18 +249,4 @@ async fn bounded<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> 
     timeout(STORE_TIMEOUT, call)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// Returns what a future is ready with, polled once; `None` if it has to wait.
-fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    use std::{
-        pin::pin,
-        task::{Context, Poll, Waker},
-    };
-    // What waits for a file wants a runtime, and there may be none.
-    let _runtime = tokio::runtime::Handle::try_current().ok()?;
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
 }

@@ -28,10 +28,11 @@ use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
 /// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
 ///
 /// A request is passed on untouched if it is for no target, or if it carries `Authorization` or
-/// `sc_apikey` already: several layers with credentials of their own can stand on one client. A key of the
-/// caller's own in another header, which this layer's tokens go into, is left alone too, once a token is
-/// there; layers whose tokens go into different other headers do not see each other. Headers from reqwest's `default_headers` are added below every layer: they are not seen here, and the header
-/// set here wins over them.
+/// `sc_apikey` already: several layers with credentials of their own can stand on one client. A key of
+/// the caller's own in another header, which this layer's tokens go into, is left alone too, once a token
+/// is there; layers whose tokens go into different other headers do not see each other. Headers from
+/// reqwest's `default_headers` are added below every layer: they are not seen here, and the header set
+/// here wins over them.
 ///
 /// A request that carries a [`TokenCache`] as an extension
 /// ([`with_extension`](reqwest_middleware::RequestBuilder::with_extension)) gets its token from that
