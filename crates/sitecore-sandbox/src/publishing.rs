@@ -72,7 +72,7 @@ pub(crate) struct PublishingMutation;
 
 #[Object]
 impl PublishingMutation {
-    /// Starts to publish an item, with all below it if so asked.
+    /// Starts to publish an item and all below it, whatever else is asked for.
     #[graphql(guard = "SignedIn")]
     async fn publish_item(
         &self,

@@ -62,8 +62,8 @@ pub(super) enum Refusal {
 }
 
 impl Rejections {
-    /// Sets whether a GraphQL answer 200 of the Authoring API can be a refusal; on by default. Off, no body
-    /// is looked at.
+    /// Sets whether a GraphQL answer 200 of the Authoring API can be a refusal; on by default. Off, such
+    /// an answer is handed on unread.
     #[must_use]
     pub fn graphql(mut self, graphql: bool) -> Self {
         self.graphql = graphql;
