@@ -358,17 +358,17 @@ impl SandboxBuilder {
             Client::new(
                 ClientKind::Environment,
                 "sandbox-environment",
-                "sandbox-environment-secret",
+                "sandbox-environment-secret-0000000000000000000000000000000000001",
             ),
             Client::new(
                 ClientKind::Organization,
                 "sandbox-organization",
-                "sandbox-organization-secret",
+                "sandbox-organization-secret-000000000000000000000000000000000002",
             ),
             Client::new(
                 ClientKind::EdgeAdministration,
                 "sandbox-edge",
-                "sandbox-edge-secret",
+                "sandbox-edge-secret-00000000000000000000000000000000000000000003",
             ),
         ];
         let listeners = [
