@@ -16,7 +16,7 @@ use sitecore_auth::{
     ClientCredentials, Error, ErrorKind, Identity, ManualClock, Result, Token, TokenCache,
     TokenClient, TokenSource,
 };
-use sitecore_token_store::{FileStore, Lease, SharedSource, TokenStore};
+use sitecore_token_store::{FileStore, Lease, SharedSource, Stored, TokenStore};
 use tempfile::TempDir;
 
 use crate::support::{PausedClock, ScriptedSource, Step, everything_said, text};
@@ -73,9 +73,10 @@ impl Memory {
 
 #[async_trait]
 impl TokenStore for Memory {
-    async fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
         self.answer().await?;
-        Ok(self.entries.lock().unwrap().get(name).cloned())
+        let entry = self.entries.lock().unwrap().get(name).cloned();
+        Ok(entry.map(Stored::new))
     }
 
     async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
@@ -134,6 +135,23 @@ async fn a_hundred_that_start_cold_cost_one_grant() {
     let age = late.status().age().unwrap();
     assert!(age >= Duration::from_secs(3_600), "{age:?}");
     assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_cost_less_than_one_and_a_half_grants_a_day() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
+    let caches = caches(100, &source, &store, &clock);
+    let days = 10;
+    // Each is in use every ten minutes, and never waits but for the first token.
+    for _ in 0..days * 144 {
+        let begun = tokio::time::Instant::now();
+        join_all(caches.iter().map(TokenCache::token)).await;
+        assert!(begun.elapsed().is_zero() || source.calls() == 1);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+    assert!(source.calls() <= days * 3 / 2, "{}", source.calls());
+    assert!(source.calls() >= days, "{}", source.calls());
 }
 
 #[tokio::test(start_paused = true)]

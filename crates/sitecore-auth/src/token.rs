@@ -133,7 +133,9 @@ impl Token {
         }
     }
 
-    pub(crate) fn age(&self) -> Duration {
+    /// Returns how old the token was when the source was asked; zero for one that was granted then.
+    #[must_use]
+    pub fn age(&self) -> Duration {
         self.0.age
     }
 

@@ -12,7 +12,7 @@ use etcetera::BaseStrategy as _;
 use sitecore_auth::{Error, ErrorKind, Result};
 use tokio::task::spawn_blocking;
 
-use crate::{Lease, TokenStore};
+use crate::{Lease, Stored, TokenStore};
 
 /// No entry is longer.
 const MAX_BYTES: u64 = 128 * 1024;
@@ -47,21 +47,20 @@ impl FileStore {
     /// # Errors
     ///
     /// [`Config`](ErrorKind::Config) if the folder cannot be made, is a link, belongs to another user or is open to
-    /// others. The error says how to mend it. A read-only disk is none: nothing is shared then.
+    /// others. The error says how to mend it. A disk that is full or read-only is no error: nothing is shared then.
     pub fn at(folder: impl Into<PathBuf>) -> Result<Self> {
         let folder = folder.into();
         let mut builder = DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        match builder.create(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
-                return Err(config(format!(
-                    "{} cannot be made: {error}",
-                    folder.display()
-                )));
-            }
-            _ => {}
+        if let Err(error) = builder.create(&folder)
+            && !is_missing_store(&error)
+        {
+            let shown = folder.display();
+            return Err(config(format!(
+                "{shown} cannot be made: {error}; use FileStore::at with another folder"
+            )));
         }
         if let Ok(metadata) = fs::symlink_metadata(&folder) {
             check(&folder, &metadata, metadata.is_dir())?;
@@ -87,7 +86,7 @@ impl FileStore {
         .await?
     }
 
-    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    fn read(&self, name: &str) -> io::Result<Option<Stored>> {
         let path = self.path(name, "entry");
         let file = match open(&path, OpenOptions::new().read(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -95,7 +94,7 @@ impl FileStore {
         };
         let mut entry = Vec::new();
         file.take(MAX_BYTES).read_to_end(&mut entry)?;
-        Ok(Some(entry))
+        Ok(Some(Stored::new(entry)))
     }
 
     fn write(&self, name: &str, entry: &[u8]) -> io::Result<()> {
@@ -132,7 +131,7 @@ impl FileStore {
 
 #[async_trait]
 impl TokenStore for FileStore {
-    async fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
         let name = name.to_owned();
         self.run(move |store| store.read(&name)).await
     }
@@ -188,6 +187,15 @@ fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells what is nobody's mistake.
+fn is_missing_store(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(
+        error.kind(),
+        QuotaExceeded | ReadOnlyFilesystem | StorageFull
+    )
 }
 
 fn config(message: String) -> Error {

@@ -25,6 +25,7 @@
 //! # Features
 //!
 //! - `file`: `FileStore`, for the processes of one machine.
+//! - `redis`: `RedisStore`, for many machines, in Redis or Valkey.
 
 #![warn(
     missing_docs,
@@ -38,16 +39,57 @@
 mod entry;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "redis")]
+mod redis;
 mod seal;
 mod shared;
 mod store;
 
 #[cfg(feature = "file")]
 pub use file::FileStore;
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 pub use shared::SharedSource;
-pub use store::{Lease, TokenStore};
+pub use store::{Lease, Stored, TokenStore};
+
+/// What the fuzz targets call: an entry and its seal, without a store.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::time::Duration;
+
+    use sitecore_auth::{Result, Token};
+
+    use crate::{entry::Entry, seal::Seal};
+
+    fn seal() -> Seal {
+        Seal::derive(&"a-key-of-thirty-two-bytes-and-more".into(), "context")
+    }
+
+    /// Seals a text, always with the same key.
+    pub fn close(text: &[u8]) -> Vec<u8> {
+        seal().close(text)
+    }
+
+    /// Opens what was sealed with that key.
+    pub fn open(sealed: &[u8]) -> Option<Vec<u8>> {
+        seal().open(sealed).map(|text| text.to_vec())
+    }
+
+    /// Reads what an entry's text answers somebody who asks at this time.
+    pub fn answer(
+        text: &[u8],
+        now: Duration,
+        remaining: Option<Duration>,
+    ) -> Option<Result<Token>> {
+        Entry::read(text, now, remaining)?.answer(None, now, 1)
+    }
+}
 
 /// Makes the prose's code compile.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod prose {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/fleet.md")]
+    struct Fleet;
+}

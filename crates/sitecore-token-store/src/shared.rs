@@ -11,16 +11,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{debug, warn};
-use zeroize::Zeroizing;
 
-use crate::{
-    Lease, TokenStore,
-    entry::{Entry, Meaning},
-    seal::Seal,
-};
+use crate::{Lease, TokenStore, entry::Entry, seal::Seal};
 
 /// One call of the store; on a network that works it takes a hundredth of it.
-const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Longer than one grant may take.
 const LEASE: Duration = Duration::from_secs(15);
@@ -119,30 +114,54 @@ impl SharedSource {
 
     /// Reads the entry; an empty one if there is none that can be opened.
     async fn look(&self, seal: &Seal) -> io::Result<Entry> {
-        let sealed = bounded(self.store.load(seal.name())).await?;
-        let opened = sealed.and_then(|sealed| seal.open(&sealed));
-        let entry = opened.and_then(|text| serde_json::from_slice(&text).ok());
+        // Before the store reckons what remains: an entry is older than it seems, if anything.
+        let now = self.now();
+        let entry = bounded(self.store.load(seal.name())).await?;
+        let entry = entry.and_then(|stored| {
+            let text = seal.open(stored.entry())?;
+            Entry::read(&text, now, stored.remaining())
+        });
         Ok(entry.unwrap_or_default())
     }
 
-    /// Asks the issuer, and lets the others know what it answered.
-    async fn ask(&self, seal: &Seal, replacing: Option<&Token>, before: Entry) -> Result<Token> {
+    /// Finds what the entry answers.
+    fn adopt(&self, entry: &Entry, replacing: Option<&Token>) -> Option<Result<Token>> {
+        let answer = entry.answer(replacing, self.now(), self.id)?;
+        match &answer {
+            Ok(token) => debug!(token = %token.fingerprint(), "a token was adopted from the store"),
+            Err(error) => debug!(%error, "another process was given no token: not asking yet"),
+        }
+        Some(answer)
+    }
+
+    /// Asks the issuer, having the lease or the patience no longer, and lets the others know what it answered.
+    async fn ask(
+        &self,
+        seal: &Seal,
+        lease: Option<Lease>,
+        replacing: Option<&Token>,
+        before: Entry,
+    ) -> Result<Token> {
         let asked = self.now();
         let answer = self.inner.fetch(replacing).await;
         let now = self.now();
         let entry = match &answer {
             // Granted again although it was to be replaced: of no use to anybody.
-            Ok(token) if replacing.is_some_and(|old| old.header() == token.header()) => {
+            Ok(token) if replacing.is_some_and(|old| old.header() == token.header()) => None,
+            Ok(token) => Some(Entry::granted(token, asked)),
+            Err(error) => Some(before.failed(error, now, self.id)),
+        };
+        if let Some(entry) = entry {
+            let (text, keep) = entry.written(now);
+            let sealed = seal.close(&text);
+            if let Err(error) = bounded(self.store.save(seal.name(), &sealed, keep)).await {
+                warn!(%error, "the answer could not be stored for others");
+                // Nor will the lease be given back in time: nobody waits for that.
                 return answer;
             }
-            Ok(token) => Entry::granted(token, asked),
-            Err(error) => before.failed(error, now, self.id),
-        };
-        let text = Zeroizing::new(serde_json::to_vec(&entry).unwrap_or_default());
-        let sealed = seal.close(&text);
-        let saved = self.store.save(seal.name(), &sealed, entry.keep(now));
-        if let Err(error) = bounded(saved).await {
-            warn!(%error, "the answer could not be stored for others");
+        }
+        if let Some(lease) = lease {
+            self.release(seal, lease).await;
         }
         answer
     }
@@ -155,11 +174,7 @@ impl SharedSource {
     }
 
     async fn release(&self, seal: &Seal, lease: Lease) {
-        let released = async {
-            self.store.release(seal.name(), lease).await;
-            Ok(())
-        };
-        if let Err(error) = bounded(released).await {
+        if let Err(error) = bounded(self.store.release(seal.name(), lease)).await {
             debug!(%error, "the lease was not given back: it ends by itself");
         }
     }
@@ -179,35 +194,31 @@ impl TokenSource for SharedSource {
                 Ok(entry) => entry,
                 Err(error) => return self.ask_alone(error, replacing).await,
             };
-            match entry.meaning(replacing, self.now(), self.id) {
-                Meaning::Token(token) => {
-                    debug!(token = %token.fingerprint(), "a token was adopted from the store");
-                    return Ok(token);
-                }
-                Meaning::Failure(error) => return Err(error),
-                Meaning::Nothing => {}
+            if let Some(answer) = self.adopt(&entry, replacing) {
+                return answer;
             }
-            match bounded(self.store.try_lease(seal.name(), LEASE)).await {
-                Ok(Some(lease)) => {
-                    // Who had it before may have saved something since.
-                    let entry = self.look(&seal).await.unwrap_or(entry);
-                    let answer = match entry.meaning(replacing, self.now(), self.id) {
-                        Meaning::Token(token) => Ok(token),
-                        Meaning::Failure(error) => Err(error),
-                        Meaning::Nothing => self.ask(&seal, replacing, entry).await,
-                    };
-                    self.release(&seal, lease).await;
-                    return answer;
-                }
-                Ok(None) if self.clock.now().monotonic().saturating_sub(begun) < PATIENCE => {
-                    sleep(LOOK.mul_f64(1.0 + fastrand::f64())).await;
-                }
-                Ok(None) => {
-                    debug!("another process has the lease, and no token comes: asking beside it");
-                    return self.ask(&seal, replacing, entry).await;
-                }
+            let lease = match bounded(self.store.try_lease(seal.name(), LEASE)).await {
+                Ok(lease) => lease,
                 Err(error) => return self.ask_alone(error, replacing).await,
-            }
+            };
+            let Some(lease) = lease else {
+                if self.clock.now().monotonic().saturating_sub(begun) >= PATIENCE {
+                    debug!("another process has the lease, and no token comes: asking beside it");
+                    return self.ask(&seal, None, replacing, entry).await;
+                }
+                sleep(LOOK.mul_f64(1.0 + fastrand::f64())).await;
+                continue;
+            };
+            // Who had it before may have saved something since.
+            let entry = match self.look(&seal).await {
+                Ok(entry) => entry,
+                Err(error) => return self.ask_alone(error, replacing).await,
+            };
+            let Some(answer) = self.adopt(&entry, replacing) else {
+                return self.ask(&seal, Some(lease), replacing, entry).await;
+            };
+            self.release(&seal, lease).await;
+            return answer;
         }
     }
 

@@ -15,7 +15,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// Why the store cannot say.
-    async fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    async fn load(&self, name: &str) -> io::Result<Option<Stored>>;
 
     /// Writes an entry, whole or not at all, in the place of the one that is there. It may be dropped after
     /// `keep`.
@@ -34,9 +34,61 @@ pub trait TokenStore: Send + Sync + 'static {
     async fn try_lease(&self, name: &str, life: Duration) -> io::Result<Option<Lease>>;
 
     /// Gives a lease back.
-    async fn release(&self, name: &str, lease: Lease) {
+    ///
+    /// # Errors
+    ///
+    /// Why it was not given back: it ends by itself.
+    async fn release(&self, name: &str, lease: Lease) -> io::Result<()> {
         let _ = name;
         drop(lease);
+        Ok(())
+    }
+}
+
+/// What a store has under a name.
+#[derive(Clone)]
+pub struct Stored {
+    entry: Vec<u8>,
+    remaining: Option<Duration>,
+}
+
+impl Stored {
+    /// Makes it of an entry as it was saved.
+    #[must_use]
+    pub fn new(entry: Vec<u8>) -> Self {
+        Self {
+            entry,
+            remaining: None,
+        }
+    }
+
+    /// Says for how much longer the store keeps the entry, by a clock that all processes share: theirs need not
+    /// agree then.
+    #[must_use]
+    pub fn with_remaining(mut self, remaining: Duration) -> Self {
+        self.remaining = Some(remaining);
+        self
+    }
+
+    /// Returns the entry.
+    #[must_use]
+    pub fn entry(&self) -> &[u8] {
+        &self.entry
+    }
+
+    /// Returns for how much longer the store keeps it, if it has said so.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.remaining
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored")
+            .field("bytes", &self.entry.len())
+            .field("remaining", &self.remaining)
+            .finish()
     }
 }
 

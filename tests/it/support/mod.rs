@@ -6,6 +6,7 @@ mod clock;
 mod cloud;
 mod logs;
 mod raw;
+mod redis;
 mod source;
 mod two_faced;
 
@@ -15,6 +16,7 @@ pub(crate) use self::{
     cloud::{ENVIRONMENT, cache_for, client_for, delivery_client, graphql},
     logs::Logs,
     raw::{RawServer, Then},
+    redis::{RedisServer, free_port, pause},
     source::{ScriptedSource, Step, cache_of, text},
     two_faced::TwoFaced,
 };

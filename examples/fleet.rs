@@ -1,0 +1,79 @@
+//! One token for many processes: this program starts itself twenty times, twice, and all of these workers
+//! together cost one grant.
+//!
+//! They share it through a folder or, if `REDIS_URL` names a server, through Redis or Valkey. The secret is what
+//! seals the token there: who has no secret finds nothing.
+mod support;
+use std::{env, process::ExitCode, time::Duration};
+
+use futures_util::future::try_join_all;
+use reqwest_middleware::ClientBuilder;
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, redirect_policy,
+};
+use sitecore_sandbox::{Api, Sandbox};
+use sitecore_token_store::{FileStore, RedisStore, SharedSource};
+use support::{Result, json_of, names};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    support::exit(match env::args().nth(1).as_deref() {
+        None => run().await,
+        Some("worker") => work().await,
+        Some(_) => Err("start it without arguments".into()),
+    })
+}
+
+/// What each worker does: two lines more than without a fleet.
+async fn work() -> Result<()> {
+    let tokens = TokenClient::builder(ClientCredentials::from_env()?);
+    let tokens = tokens.endpoint(Endpoint::from_env()?).build()?;
+    let shared = match env::var("REDIS_URL") {
+        Ok(url) => SharedSource::new(tokens, RedisStore::new(url)?)?,
+        Err(_) => SharedSource::new(tokens, FileStore::new()?)?,
+    };
+    let cache = TokenCache::new(shared);
+    let deploy = env::var("SITECORE_DEPLOY_URL")?;
+    let auth = AuthMiddleware::builder(cache.clone()).target(Target::deploy().at(deploy.parse()?)?);
+    let http = reqwest::Client::builder().redirect(redirect_policy());
+    let client = ClientBuilder::new(http.no_proxy().build()?)
+        .with(auth.build()?)
+        .build();
+    let projects = json_of(client.get(format!("{deploy}api/projects/v1"))).await?;
+    let token = cache.token().await?;
+    println!("{} with token {}", names(&projects), token.fingerprint());
+    Ok(())
+}
+
+/// Starts the workers, on a Sitecore Cloud of their own.
+async fn run() -> Result<()> {
+    let sandbox = Sandbox::builder()
+        .token_life(Duration::from_secs(3_600))
+        .start()
+        .await?;
+    let folder = TempDir::new()?;
+    let client = sandbox.organization();
+    for _ in 0..2 {
+        let workers = (0..20).map(|_| {
+            let mut worker = Command::new(env::current_exe()?);
+            worker.arg("worker").env("XDG_CACHE_HOME", folder.path());
+            worker.env("SITECORE_AUTH_CLIENT_ID", client.id());
+            worker.env("SITECORE_AUTH_CLIENT_SECRET", client.secret());
+            worker.env("SITECORE_AUTH_AUTHORITY", sandbox.authority().as_str());
+            worker.env("SITECORE_AUTH_AUDIENCE", sandbox.audience());
+            worker.env("SITECORE_DEPLOY_URL", sandbox.origin(Api::Deploy).as_str());
+            worker.kill_on_drop(true).spawn()
+        });
+        let mut workers = workers.collect::<std::io::Result<Vec<_>>>()?;
+        let ends = try_join_all(workers.iter_mut().map(|worker| worker.wait())).await?;
+        let good = ends.iter().filter(|end| end.success()).count();
+        let grants = sandbox.grants();
+        println!("{good} workers done; tokens granted so far: {grants}");
+        if good < workers.len() {
+            return Err("a worker failed".into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,377 @@
+//! The store in Redis, on a real server that is killed, stopped, restarted, emptied and filled.
+
+use std::{io, time::Duration};
+
+use futures_util::future::join_all;
+use sitecore_auth::{ErrorKind, ManualClock, Token, TokenCache, TokenSource as _};
+use sitecore_token_store::{RedisStore, SharedSource, TokenStore as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Builder,
+    time::{Instant, sleep},
+};
+
+use crate::support::{
+    Logs, RedisServer, ScriptedSource, Step, everything_said, pause, spawn, text,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3_600);
+const KEY: &str = "a-key-of-thirty-two-bytes-and-some-more";
+/// The store's limit, the spread of those who go alone, and what a busy machine takes.
+const ALONE: Duration = Duration::from_millis(250 + 500 + 750);
+
+/// Each stands for a process: it has a connection of its own.
+fn shared(source: &ScriptedSource, server: &RedisServer) -> SharedSource {
+    let store = RedisStore::new(server.url()).unwrap();
+    SharedSource::with_key(source.clone(), store, "fleet", KEY).unwrap()
+}
+
+fn fleet(number: usize, source: &ScriptedSource, server: &RedisServer) -> Vec<TokenCache> {
+    let caches = (0..number).map(|_| TokenCache::new(shared(source, server)));
+    caches.collect()
+}
+
+async fn tokens(caches: &[TokenCache]) -> Vec<Token> {
+    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
+    tokens.into_iter().map(|token| token.unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_hundred_cost_one_grant_and_leave_one_sealed_entry_that_ends() {
+    let server = RedisServer::start();
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(300), HOUR));
+    let caches = fleet(100, &source, &server);
+    assert!(
+        tokens(&caches)
+            .await
+            .iter()
+            .all(|token| text(token) == "token-1")
+    );
+    assert_eq!(source.calls(), 1);
+    assert_eq!(server.keys().len(), 1, "the lease was given back");
+    let (key, entry) = server.entry();
+    assert!(key.starts_with("sitecore-auth:{") && !key.contains("fleet"));
+    assert!(!entry.windows(5).any(|bytes| bytes == b"token"));
+    let left: u64 = server.run(&format!("PTTL {key}"));
+    assert!((3_590_000..=3_600_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_costs_each_process_one_grant_and_no_request() {
+    let mut server = RedisServer::start();
+    let source = ScriptedSource::granting(DAY);
+    let caches = fleet(10, &source, &server);
+    let old = tokens(&caches).await.remove(0);
+    server.kill();
+    let begun = Instant::now();
+    let replaced = join_all(caches.iter().map(|cache| cache.replace(&old))).await;
+    assert!(replaced.iter().all(Result::is_ok));
+    assert!(begun.elapsed() < ALONE, "{:?}", begun.elapsed());
+    assert_eq!(source.calls(), 11);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_while_many_wait_for_the_holder_fails_nobody() {
+    let mut server = RedisServer::start();
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_secs(1), DAY));
+    let caches = fleet(10, &source, &server);
+    let begun = Instant::now();
+    let waiting = tokens(&caches);
+    let killing = async {
+        sleep(Duration::from_millis(400)).await;
+        server.kill();
+    };
+    tokio::join!(waiting, killing);
+    assert!(source.calls() <= 10, "{} grants", source.calls());
+    assert!(begun.elapsed() < Duration::from_millis(400 + 1_000) + ALONE);
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_holds_nobody_longer_than_the_limit() {
+    let server = RedisServer::start();
+    let source = ScriptedSource::granting(DAY);
+    let (cold, warm) = (fleet(10, &source, &server), fleet(10, &source, &server));
+    let old = tokens(&warm).await.remove(0);
+    server.stop();
+    // Who has a token does not notice; a caller who needs another, or a first one, waits that long.
+    let begun = Instant::now();
+    tokens(&warm).await;
+    assert!(begun.elapsed() < Duration::from_millis(50));
+    tokens(&cold).await;
+    assert!(begun.elapsed() < ALONE, "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    warm[0].replace(&old).await.unwrap();
+    assert!(begun.elapsed() < ALONE, "{:?}", begun.elapsed());
+    assert_eq!(source.calls(), 1 + 10 + 1);
+
+    // It goes on, and serves again.
+    server.go_on();
+    tokens(&fleet(3, &source, &server)).await;
+    assert_eq!(source.calls(), 12);
+}
+
+#[tokio::test]
+async fn a_grant_is_not_held_up_by_a_server_that_was_stopped_meanwhile() {
+    let server = RedisServer::start();
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(500), DAY));
+    let cache = &fleet(1, &source, &server)[0];
+    let begun = Instant::now();
+    let stopping = async {
+        sleep(Duration::from_millis(250)).await;
+        server.stop();
+    };
+    let (token, ()) = tokio::join!(cache.token(), stopping);
+    token.unwrap();
+    // The grant, and one limit: the lease is not waited for besides.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(500 + 250 + 200), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_or_forgets_costs_one_grant() {
+    let mut server = RedisServer::start();
+    let source = ScriptedSource::granting(DAY);
+    let fleet: Vec<_> = (0..5).map(|_| shared(&source, &server)).collect();
+    for expected in ["token-1", "token-2", "token-3"] {
+        // Each has a connection, and it is cut.
+        for source in &fleet {
+            assert_eq!(text(&source.fetch(None).await.unwrap()), expected);
+        }
+        match expected {
+            "token-1" => server.restart(),
+            _ => server.run("FLUSHALL"),
+        }
+    }
+    assert_eq!(source.calls(), 3);
+}
+
+#[tokio::test]
+async fn a_primary_that_became_a_replica_or_is_full_is_as_if_it_were_not_there() {
+    let server = RedisServer::start();
+    let source = ScriptedSource::granting(DAY);
+    for (command, grants) in [
+        ("REPLICAOF 127.0.0.1 1", 3),
+        ("REPLICAOF NO ONE", 1),
+        ("CONFIG SET maxmemory 1", 3),
+    ] {
+        let before = source.calls();
+        let _: String = server.run(command);
+        let begun = Instant::now();
+        tokens(&fleet(3, &source, &server)).await;
+        assert!(begun.elapsed() < ALONE, "{command}: {:?}", begun.elapsed());
+        assert_eq!(source.calls() - before, grants, "{command}");
+        if grants == 1 {
+            let _: String = server.run("FLUSHALL");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_age_of_an_entry_comes_from_the_server_whatever_the_hosts_clocks_say() {
+    let server = RedisServer::start();
+    let source = ScriptedSource::granting(HOUR);
+    let days = |day: u64| Duration::from_secs(1_800_000_000 + day * 86_400);
+    let at = |wall: Duration| {
+        let clock = ManualClock::new();
+        clock.set_wall(wall);
+        shared(&source, &server).with_clock(clock)
+    };
+    at(days(10)).fetch(None).await.unwrap();
+    let (key, _) = server.entry();
+    for wall in [days(0), days(10), days(20)] {
+        let token = at(wall).fetch(None).await.unwrap();
+        assert!(token.age() < Duration::from_secs(5), "{:?}", token.age());
+    }
+    // Half an hour later.
+    let _: i64 = server.run(&format!("PEXPIRE {key} 1800000"));
+    for wall in [days(0), days(10), days(20)] {
+        let age = at(wall).fetch(None).await.unwrap().age();
+        assert!((1_800..1_805).contains(&age.as_secs()), "{age:?}");
+    }
+    assert_eq!(source.calls(), 1);
+    // Near its end it is of no use to anybody; of the new one, the hosts' clocks are asked when its end was
+    // taken away or put off.
+    let _: i64 = server.run(&format!("PEXPIRE {key} 59000"));
+    at(days(0)).fetch(None).await.unwrap();
+    for (calls, command) in [(3, "PERSIST {key}"), (4, "PEXPIRE {key} 7200000")] {
+        let _: i64 = server.run(&command.replace("{key}", &key));
+        at(days(0)).fetch(None).await.unwrap();
+        at(days(1)).fetch(None).await.unwrap();
+        assert_eq!(source.calls(), calls, "{command}");
+        at(days(0)).fetch(None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_arrives_late_does_not_prolong_the_entry() {
+    let server = RedisServer::start();
+    let slow = delaying(server.port(), Duration::from_millis(100)).await;
+    let store = RedisStore::new(format!("redis://{slow}")).unwrap();
+    let keep = Duration::from_secs(10);
+    store.save("name", b"entry", keep).await.unwrap();
+    let left: u64 = server.run("PTTL sitecore-auth:{name}:entry");
+    assert!((9_000..=9_900).contains(&left), "{left}");
+    let stored = store.load("name").await.unwrap();
+    assert!(format!("{stored:?}").contains("bytes: 5"), "{stored:?}");
+    // What would have ended before it arrived, is not written.
+    store
+        .save("other", b"entry", Duration::from_millis(50))
+        .await
+        .unwrap();
+    assert_eq!(server.keys().len(), 1);
+}
+
+#[tokio::test]
+async fn a_lease_ends_by_itself_and_is_given_back_by_its_owner_alone() {
+    let server = RedisServer::start();
+    let stores = [(); 3].map(|()| RedisStore::new(server.url()).unwrap());
+    let lease = async |store: &RedisStore, millis| {
+        let lease = store.try_lease("name", Duration::from_millis(millis)).await;
+        lease.unwrap()
+    };
+    let first = lease(&stores[0], 300).await.unwrap();
+    assert!(lease(&stores[1], 300).await.is_none());
+    let second = loop {
+        if let Some(second) = lease(&stores[1], 60_000).await {
+            break second;
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    stores[0].release("name", first).await.unwrap();
+    assert!(lease(&stores[2], 300).await.is_none(), "it is another's");
+    stores[1].release("name", second).await.unwrap();
+    assert!(lease(&stores[2], 300).await.is_some());
+}
+
+#[tokio::test]
+async fn a_connection_of_a_runtime_that_is_gone_or_sleeps_is_not_used() {
+    let server = RedisServer::start();
+    let source = ScriptedSource::granting(DAY);
+    let shared = std::sync::Arc::new(shared(&source, &server));
+    let sleeping = Builder::new_current_thread().enable_all().build().unwrap();
+    let fetch = std::sync::Arc::clone(&shared);
+    let sleeping = std::thread::spawn(move || {
+        sleeping.block_on(fetch.fetch(None)).unwrap();
+        sleeping
+    });
+    let sleeping = sleeping.join().unwrap();
+    let _: String = server.run("FLUSHALL");
+    shared.fetch(None).await.unwrap();
+    // It was saved, and so not granted alone.
+    assert_eq!((source.calls(), server.keys().len()), (2, 1));
+    sleeping.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_user_with_few_rights_will_do_and_a_wrong_password_is_told_without_it() {
+    let server = RedisServer::start();
+    let rights = "~sitecore-auth:* +eval +get +set +del +pttl +time";
+    let _: String = server.run(&format!(
+        "ACL SETUSER worker on >pass-word-sentinel {rights}"
+    ));
+    let store = |password| {
+        let url = format!("redis://worker:{password}@127.0.0.1:{}", server.port());
+        RedisStore::new(url).unwrap()
+    };
+    let source = ScriptedSource::granting(DAY);
+    for _ in 0..2 {
+        let store = store("pass-word-sentinel");
+        assert!(!format!("{store:?}").contains("sentinel"));
+        let shared = SharedSource::with_key(source.clone(), store, "fleet", KEY).unwrap();
+        shared.fetch(None).await.unwrap();
+    }
+    assert_eq!((source.calls(), server.keys().len()), (1, 1));
+
+    let logs = Logs::capture();
+    let error = store("wrong-sentinel").load("name").await.unwrap_err();
+    assert!(
+        everything_said(&error).contains("authentication failed"),
+        "{error:?}"
+    );
+    let wrong = SharedSource::with_key(source, store("wrong-sentinel"), "fleet", KEY).unwrap();
+    wrong.fetch(None).await.unwrap();
+    let said = everything_said(&error) + &logs.text();
+    assert!(
+        said.contains("asking alone") && !said.contains("sentinel"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_told_without_its_password() {
+    for url in [
+        "",
+        "localhost",
+        "http://user:sentinel@host",
+        "redis://:sentinel@host:port",
+    ] {
+        let error = RedisStore::new(url).unwrap_err();
+        let said = everything_said(&error);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(
+            said.contains("rediss://") && !said.contains("sentinel"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn any_node_of_a_cluster_will_do() {
+    let nodes = [(); 2].map(|()| RedisServer::with(&["--cluster-enabled", "yes"]));
+    for (node, slots) in nodes.iter().zip([0..8_192, 8_192..16_384]) {
+        let slots = slots.map(|slot| slot.to_string()).collect::<Vec<_>>();
+        let _: String = node.run(&format!("CLUSTER ADDSLOTS {}", slots.join(" ")));
+    }
+    let _: String = nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[1].port()));
+    let is_ready = |node: &RedisServer| {
+        let info: String = node.run("CLUSTER INFO");
+        info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+    };
+    while !nodes.iter().all(is_ready) {
+        pause();
+    }
+    // Ten entries are not all on one node.
+    for name in 0..10 {
+        let source = ScriptedSource::granting(DAY);
+        for node in &nodes {
+            let store = RedisStore::new(node.url()).unwrap();
+            let shared = SharedSource::with_key(source.clone(), store, name.to_string(), KEY);
+            shared.unwrap().fetch(None).await.unwrap();
+        }
+        assert_eq!(source.calls(), 1, "{name}");
+    }
+    let counts = nodes.each_ref().map(|node| node.keys().len());
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    assert_eq!(counts.iter().sum::<usize>(), 10, "entries, and no lease");
+}
+
+/// Passes on what it is sent, each time after a while; the answers at once.
+async fn delaying(to: u16, delay: Duration) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await?;
+            let server = TcpStream::connect(("127.0.0.1", to)).await?;
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            spawn(async move {
+                let mut buffer = [0; 4_096];
+                loop {
+                    let count = from_client.read(&mut buffer).await?;
+                    if count == 0 {
+                        return io::Result::Ok(());
+                    }
+                    sleep(delay).await;
+                    to_server.write_all(&buffer[..count]).await?;
+                }
+            });
+        }
+        #[expect(unreachable_code, reason = "it names the type of the error")]
+        io::Result::Ok(())
+    });
+    address
+}
