@@ -1,0 +1,74 @@
+//! Whatever a store gives back: an altered entry is never opened, and what an entry says never makes a token
+//! younger than it can be, or panics.
+#![no_main]
+
+use std::{sync::LazyLock, time::Duration};
+
+use libfuzzer_sys::fuzz_target;
+use sitecore_token_store::fuzzing::{answer, close, open};
+
+const TEXT: &[u8] = br#"{"written":1,"kept":2,"token":null,"failure":null}"#;
+static SEALED: LazyLock<Vec<u8>> = LazyLock::new(|| close(TEXT));
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+fuzz_target!(|input: &[u8]| {
+    assert_eq!(open(&SEALED).as_deref(), Some(TEXT));
+    assert!(open(input).is_none() || input == *SEALED);
+    alter(input);
+
+    let mut numbers = input.chunks_exact(8).map(|bytes| {
+        let number = u64::from_le_bytes(bytes.try_into().unwrap());
+        // Most of them near each other.
+        if number % 8 == 0 {
+            number
+        } else {
+            1_800_000_000_000 + number % 100_000_000
+        }
+    });
+    let mut number = || numbers.next().unwrap_or(0);
+    let text = format!(
+        r#"{{"written":{},"kept":{},"token":{{"header":"authorization","text":"t","issued":{},"life":{}}},
+        "failure":{{"kind":"refused","why":"w","count":{},"at":{},"until":{},"saved_by":2}}}}"#,
+        number(),
+        number(),
+        number(),
+        number() % (1 << 40),
+        number() % (1 << 32),
+        number(),
+        number(),
+    );
+    let now = Duration::from_millis(number());
+    let remaining = number();
+    let remaining = (remaining % 2 == 0).then(|| Duration::from_millis(remaining));
+    for text in [text.as_bytes(), input] {
+        match answer(text, now, remaining) {
+            Some(Ok(token)) => {
+                if let Some(life) = token.lifetime() {
+                    assert!(life <= MONTH && token.age() < life);
+                }
+            }
+            Some(Err(error)) => {
+                assert!(error.retry_after().unwrap() <= MONTH + Duration::from_secs(60))
+            }
+            None => {}
+        }
+    }
+});
+
+/// Cuts, prolongs and changes a good entry.
+fn alter(input: &[u8]) {
+    let mut altered = SEALED.clone();
+    for change in input.chunks_exact(3) {
+        let place = usize::from(u16::from_le_bytes([change[0], change[1]]));
+        let length = altered.len();
+        match place.checked_sub(length) {
+            None => altered[place] ^= change[2],
+            Some(0) => altered.push(change[2]),
+            Some(more) => altered.truncate(more % (length + 1)),
+        }
+        assert!(altered == *SEALED || open(&altered).is_none());
+        if altered.is_empty() {
+            break;
+        }
+    }
+}
