@@ -48,6 +48,8 @@ struct Memory {
     is_down: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
     calls: Arc<AtomicUsize>,
+    /// What another process has saved by the time that somebody gets the lease; or the store is down by then.
+    by_lease: Arc<Mutex<Option<Option<HashMap<String, Vec<u8>>>>>>,
 }
 
 struct Held(Arc<AtomicBool>);
@@ -90,6 +92,11 @@ impl TokenStore for Memory {
 
     async fn try_lease(&self, _name: &str, _life: Duration) -> io::Result<Option<Lease>> {
         self.answer().await?;
+        match self.by_lease.lock().unwrap().take() {
+            Some(Some(entries)) => *self.entries.lock().unwrap() = entries,
+            Some(None) => self.is_down.store(true, Ordering::SeqCst),
+            None => {}
+        }
         let taken = self.leased.swap(true, Ordering::SeqCst);
         Ok((!taken).then(|| Lease::new(Held(Arc::clone(&self.leased)))))
     }
@@ -195,6 +202,30 @@ async fn who_waits_for_a_holder_that_does_not_come_back_asks_beside_it() {
         (source.calls(), store.entries.lock().unwrap().len()),
         (1, 1)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_saved_before_the_lease_was_had_is_found() {
+    let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
+    shared(&source, store.clone()).fetch(None).await.unwrap();
+    let saved = std::mem::take(&mut *store.entries.lock().unwrap());
+    *store.by_lease.lock().unwrap() = Some(Some(saved));
+    let token = shared(&source, store.clone()).fetch(None).await.unwrap();
+    assert_eq!((text(&token), source.calls()), ("token-1".to_owned(), 1));
+    assert!(!store.leased.load(Ordering::SeqCst), "it was given back");
+    // What is there is adopted whoever has the lease.
+    let held = store.try_lease("any", SECOND).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    shared(&source, store.clone()).fetch(None).await.unwrap();
+    assert!(begun.elapsed().is_zero());
+    drop(held);
+
+    // A store that is down by then is left alone: its limit is waited for once.
+    store.entries.lock().unwrap().clear();
+    *store.by_lease.lock().unwrap() = Some(None);
+    let before = store.calls.load(Ordering::SeqCst);
+    shared(&source, store.clone()).fetch(None).await.unwrap();
+    assert_eq!(store.calls.load(Ordering::SeqCst) - before, 3);
 }
 
 #[tokio::test(start_paused = true)]

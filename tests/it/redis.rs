@@ -211,8 +211,10 @@ async fn a_write_that_arrives_late_does_not_prolong_the_entry() {
     let store = RedisStore::new(format!("redis://{slow}")).unwrap();
     let keep = Duration::from_secs(10);
     store.save("name", b"entry", keep).await.unwrap();
+    // It ends when it would have ended had nothing been held up: the connection's start, the question for the
+    // time, the write.
     let left: u64 = server.run("PTTL sitecore-auth:{name}:entry");
-    assert!((9_000..=9_900).contains(&left), "{left}");
+    assert!((9_000..=9_750).contains(&left), "{left}");
     let stored = store.load("name").await.unwrap();
     assert!(format!("{stored:?}").contains("bytes: 5"), "{stored:?}");
     // What would have ended before it arrived, is not written.

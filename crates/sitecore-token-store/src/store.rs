@@ -8,6 +8,11 @@ use async_trait::async_trait;
 ///
 /// A store need not be reliable, fast or durable: whatever it fails to do costs a grant and nothing else. Each
 /// call is given up after a quarter of a second.
+///
+/// # Cancel safety
+///
+/// The futures are dropped when they are given up: what they have begun must end whole, or not have begun. A lease
+/// that nobody received must end by itself.
 #[async_trait]
 pub trait TokenStore: Send + Sync + 'static {
     /// Reads an entry; `None` if there is none.
