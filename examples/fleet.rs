@@ -16,6 +16,7 @@ use sitecore_token_store::{FileStore, RedisStore, SharedSource};
 use support::{Result, json_of, names};
 use tempfile::TempDir;
 use tokio::process::Command;
+use url::Url;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -35,13 +36,13 @@ async fn work() -> Result<()> {
         Err(_) => SharedSource::new(tokens, FileStore::new()?)?,
     };
     let cache = TokenCache::new(shared);
-    let deploy = env::var("SITECORE_DEPLOY_URL")?;
-    let auth = AuthMiddleware::builder(cache.clone()).target(Target::deploy().at(deploy.parse()?)?);
+    let deploy: Url = env::var("SITECORE_DEPLOY_URL")?.parse()?;
+    let auth = AuthMiddleware::builder(cache.clone()).target(Target::deploy().at(deploy.clone())?);
     let http = reqwest::Client::builder().redirect(redirect_policy());
     let client = ClientBuilder::new(http.no_proxy().build()?)
         .with(auth.build()?)
         .build();
-    let projects = json_of(client.get(format!("{deploy}api/projects/v1"))).await?;
+    let projects = json_of(client.get(deploy.join("/api/projects/v1")?)).await?;
     let token = cache.token().await?;
     println!("{} with token {}", names(&projects), token.fingerprint());
     Ok(())

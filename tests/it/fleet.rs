@@ -498,6 +498,7 @@ async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
     assert!(said(FileStore::at(folder.path().join("link"))).contains("is a link"));
     fs::write(folder.path().join("file"), "").unwrap();
     assert!(FileStore::at(folder.path().join("file")).is_err());
+    assert!(said(FileStore::at(folder.path().join("file/below"))).contains("cannot be made"));
 
     // An entry that was opened to others, or swapped for a link, while running: as if it were missing.
     let source = ScriptedSource::granting(DAY);

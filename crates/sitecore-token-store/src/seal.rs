@@ -77,3 +77,31 @@ impl Seal {
         format!("{VERSION}\n{}", self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_of_one_name_and_one_secret() {
+        let secret = SecretString::from("a-secret-of-thirty-two-bytes-and-more");
+        let seal = Seal::derive(&secret, "context");
+        let entry = seal.close(b"text");
+        assert_eq!(seal.open(&entry).as_deref(), Some(&b"text".to_vec()));
+        let again = Seal::derive(&secret, "context");
+        assert_eq!(again.name(), seal.name());
+        assert!(again.open(&entry).is_some());
+        assert_ne!(entry, seal.close(b"text"), "a nonce is used once");
+
+        let other = Seal::derive(&secret, "another context");
+        let others = Seal::derive(&"another secret of thirty-two bytes".into(), "context");
+        // With the right key too, under another name.
+        let moved = Seal {
+            name: other.name.clone(),
+            ..again
+        };
+        for seal in [other, others, moved] {
+            assert!(seal.open(&entry).is_none(), "{}", seal.name());
+        }
+    }
+}
