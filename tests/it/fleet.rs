@@ -38,6 +38,10 @@ impl TokenSource for Tied {
     async fn identity(&self) -> Result<Option<Identity>> {
         Ok(Some(Identity::new(self.1, "context")))
     }
+
+    async fn has_new_credentials(&self) -> bool {
+        self.1 != SECRET
+    }
 }
 
 /// A store in memory that does what the test says.
@@ -388,6 +392,20 @@ async fn an_entry_from_another_clock_never_extends_a_life() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_granted_again_does_not_become_younger() {
+    let (store, clock) = (Memory::default(), ManualClock::new());
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
+    let shared = shared(&source, store.clone()).with_clock(clock.clone());
+    let first = shared.fetch(None).await.unwrap();
+    let stored = store.entries.lock().unwrap().clone();
+    clock.advance(Duration::from_secs(3_600));
+    shared.fetch(Some(&first)).await.unwrap();
+    assert_eq!(source.calls(), 2);
+    assert_eq!(*store.entries.lock().unwrap(), stored);
+    assert!(!store.leased.load(Ordering::SeqCst), "it was given back");
+}
+
+#[tokio::test]
 async fn an_older_token_of_the_store_does_not_come_back() {
     let (store, clock) = (Memory::default(), ManualClock::new());
     let source = ScriptedSource::granting(DAY);
@@ -438,6 +456,37 @@ fn a_short_secret_or_an_unknown_source_wants_a_key() {
     );
     let shown = format!("{:?}", named.unwrap());
     assert!(shown.contains("name") && !shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test]
+async fn a_store_before_a_store_says_what_the_source_says() {
+    let source = ScriptedSource::granting(DAY);
+    let (near, far) = (Memory::default(), Memory::default());
+    let nested = SharedSource::new(shared(&source, far.clone()), near.clone()).unwrap();
+    let identity = nested.identity().await.unwrap().unwrap();
+    assert_eq!(identity.context(), "context");
+    assert!(!nested.has_new_credentials().await);
+    let other = Tied(
+        source.clone(),
+        "another-secret-of-thirty-two-bytes-and-more",
+    );
+    let other = SharedSource::new(other, Memory::default()).unwrap();
+    assert!(other.has_new_credentials().await);
+    let named = SharedSource::with_key(source.clone(), Memory::default(), "name", SECRET);
+    let identity = named.unwrap().identity().await.unwrap().unwrap();
+    assert_eq!(identity.context(), "name");
+
+    // What comes from the far one keeps its age in the near one.
+    let clock = ManualClock::new();
+    let far = |clock: &ManualClock| shared(&source, far.clone()).with_clock(clock.clone());
+    far(&clock).fetch(None).await.unwrap();
+    clock.advance(Duration::from_secs(3_600));
+    for _ in 0..2 {
+        let nested = SharedSource::new(far(&clock), near.clone()).unwrap();
+        let token = nested.with_clock(clock.clone()).fetch(None).await.unwrap();
+        assert_eq!(token.age(), Duration::from_secs(3_600));
+    }
+    assert_eq!(source.calls(), 1);
 }
 
 fn folder() -> TempDir {
