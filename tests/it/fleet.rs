@@ -12,14 +12,18 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use serde_json::json;
 use sitecore_auth::{
     ClientCredentials, Error, ErrorKind, Identity, ManualClock, Result, Token, TokenCache,
     TokenClient, TokenSource,
 };
 use sitecore_token_store::{FileStore, Lease, SharedSource, Stored, TokenStore};
 use tempfile::TempDir;
+use wiremock::ResponseTemplate;
 
-use crate::support::{PausedClock, ScriptedSource, Step, everything_said, text};
+use crate::support::{
+    PausedClock, ScriptedSource, Step, client_of, everything_said, requests, serve, text,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
@@ -444,7 +448,8 @@ fn a_short_secret_or_an_unknown_source_wants_a_key() {
         ))
         .contains("32 bytes")
     );
-    assert!(SharedSource::with_key(unknown, Memory::default(), "name", SECRET).is_ok());
+    let just = "x".repeat(32);
+    assert!(SharedSource::with_key(unknown, Memory::default(), "name", just).is_ok());
     let good = TokenClient::new(ClientCredentials::new("id", SECRET)).unwrap();
     let good = SharedSource::new(good, Memory::default()).unwrap();
     assert!(!format!("{good:?}").contains(SECRET));
@@ -456,6 +461,25 @@ fn a_short_secret_or_an_unknown_source_wants_a_key() {
     );
     let shown = format!("{:?}", named.unwrap());
     assert!(shown.contains("name") && !shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test]
+async fn a_token_whose_issuer_named_no_life_is_shared_for_five_minutes() {
+    let answer = json!({ "access_token": "t", "token_type": "Bearer" });
+    let issuer = serve(ResponseTemplate::new(200).set_body_json(answer)).await;
+    let (store, clock) = (Memory::default(), ManualClock::new());
+    let fetch = async || {
+        let tokens = client_of(&issuer.uri()).build().unwrap();
+        let shared = SharedSource::with_key(tokens, store.clone(), "name", SECRET).unwrap();
+        shared.with_clock(clock.clone()).fetch(None).await.unwrap()
+    };
+    fetch().await;
+    clock.advance(Duration::from_secs(200));
+    assert_eq!(fetch().await.lifetime(), Some(Duration::from_secs(300)));
+    assert_eq!(requests(&issuer).await.len(), 1);
+    clock.advance(Duration::from_secs(100));
+    fetch().await;
+    assert_eq!(requests(&issuer).await.len(), 2);
 }
 
 #[tokio::test]

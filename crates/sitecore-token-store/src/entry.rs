@@ -388,7 +388,7 @@ mod tests {
         let key = Token::api_key(HeaderName::from_static("sc_apikey"), "key").unwrap();
         let key = Entry::granted(&key, at(NOW));
         assert_eq!(age(&key, NOW + 300 * 24 * HOUR), Some(0));
-        assert_eq!(keep(key, NOW), KEEP_KEYS.as_secs());
+        assert_eq!(keep(key, NOW), 30 * 24 * HOUR);
     }
 
     #[test]
