@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     value: HeaderValue,
     life: Life,
     age: Duration,
+    /// From when the source was asked until the issuer was.
+    waited: Duration,
     fingerprint: Fingerprint,
     quota: Option<Quota>,
     pub(crate) stamp: Option<Stamp>,
@@ -77,6 +79,7 @@ impl Token {
             value,
             life,
             age: Duration::ZERO,
+            waited: Duration::ZERO,
             fingerprint: Fingerprint::of(secret),
             quota: None,
             stamp: None,
@@ -87,6 +90,15 @@ impl Token {
     #[must_use]
     pub fn with_age(mut self, age: Duration) -> Self {
         Arc::make_mut(&mut self.0).age = age;
+        self
+    }
+
+    /// Says that the source waited before the token was asked for, or its age was reckoned: the life counts from
+    /// then. For sources that wait, say for others; waits add up.
+    #[must_use]
+    pub fn asked_after(mut self, waited: Duration) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.waited = inner.waited.saturating_add(waited);
         self
     }
 
@@ -107,7 +119,7 @@ impl Token {
             policy,
             inner.life,
             inner.age,
-            asked,
+            asked.after(inner.waited),
             fastrand::f64(),
         ));
         self
