@@ -1,12 +1,7 @@
 //! One token for many processes, in one process: each source stands for a process of its own.
 
 use std::{
-    collections::HashMap,
-    fs, io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -14,121 +9,19 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::json;
 use sitecore_auth::{
-    ClientCredentials, Error, ErrorKind, Identity, ManualClock, Result, Token, TokenCache,
+    ClientCredentials, Identity, ManualClock, RefreshPolicy, Result, Token, TokenCache,
     TokenClient, TokenSource,
 };
-use sitecore_token_store::{FileStore, Lease, SharedSource, Stored, TokenStore};
-use tempfile::TempDir;
+use sitecore_token_store::SharedSource;
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    PausedClock, ScriptedSource, Step, client_of, everything_said, requests, serve, text,
+    ByLease, FLEET_SECRET, Memory, PausedClock, ScriptedSource, Step, Tied, caches, client_of,
+    everything_said, requests, serve, shared, text,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
-const SECRET: &str = "a-secret-of-thirty-two-bytes-and-more";
-
-/// A scripted source that can say what its tokens are tied to.
-#[derive(Clone)]
-struct Tied(ScriptedSource, &'static str);
-
-#[async_trait]
-impl TokenSource for Tied {
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
-        self.0.fetch(replacing).await
-    }
-
-    async fn identity(&self) -> Result<Option<Identity>> {
-        Ok(Some(Identity::new(self.1, "context")))
-    }
-
-    async fn has_new_credentials(&self) -> bool {
-        self.1 != SECRET
-    }
-}
-
-/// A store in memory that does what the test says.
-#[derive(Clone, Default)]
-struct Memory {
-    entries: Arc<Mutex<HashMap<String, Vec<u8>>>>,
-    leased: Arc<AtomicBool>,
-    is_down: Arc<AtomicBool>,
-    hangs: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
-    /// What another process has saved by the time that somebody gets the lease; or the store is down by then.
-    by_lease: Arc<Mutex<Option<Option<HashMap<String, Vec<u8>>>>>>,
-}
-
-struct Held(Arc<AtomicBool>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
-
-impl Memory {
-    async fn answer(&self) -> io::Result<()> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        if self.hangs.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        match self.is_down.load(Ordering::SeqCst) {
-            true => Err(io::ErrorKind::ConnectionRefused.into()),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl TokenStore for Memory {
-    async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
-        self.answer().await?;
-        let entry = self.entries.lock().unwrap().get(name).cloned();
-        Ok(entry.map(Stored::new))
-    }
-
-    async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
-        self.answer().await?;
-        self.entries
-            .lock()
-            .unwrap()
-            .insert(name.to_owned(), entry.to_owned());
-        Ok(())
-    }
-
-    async fn try_lease(&self, _name: &str, _life: Duration) -> io::Result<Option<Lease>> {
-        self.answer().await?;
-        match self.by_lease.lock().unwrap().take() {
-            Some(Some(entries)) => *self.entries.lock().unwrap() = entries,
-            Some(None) => self.is_down.store(true, Ordering::SeqCst),
-            None => {}
-        }
-        let taken = self.leased.swap(true, Ordering::SeqCst);
-        Ok((!taken).then(|| Lease::new(Held(Arc::clone(&self.leased)))))
-    }
-}
-
-fn shared(source: &ScriptedSource, store: impl TokenStore) -> SharedSource {
-    SharedSource::new(Tied(source.clone(), SECRET), store).unwrap()
-}
-
-fn caches(
-    number: usize,
-    source: &ScriptedSource,
-    store: &Memory,
-    clock: &PausedClock,
-) -> Vec<TokenCache> {
-    let caches = (0..number).map(|_| {
-        let shared = shared(source, store.clone()).with_clock(clock.clone());
-        TokenCache::builder(shared)
-            .clock(clock.clone())
-            .build()
-            .unwrap()
-    });
-    caches.collect()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_that_start_cold_cost_one_grant() {
@@ -198,7 +91,7 @@ async fn a_store_that_is_down_or_hangs_is_as_if_it_were_not_there() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_holder_that_does_not_come_back_asks_beside_it() {
     let (store, clock) = (Memory::default(), PausedClock::new());
-    let _lost = store.try_lease("any", SECOND).await.unwrap();
+    store.is_stuck.store(true, Ordering::SeqCst);
     let source = ScriptedSource::granting(DAY);
     let cache = &caches(1, &source, &store, &clock)[0];
     let begun = tokio::time::Instant::now();
@@ -213,24 +106,127 @@ async fn who_waits_for_a_holder_that_does_not_come_back_asks_beside_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_who_wait_for_a_holder_that_does_not_come_back_ask_in_turns() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    store.is_stuck.store(true, Ordering::SeqCst);
+    let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
+    let caches = caches(50, &source, &store, &clock);
+    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
+    assert!(tokens.iter().all(Result::is_ok));
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_was_given_up_counts_in_the_next() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    store.is_stuck.store(true, Ordering::SeqCst);
+    let source = ScriptedSource::granting(DAY);
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 10 * SECOND;
+    let shared = shared(&source, store).with_clock(clock.clone());
+    let cache = TokenCache::builder(shared).policy(policy).clock(clock);
+    let cache = cache.build().unwrap();
+    cache.token().await.unwrap_err();
+    tokio::time::sleep(2 * SECOND).await;
+    cache.token().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_not_taken_off_the_life_of_the_token() {
+    for holder_comes_back in [true, false] {
+        let (store, clock) = (Memory::default(), PausedClock::new());
+        store.is_stuck.store(true, Ordering::SeqCst);
+        // Shorter than the wait.
+        let source = ScriptedSource::new([], Step::Slow(SECOND, 10 * SECOND));
+        let cache = &caches(1, &source, &store, &clock)[0];
+        let others = shared(&source, store.clone()).with_clock(clock.clone());
+        let freed = async {
+            tokio::time::sleep(15 * SECOND).await;
+            if holder_comes_back {
+                store.is_stuck.store(false, Ordering::SeqCst);
+                others.fetch(None).await.unwrap();
+            }
+        };
+        let (token, ()) = tokio::join!(cache.token(), freed);
+        let left = cache.status().age().unwrap();
+        assert!(token.is_ok() && left <= 2 * SECOND, "{left:?}");
+        assert_eq!(source.calls(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_was_granted_while_the_secret_changed_is_not_stored() {
+    struct Changing(ScriptedSource, AtomicBool);
+    #[async_trait]
+    impl TokenSource for Changing {
+        async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+            self.1.store(true, Ordering::SeqCst);
+            self.0.fetch(replacing).await
+        }
+        async fn identity(&self) -> Result<Option<Identity>> {
+            let new = "another-secret-of-thirty-two-bytes-and-more";
+            let is_new = self.1.load(Ordering::SeqCst);
+            let secret = if is_new { new } else { FLEET_SECRET };
+            Ok(Some(Identity::new(secret, "context")))
+        }
+    }
+    let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
+    let changing = Changing(source.clone(), AtomicBool::new(false));
+    let changing = SharedSource::new(changing, store.clone()).unwrap();
+    changing.fetch(None).await.unwrap();
+    assert!(store.entries.lock().unwrap().is_empty());
+    // With the new one it is stored.
+    changing.fetch(None).await.unwrap();
+    changing.fetch(None).await.unwrap();
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_by_one_of_a_shorter_life() {
+    let (store, source) = (
+        Memory::default(),
+        ScriptedSource::new([Step::Grant(DAY)], Step::Grant(DAY / 24)),
+    );
+    let clock = ManualClock::new();
+    let caches: Vec<_> = (0..10)
+        .map(|_| {
+            let shared = shared(&source, store.clone()).with_clock(clock.clone());
+            TokenCache::builder(shared)
+                .clock(clock.clone())
+                .build()
+                .unwrap()
+        })
+        .collect();
+    let old = join_all(caches.iter().map(TokenCache::token))
+        .await
+        .remove(0)
+        .unwrap();
+    clock.advance(SECOND);
+    for cache in &caches {
+        assert_eq!(text(&cache.replace(&old).await.unwrap()), "token-2");
+    }
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_saved_before_the_lease_was_had_is_found() {
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
     shared(&source, store.clone()).fetch(None).await.unwrap();
     let saved = std::mem::take(&mut *store.entries.lock().unwrap());
-    *store.by_lease.lock().unwrap() = Some(Some(saved));
+    *store.by_lease.lock().unwrap() = Some(ByLease::Saved(saved));
     let token = shared(&source, store.clone()).fetch(None).await.unwrap();
     assert_eq!((text(&token), source.calls()), ("token-1".to_owned(), 1));
-    assert!(!store.leased.load(Ordering::SeqCst), "it was given back");
+    assert!(store.leased.lock().unwrap().is_empty(), "it was given back");
     // What is there is adopted whoever has the lease.
-    let held = store.try_lease("any", SECOND).await.unwrap();
+    store.is_stuck.store(true, Ordering::SeqCst);
     let begun = tokio::time::Instant::now();
     shared(&source, store.clone()).fetch(None).await.unwrap();
     assert!(begun.elapsed().is_zero());
-    drop(held);
+    store.is_stuck.store(false, Ordering::SeqCst);
 
     // A store that is down by then is left alone: its limit is waited for once.
     store.entries.lock().unwrap().clear();
-    *store.by_lease.lock().unwrap() = Some(None);
+    *store.by_lease.lock().unwrap() = Some(ByLease::Down);
     let before = store.calls.load(Ordering::SeqCst);
     shared(&source, store.clone()).fetch(None).await.unwrap();
     assert_eq!(store.calls.load(Ordering::SeqCst) - before, 3);
@@ -255,68 +251,11 @@ async fn a_refused_token_is_replaced_for_all_by_one_grant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_costs_the_fleet_one_try_at_a_time() {
-    let (store, clock) = (Memory::default(), PausedClock::new());
-    let source = ScriptedSource::new([], Step::SlowFail(SECOND, ErrorKind::Refused));
-    let caches = caches(100, &source, &store, &clock);
-    let errors = join_all(caches.iter().map(TokenCache::token)).await;
-    assert!(errors.iter().all(|error| {
-        error
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Refused)
-    }));
-    assert!(
-        errors
-            .iter()
-            .all(|error| error.as_ref().unwrap_err().retry_after().unwrap() > 40 * SECOND)
-    );
-    assert_eq!(source.calls(), 1);
-    // When the gate is over, one asks, and all have the token.
-    source.turn_to(Step::Slow(SECOND, DAY));
-    tokio::time::sleep(80 * SECOND).await;
-    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
-    assert!(tokens.iter().all(std::result::Result::is_ok));
-    assert_eq!(source.calls(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failure_takes_no_token_from_the_others() {
-    let (store, clock) = (Memory::default(), PausedClock::new());
-    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
-    let cache = &caches(1, &source, &store, &clock)[0];
-    cache.token().await.unwrap();
-    // Stale, and the issuer is down: the renewal beside this call fails.
-    tokio::time::advance(DAY * 85 / 100).await;
-    cache.token().await.unwrap();
-    tokio::time::sleep(SECOND).await;
-    assert_eq!(source.calls(), 2);
-    // Who starts now has the token that all others have.
-    let late = &caches(1, &source, &store, &clock)[0];
-    assert_eq!(text(&late.token().await.unwrap()), "token-1");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hundred_do_not_try_again_each_for_itself() {
-    let (store, clock) = (Memory::default(), PausedClock::new());
-    let failing = Step::SlowFail(SECOND / 10, ErrorKind::Unavailable);
-    let source = ScriptedSource::new([], failing);
-    let caches = caches(100, &source, &store, &clock);
-    let errors = join_all(caches.iter().map(TokenCache::token)).await;
-    assert!(errors.iter().all(std::result::Result::is_err));
-    // Each refresh has three grants, and all of them together hardly more.
-    assert!(
-        (3..=9).contains(&source.calls()),
-        "{} grants",
-        source.calls()
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_rotated_secret_begins_an_entry_of_its_own() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let (old, new) = (ScriptedSource::granting(DAY), ScriptedSource::granting(DAY));
     let rotated = Tied(new.clone(), "another-secret-of-thirty-two-bytes-and-more");
-    for source in [Tied(old.clone(), SECRET), rotated] {
+    for source in [Tied(old.clone(), FLEET_SECRET), rotated] {
         for _ in 0..3 {
             let shared = SharedSource::new(source.clone(), store.clone()).unwrap();
             shared.with_clock(clock.clone()).fetch(None).await.unwrap();
@@ -369,7 +308,8 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
     }
     // Under another name it is missing too.
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
-    let other = SharedSource::with_key(source.clone(), store.clone(), "other", SECRET).unwrap();
+    let other =
+        SharedSource::with_key(source.clone(), store.clone(), "other", FLEET_SECRET).unwrap();
     other.fetch(None).await.unwrap();
     let other_name = store.entries.lock().unwrap().keys().next().unwrap().clone();
     store.entries.lock().unwrap().insert(other_name, entry);
@@ -406,7 +346,7 @@ async fn a_token_that_is_granted_again_does_not_become_younger() {
     shared.fetch(Some(&first)).await.unwrap();
     assert_eq!(source.calls(), 2);
     assert_eq!(*store.entries.lock().unwrap(), stored);
-    assert!(!store.leased.load(Ordering::SeqCst), "it was given back");
+    assert!(store.leased.lock().unwrap().is_empty(), "it was given back");
 }
 
 #[tokio::test]
@@ -450,17 +390,20 @@ fn a_short_secret_or_an_unknown_source_wants_a_key() {
     );
     let just = "x".repeat(32);
     assert!(SharedSource::with_key(unknown, Memory::default(), "name", just).is_ok());
-    let good = TokenClient::new(ClientCredentials::new("id", SECRET)).unwrap();
+    let good = TokenClient::new(ClientCredentials::new("id", FLEET_SECRET)).unwrap();
     let good = SharedSource::new(good, Memory::default()).unwrap();
-    assert!(!format!("{good:?}").contains(SECRET));
+    assert!(!format!("{good:?}").contains(FLEET_SECRET));
     let named = SharedSource::with_key(
         ScriptedSource::granting(DAY),
         Memory::default(),
         "name",
-        SECRET,
+        FLEET_SECRET,
     );
     let shown = format!("{:?}", named.unwrap());
-    assert!(shown.contains("name") && !shown.contains(SECRET), "{shown}");
+    assert!(
+        shown.contains("name") && !shown.contains(FLEET_SECRET),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
@@ -470,7 +413,7 @@ async fn a_token_whose_issuer_named_no_life_is_shared_for_five_minutes() {
     let (store, clock) = (Memory::default(), ManualClock::new());
     let fetch = async || {
         let tokens = client_of(&issuer.uri()).build().unwrap();
-        let shared = SharedSource::with_key(tokens, store.clone(), "name", SECRET).unwrap();
+        let shared = SharedSource::with_key(tokens, store.clone(), "name", FLEET_SECRET).unwrap();
         shared.with_clock(clock.clone()).fetch(None).await.unwrap()
     };
     fetch().await;
@@ -496,7 +439,7 @@ async fn a_store_before_a_store_says_what_the_source_says() {
     );
     let other = SharedSource::new(other, Memory::default()).unwrap();
     assert!(other.has_new_credentials().await);
-    let named = SharedSource::with_key(source.clone(), Memory::default(), "name", SECRET);
+    let named = SharedSource::with_key(source.clone(), Memory::default(), "name", FLEET_SECRET);
     let identity = named.unwrap().identity().await.unwrap().unwrap();
     assert_eq!(identity.context(), "name");
 
@@ -511,90 +454,4 @@ async fn a_store_before_a_store_says_what_the_source_says() {
         assert_eq!(token.age(), Duration::from_secs(3_600));
     }
     assert_eq!(source.calls(), 1);
-}
-
-fn folder() -> TempDir {
-    let folder = TempDir::new().unwrap();
-    #[cfg(unix)]
-    fs::set_permissions(
-        folder.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o700),
-    )
-    .unwrap();
-    folder
-}
-
-#[tokio::test]
-async fn a_folder_serves_many_and_is_closed_to_others() {
-    use std::os::unix::fs::MetadataExt as _;
-    let folder = folder();
-    let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(100), DAY));
-    let caches: Vec<_> = (0..50)
-        .map(|_| {
-            TokenCache::new(shared(
-                &source,
-                FileStore::at(folder.path().join("new")).unwrap(),
-            ))
-        })
-        .collect();
-    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
-    assert!(
-        tokens
-            .iter()
-            .all(|token| text(token.as_ref().unwrap()) == "token-1")
-    );
-    assert_eq!(source.calls(), 1);
-    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
-    assert_eq!(mode(&folder.path().join("new")), 0o700);
-    let files: Vec<_> = fs::read_dir(folder.path().join("new"))
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
-    assert_eq!(files.len(), 2, "an entry and its lock: {files:?}");
-    assert!(files.iter().all(|file| mode(file) == 0o600));
-    // A torn file beside it, as a power cut leaves it, is in nobody's way.
-    fs::write(folder.path().join("new/x.0.new"), "torn").unwrap();
-    let late = shared(&source, FileStore::at(folder.path().join("new")).unwrap());
-    assert_eq!(text(&late.fetch(None).await.unwrap()), "token-1");
-}
-
-#[tokio::test]
-async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-    let folder = folder();
-    let said = |result: Result<FileStore, Error>| everything_said(&result.unwrap_err());
-    let open = folder.path().join("open");
-    fs::create_dir(&open).unwrap();
-    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(said(FileStore::at(&open)).contains("chmod 700"));
-    symlink(folder.path(), folder.path().join("link")).unwrap();
-    assert!(said(FileStore::at(folder.path().join("link"))).contains("is a link"));
-    fs::write(folder.path().join("file"), "").unwrap();
-    assert!(FileStore::at(folder.path().join("file")).is_err());
-    assert!(said(FileStore::at(folder.path().join("file/below"))).contains("cannot be made"));
-
-    // An entry that was opened to others, or swapped for a link, while running: as if it were missing.
-    let source = ScriptedSource::granting(DAY);
-    let store = || FileStore::at(folder.path()).unwrap();
-    shared(&source, store()).fetch(None).await.unwrap();
-    let mut files = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let entry = files
-        .find(|file| file.extension().is_some_and(|ending| ending == "entry"))
-        .unwrap();
-    fs::set_permissions(&entry, fs::Permissions::from_mode(0o644)).unwrap();
-    let error = store()
-        .load(entry.file_stem().unwrap().to_str().unwrap())
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("Config") || everything_said(&error).contains("chmod 600"),
-        "{error}"
-    );
-    shared(&source, store()).fetch(None).await.unwrap();
-    fs::rename(&entry, folder.path().join("moved")).unwrap();
-    symlink(folder.path().join("moved"), &entry).unwrap();
-    shared(&source, store()).fetch(None).await.unwrap();
-    assert_eq!(source.calls(), 3);
 }

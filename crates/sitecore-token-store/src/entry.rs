@@ -16,6 +16,9 @@ const MAX_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The life of a bearer token whose issuer named none.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 
+/// Nobody is told to leave the issuer in peace for longer, whatever it has named.
+const MAX_WAIT: Duration = Duration::from_secs(3_600);
+
 /// A key without expiry is asked for anew after this.
 const KEEP_KEYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -48,48 +51,68 @@ struct Failure {
     count: u32,
     at: u64,
     until: u64,
+    /// Whether the issuer has said so.
+    named: bool,
     saved_by: u64,
 }
 
 impl Entry {
-    /// Returns the entry after a grant.
-    pub(crate) fn granted(token: &Token, issued: Duration) -> Self {
+    /// Returns the entry after a grant for which the issuer was asked at this time; `None` if there is a newer
+    /// token by now.
+    pub(crate) fn granted(&self, token: &Token, asked: Duration, now: Duration) -> Option<Self> {
+        let held = self.token.as_ref();
+        let newer = held.filter(|held| held.issued > millis(asked));
+        if newer.and_then(|held| held.adopt(None, now)).is_some() {
+            return None;
+        }
         let (name, value) = token.header();
         let text = value.to_str().unwrap_or_default();
-        let is_bearer = name == AUTHORIZATION;
-        let text = if is_bearer {
-            text.trim_start_matches("Bearer ")
-        } else {
-            text
-        };
+        let bearer = (name == AUTHORIZATION)
+            .then(|| text.strip_prefix("Bearer "))
+            .flatten();
         let life = match token.lifetime() {
-            None if is_bearer => Some(UNKNOWN_LIFE),
+            None if bearer.is_some() => Some(UNKNOWN_LIFE),
             life => life,
         };
         let token = Granted {
             header: name.as_str().to_owned(),
-            text: text.to_owned(),
-            issued: millis(issued.saturating_sub(token.age())),
+            text: bearer.unwrap_or(text).to_owned(),
+            issued: millis(asked.saturating_sub(token.age())),
             life: life.map(millis),
         };
-        Self {
+        Some(Self {
             token: Some(token),
             ..Self::default()
-        }
+        })
     }
 
     /// Returns the entry after a grant that failed: the token that was there stays.
     pub(crate) fn failed(self, error: &Error, now: Duration, saved_by: u64) -> Self {
-        let failures = self.failure.map_or(0, |failure| failure.count);
-        let wait = error
-            .retry_after()
-            .unwrap_or_else(|| backoff(error.kind(), failures));
+        let before = self.failure.as_ref();
+        let failures = before.map_or(0, |failure| failure.count);
+        let until = match error.retry_after() {
+            Some(named) => now.saturating_add(named.min(MAX_WAIT)),
+            // Who fails alone does not keep the others from trying. And nobody waits for longer than there is a
+            // token: then somebody is in need.
+            None => {
+                let own = now.saturating_add(backoff(error.kind(), failures));
+                let earlier = before.filter(|failure| failure.saved_by == saved_by);
+                let earlier = earlier.map(|failure| Duration::from_millis(failure.until));
+                let usable = self.token.as_ref().and_then(Granted::usable_until);
+                [earlier, usable]
+                    .into_iter()
+                    .flatten()
+                    .filter(|at| *at > now)
+                    .fold(own, Duration::min)
+            }
+        };
         let failure = Failure {
             kind: kind_name(error.kind()).to_owned(),
             why: error.to_string(),
             count: failures.saturating_add(1),
             at: millis(now),
-            until: millis(now.saturating_add(wait)),
+            until: millis(until),
+            named: error.retry_after().is_some(),
             saved_by,
         };
         Self {
@@ -166,26 +189,37 @@ impl Failure {
             Duration::from_millis(self.at),
             Duration::from_millis(self.until),
         );
-        let is_believed = at <= now + AHEAD && until.saturating_sub(at) <= MAX_LIFE;
+        let is_believed = at <= now + AHEAD && until.saturating_sub(at) <= MAX_WAIT;
         (is_believed && until > now && self.saved_by != reader).then(|| {
             let why = format!("another process was told: {}", self.why);
-            Error::new(kind_of(&self.kind), why).with_retry_after(until - now)
+            let error = Error::new(kind_of(&self.kind), why);
+            match self.named {
+                true => error.with_retry_after(until - now),
+                // How long it waits by itself is for each cache to say, which knows what it holds.
+                false => error,
+            }
         })
     }
 }
 
 impl Granted {
+    /// Returns until when caches use it.
+    fn usable_until(&self) -> Option<Duration> {
+        let life = Duration::from_millis(self.life?);
+        Some(Duration::from_millis(self.issued) + life.saturating_sub(margin(life)))
+    }
+
     /// Returns the token, if it is of use and newer than the one that is to be replaced.
     fn adopt(&self, replacing: Option<&Token>, now: Duration) -> Option<Token> {
         let issued = Duration::from_millis(self.issued);
-        if issued > now + AHEAD {
-            return None;
-        }
         let age = now.saturating_sub(issued);
         let life = self.life.map(Duration::from_millis);
+        // A host whose clock is behind by more would take it for younger than the margin allows for.
+        if issued > now + life.map_or(AHEAD, margin) {
+            return None;
+        }
         let token = match life {
-            // Too old to be handed out, by the cache's own margin.
-            Some(life) if life > MAX_LIFE || age >= life.saturating_sub((life / 10).min(AHEAD)) => {
+            Some(life) if life > MAX_LIFE || age >= life.saturating_sub(margin(life)) => {
                 return None;
             }
             Some(life) => Token::bearer(self.text.as_str(), life).ok()?.with_age(age),
@@ -198,15 +232,20 @@ impl Granted {
             return Some(token);
         };
         let is_same = token.header() == replacing.header();
-        let replaced_ends = replacing
-            .expires_at()
-            .and_then(|at| u64::try_from(at.timestamp_millis()).ok());
-        let is_older = match (life, replaced_ends) {
-            (Some(life), Some(replaced)) => issued + life < Duration::from_millis(replaced),
-            _ => false,
-        };
+        let is_older = replaced_issue(replacing).is_some_and(|at| issued < at);
         (!is_same && !is_older).then_some(token)
     }
+}
+
+/// Returns how long before its end a token is handed out no more: the cache's own margin.
+fn margin(life: Duration) -> Duration {
+    (life / 10).min(AHEAD)
+}
+
+/// Returns when a token that a cache holds was issued; a little earlier, for the cache asked before the store did.
+fn replaced_issue(token: &Token) -> Option<Duration> {
+    let ends = u64::try_from(token.expires_at()?.timestamp_millis()).ok()?;
+    Duration::from_millis(ends).checked_sub(token.lifetime()?)
 }
 
 /// Returns how long nobody should ask after this many failures before.
@@ -242,171 +281,4 @@ fn millis(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use super::*;
-
-    const NOW: u64 = 1_800_000_000;
-    const HOUR: u64 = 3_600;
-    const OURS: u64 = 1;
-    const OTHERS: u64 = 2;
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn token(text: &str, life: u64) -> Token {
-        Token::bearer(text, at(life)).unwrap()
-    }
-
-    /// The entry as somebody reads it who has this clock.
-    fn read(entry: Entry, written: u64, now: u64, remaining: Option<Duration>) -> Entry {
-        let (text, _) = entry.written(at(written));
-        Entry::read(&text, at(now), remaining).unwrap()
-    }
-
-    fn granted(life: u64) -> Entry {
-        Entry::granted(&token("new", life), at(NOW))
-    }
-
-    /// The age of the token that is adopted at this time, in seconds.
-    fn age(entry: &Entry, now: u64) -> Option<u64> {
-        let answer = entry.answer(None, at(now), OURS)?;
-        Some(answer.ok()?.age().as_secs())
-    }
-
-    #[test]
-    fn a_token_is_adopted_with_its_age_until_its_margin() {
-        for (life, elapsed, adopted) in [
-            (HOUR, 0, Some(0)),
-            (HOUR, 1_800, Some(1_800)),
-            (HOUR, HOUR - 61, Some(HOUR - 61)),
-            (HOUR, HOUR - 60, None),
-            (HOUR, HOUR, None),
-            // A tenth of a short life.
-            (100, 89, Some(89)),
-            (100, 90, None),
-            (30 * 24 * HOUR, 1, Some(1)),
-            (30 * 24 * HOUR + 1, 1, None),
-        ] {
-            assert_eq!(
-                age(&granted(life), NOW + elapsed),
-                adopted,
-                "{life} {elapsed}"
-            );
-        }
-        // Another host's clock may be a little ahead.
-        assert_eq!(age(&granted(HOUR), NOW - 60), Some(0));
-        assert_eq!(age(&granted(HOUR), NOW - 61), None);
-    }
-
-    #[test]
-    fn a_token_that_a_source_remembered_keeps_its_age() {
-        let token = token("new", HOUR).with_age(at(1_000));
-        assert_eq!(age(&Entry::granted(&token, at(NOW)), NOW), Some(1_000));
-    }
-
-    #[test]
-    fn what_remains_says_how_old_it_is_whatever_the_clocks_say() {
-        let left = |seconds| Some(at(seconds));
-        for (there, here, remaining, adopted) in [
-            (NOW, NOW + 5, None, Some(5)),
-            (NOW, NOW + 5, left(HOUR), Some(0)),
-            (NOW, NOW + 5, left(HOUR - 600), Some(600)),
-            (NOW, NOW + 90 * HOUR, left(HOUR - 600), Some(600)),
-            (NOW, NOW - 90 * HOUR, left(HOUR - 600), Some(600)),
-            (NOW, NOW - 90 * HOUR, left(60), None),
-            (NOW, NOW - 90 * HOUR, left(0), None),
-            // Nobody keeps it for longer than it was to be kept: the store is not believed.
-            (NOW, NOW + 600, left(HOUR + 1), Some(600)),
-        ] {
-            let entry = read(granted(HOUR), there, here, remaining);
-            assert_eq!(age(&entry, here), adopted, "{here} {remaining:?}");
-        }
-    }
-
-    #[test]
-    fn a_failure_that_others_had_is_told_while_nobody_should_ask() {
-        let error = |kind| Error::new(kind, "sentinel");
-        let unavailable = ErrorKind::Unavailable;
-        for (error, before, waits) in [
-            (error(unavailable), 0, 1),
-            (error(unavailable), 3, 8),
-            (error(unavailable), 80, 30),
-            (error(ErrorKind::Refused), 0, 60),
-            (error(ErrorKind::Refused), 9, 900),
-            (error(unavailable).with_retry_after(at(77)), 9, 77),
-        ] {
-            let mut entry = Entry::default();
-            for _ in 0..=before {
-                entry = entry.failed(&error, at(NOW), OTHERS);
-            }
-            let entry = read(entry, NOW, NOW, None);
-            let told = entry.answer(None, at(NOW), OURS).unwrap().unwrap_err();
-            assert_eq!(told.kind(), error.kind());
-            assert_eq!(told.retry_after(), Some(at(waits)), "{before}");
-            assert!(entry.answer(None, at(NOW + waits), OURS).is_none());
-            // Who had it knows it already.
-            assert!(entry.answer(None, at(NOW), OTHERS).is_none());
-            // From the future, or for ever: not believed.
-            assert!(entry.answer(None, at(NOW - 61), OURS).is_none());
-            assert!(entry.answer(None, at(NOW - 60), OURS).is_some());
-            // By the store's clock.
-            let (_, keep) = Entry::default()
-                .failed(&error, at(NOW), OTHERS)
-                .written(at(NOW));
-            assert!(keep >= at(HOUR / 6), "{keep:?}");
-        }
-        let long = error(unavailable).with_retry_after(at(31 * 24 * HOUR));
-        let entry = Entry::default().failed(&long, at(NOW), OTHERS);
-        assert!(entry.answer(None, at(NOW), OURS).is_none());
-        // By the clock of the store: half of its wait is over.
-        let wait = error(unavailable).with_retry_after(at(100));
-        let entry = Entry::default().failed(&wait, at(NOW), OTHERS);
-        let kept = at(100) + 10 * AHEAD;
-        let entry = read(entry, NOW, NOW + HOUR, Some(kept - at(50)));
-        let told = entry.answer(None, at(NOW + HOUR), OURS).unwrap();
-        assert_eq!(told.unwrap_err().retry_after(), Some(at(50)));
-    }
-
-    #[test]
-    fn a_failure_takes_no_token_away_and_a_grant_ends_it() {
-        let error = Error::new(ErrorKind::Unavailable, "down");
-        let entry = granted(HOUR).failed(&error, at(NOW), OTHERS);
-        assert_eq!(age(&entry, NOW), Some(0));
-        let refused = entry.answer(Some(&token("new", HOUR)), at(NOW), OURS);
-        assert!(refused.unwrap().is_err());
-        assert!(granted(HOUR).failure.is_none());
-    }
-
-    #[test]
-    fn an_entry_is_kept_for_as_long_as_it_is_of_use() {
-        let keep = |entry: Entry, now| entry.written(at(now)).1.as_secs();
-        assert_eq!(keep(granted(HOUR), NOW), HOUR);
-        assert_eq!(keep(granted(HOUR), NOW + 600), HOUR - 600);
-        assert_eq!(keep(granted(HOUR), NOW + 2 * HOUR), 1);
-        let key = Token::api_key(HeaderName::from_static("sc_apikey"), "key").unwrap();
-        let key = Entry::granted(&key, at(NOW));
-        assert_eq!(age(&key, NOW + 300 * 24 * HOUR), Some(0));
-        assert_eq!(keep(key, NOW), 30 * 24 * HOUR);
-    }
-
-    #[test]
-    fn every_kind_of_error_has_a_name() {
-        for (kind, name) in KINDS {
-            assert_eq!((kind_name(kind), kind_of(name)), (name, kind));
-        }
-        assert_eq!(kind_name(ErrorKind::Timeout), "unavailable");
-        assert_eq!(kind_of("of a later version"), ErrorKind::Unavailable);
-    }
-
-    #[test]
-    fn what_is_no_entry_is_none() {
-        for text in ["", "{}", "[]", "{\"written\":-1,\"kept\":0}", "null"] {
-            assert!(
-                Entry::read(text.as_bytes(), at(NOW), None).is_none(),
-                "{text}"
-            );
-        }
-    }
-}
+mod tests;

@@ -10,12 +10,18 @@ use std::{
 use async_trait::async_trait;
 use etcetera::BaseStrategy as _;
 use sitecore_auth::{Error, ErrorKind, Result};
-use tokio::task::spawn_blocking;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{Lease, Stored, TokenStore};
 
 /// No entry is longer.
 const MAX_BYTES: u64 = 128 * 1024;
+
+/// A disk that hangs takes no more of the runtime's threads than this.
+static AT_ONCE: Semaphore = Semaphore::const_new(16);
+
+/// What a writer that was killed has left is removed after this.
+const LEFT: Duration = Duration::from_secs(3_600);
 
 /// Keeps entries as files that only this user can read, in a folder that only this user can open.
 ///
@@ -49,23 +55,15 @@ impl FileStore {
     /// [`Config`](ErrorKind::Config) if the folder cannot be made, is a link, belongs to another user or is open to
     /// others. The error says how to mend it. A disk that is full or read-only is no error: nothing is shared then.
     pub fn at(folder: impl Into<PathBuf>) -> Result<Self> {
-        let folder = folder.into();
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        if let Err(error) = builder.create(&folder)
-            && !is_missing_store(&error)
-        {
-            let shown = folder.display();
-            return Err(config(format!(
-                "{shown} cannot be made: {error}; use FileStore::at with another folder"
-            )));
+        // Without a slash at its end, which would hide a link.
+        let folder: PathBuf = folder.into().components().collect();
+        match prepare(&folder) {
+            Err(error) if !is_missing_store(&error) => {
+                let hint = "; FileStore::at takes another folder";
+                Err(Error::new(ErrorKind::Config, format!("{error}{hint}")))
+            }
+            _ => Ok(Self { folder }),
         }
-        if let Ok(metadata) = fs::symlink_metadata(&folder) {
-            check(&folder, &metadata, metadata.is_dir())?;
-        }
-        Ok(Self { folder })
     }
 
     fn path(&self, name: &str, ending: &str) -> PathBuf {
@@ -77,10 +75,11 @@ impl FileStore {
         &self,
         work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        let permit = AT_ONCE.acquire().await.map_err(io::Error::other)?;
         let store = self.clone();
         spawn_blocking(move || {
-            let metadata = fs::symlink_metadata(&store.folder)?;
-            check(&store.folder, &metadata, metadata.is_dir()).map_err(io::Error::other)?;
+            let _permit = permit;
+            prepare(&store.folder)?;
             work(&store)
         })
         .await?
@@ -112,7 +111,24 @@ impl FileStore {
         if written.is_err() {
             let _ = fs::remove_file(&beside);
         }
+        let _ = self.sweep();
         written
+    }
+
+    /// Removes what writers have left that were killed.
+    fn sweep(&self) -> io::Result<()> {
+        for file in fs::read_dir(&self.folder)? {
+            let file = file?;
+            let is_new = file
+                .path()
+                .extension()
+                .is_some_and(|ending| ending == "new");
+            let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if is_new && age > LEFT {
+                fs::remove_file(file.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<Lease>> {
@@ -122,7 +138,12 @@ impl FileStore {
             OpenOptions::new().write(true).create(true).truncate(false),
         )?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lease::new(file))),
+            Ok(()) => {
+                // Where nothing can be written nobody would save what the others wait for.
+                file.set_len(0)?;
+                (&file).write_all(std::process::id().to_string().as_bytes())?;
+                Ok(Some(Lease::new(file)))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -151,39 +172,60 @@ impl TokenStore for FileStore {
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
+        use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt as _;
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits();
-        options.mode(0o600).custom_flags(no_follow.cast_signed());
+        // What is no file, such as a pipe, is not waited for.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
     }
     let file = options.open(path)?;
     let metadata = file.metadata()?;
-    check(path, &metadata, metadata.is_file()).map_err(io::Error::other)?;
+    check(path, &metadata, metadata.is_file())?;
     Ok(file)
 }
 
+/// Makes the folder, if it is not there, and looks at whose it is.
+fn prepare(folder: &Path) -> io::Result<()> {
+    let made = || {
+        if fs::symlink_metadata(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true);
+            #[cfg(unix)]
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            builder.create(folder)?;
+        }
+        fs::symlink_metadata(folder)
+    };
+    let metadata = made().map_err(|error| {
+        let message = format!("{} cannot be made: {error}", folder.display());
+        io::Error::new(error.kind(), message)
+    })?;
+    check(folder, &metadata, metadata.is_dir())
+}
+
 /// Refuses what others could read or change, and says how to mend it.
-fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> Result<()> {
+fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> io::Result<()> {
     let shown = path.display();
+    let refused = |message| Err(io::Error::other(message));
     if !is_kind {
-        return Err(config(format!(
+        return refused(format!(
             "{shown} is a link, or no folder or file of ours: remove it"
-        )));
+        ));
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
         let user = rustix::process::geteuid().as_raw();
         if metadata.uid() != user {
-            return Err(config(format!(
+            return refused(format!(
                 "{shown} belongs to user {}: remove it, or use another folder",
                 metadata.uid()
-            )));
+            ));
         }
         if metadata.mode() & 0o077 != 0 {
             let mode = if metadata.is_dir() { "700" } else { "600" };
-            return Err(config(format!(
-                "{shown} is open to others: chmod {mode} it"
-            )));
+            return refused(format!("{shown} is open to others: chmod {mode} it"));
         }
     }
     Ok(())

@@ -5,27 +5,34 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, RedisResult,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, RedisError, RedisResult,
     aio::MultiplexedConnection, cmd,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use sitecore_auth::{Clock as _, Error, ErrorKind, Result, SystemClock};
 use tokio::runtime::{Handle, Id};
 
-use crate::{Lease, Stored, TokenStore, shared::STORE_TIMEOUT};
+use crate::{Lease, Stored, TokenStore};
 
 /// A connection that nobody used for longer is not trusted: a firewall may have dropped it without a word, and to
 /// find that out takes all the time there is.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Of a program that calls the store by itself; `SharedSource` has a shorter one.
+const LIMIT: Duration = Duration::from_secs(2);
+
 /// Both at one instant, else an entry could have the remaining life of its successor.
-const LOAD: &str = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}";
+/// What is no text, is no entry.
+const LOAD: &str = "
+local entry = redis.pcall('GET', KEYS[1])
+if type(entry) == 'table' then entry = false end
+return {entry, redis.call('PTTL', KEYS[1])}";
 
 /// A write that the server gets round to late, having been stopped, say, does not make the entry last longer.
 const SAVE: &str = "
@@ -48,19 +55,24 @@ const RELEASE: &str =
 /// that restarts or fails over costs nothing but what it forgets. An address of any node of a cluster will do.
 ///
 /// Its user needs the commands `EVAL`, `GET`, `SET`, `DEL`, `PTTL` and `TIME`, on keys that begin with
-/// `sitecore-auth:`.
-#[derive(Clone)]
+/// `sitecore-auth:`, and `SELECT` if the URL names a database.
+///
+/// Clones share the connection, and are owners of leases each for itself.
 pub struct RedisStore {
     client: Client,
-    idle: Arc<Mutex<Option<Idle>>>,
+    open: Arc<Mutex<Option<Open>>>,
+    /// A lease that was lost on the way here, or with its runtime, is its own still.
+    owner: String,
 }
 
-struct Idle {
+/// A connection that did what it should.
+#[derive(Clone)]
+struct Open {
     connection: MultiplexedConnection,
     /// That drives it.
     runtime: Id,
     /// By the wall clock, which goes on in suspend.
-    since: Duration,
+    used: Duration,
 }
 
 impl RedisStore {
@@ -81,13 +93,14 @@ impl RedisStore {
         })?;
         Ok(Self {
             client,
-            idle: Arc::default(),
+            open: Arc::default(),
+            owner: owner(),
         })
     }
 
     async fn run<T: FromRedisValue>(&self, command: &Cmd) -> io::Result<T> {
-        if let Some(connection) = self.take()
-            && let Ok(answer) = self.ask(connection, command).await
+        if let Some(open) = self.open()
+            && let Ok(answer) = self.ask(open, command).await
         {
             return Ok(answer);
         }
@@ -98,36 +111,36 @@ impl RedisStore {
         {
             answer = self.ask_anew(&client, command).await;
         }
-        answer.map_err(io::Error::other)
+        answer.map_err(|error| told(&error))
     }
 
     async fn ask_anew<T: FromRedisValue>(&self, client: &Client, command: &Cmd) -> RedisResult<T> {
-        let connection = connect(client).await?;
-        self.ask(connection, command).await
+        let open = Open {
+            connection: connect(client).await?,
+            runtime: Handle::current().id(),
+            used: Duration::ZERO,
+        };
+        self.ask(open, command).await
     }
 
-    /// Keeps the connection only if it did what it should: who gives up waiting, drops it.
-    async fn ask<T: FromRedisValue>(
-        &self,
-        mut connection: MultiplexedConnection,
-        command: &Cmd,
-    ) -> RedisResult<T> {
-        let answer = command.query_async(&mut connection).await?;
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(Idle {
-            connection,
-            runtime: Handle::current().id(),
-            since: SystemClock.now().wall(),
-        });
+    /// The connection is kept only if it did what it should: who gives up waiting, or is told of an error, leaves none.
+    async fn ask<T: FromRedisValue>(&self, mut open: Open, command: &Cmd) -> RedisResult<T> {
+        let mut kept = Kept {
+            slot: &self.open,
+            open: None,
+        };
+        let answer = command.query_async(&mut open.connection).await?;
+        open.used = SystemClock.now().wall();
+        kept.open = Some(open);
         Ok(answer)
     }
 
     /// Returns the connection, if it can be trusted.
-    fn take(&self) -> Option<MultiplexedConnection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = idle.take()?;
-        let is_driven = idle.runtime == Handle::current().id();
-        let since = SystemClock.now().wall().abs_diff(idle.since);
-        (is_driven && since < IDLE).then_some(idle.connection)
+    fn open(&self) -> Option<Open> {
+        let open = lock(&self.open).clone()?;
+        let is_driven = open.runtime == Handle::current().id();
+        let unused = SystemClock.now().wall().abs_diff(open.used);
+        (is_driven && unused < IDLE).then_some(open)
     }
 
     /// Finds another node of the cluster, which is spoken to in the same way.
@@ -178,14 +191,13 @@ impl TokenStore for RedisStore {
     }
 
     async fn try_lease(&self, name: &str, life: Duration) -> io::Result<Option<Lease>> {
-        let owner = Owner(format!("{:032x}", fastrand::u128(..)));
         let mut lease = eval(LEASE, &key(name, "lease"));
-        let is_ours: bool = self.run(lease.arg(&owner.0).arg(millis(life))).await?;
-        Ok(is_ours.then(|| Lease::new(owner)))
+        let is_ours: bool = self.run(lease.arg(&self.owner).arg(millis(life))).await?;
+        Ok(is_ours.then(|| Lease::new(self.owner.clone())))
     }
 
     async fn release(&self, name: &str, lease: Lease) -> io::Result<()> {
-        let Some(Owner(owner)) = lease.held_by() else {
+        let Some(owner) = lease.held_by::<String>() else {
             return Ok(());
         };
         self.run(eval(RELEASE, &key(name, "lease")).arg(owner))
@@ -193,8 +205,27 @@ impl TokenStore for RedisStore {
     }
 }
 
-/// What a lease is held by.
-struct Owner(String);
+/// What is left of a connection when a command is over.
+struct Kept<'a> {
+    slot: &'a Mutex<Option<Open>>,
+    open: Option<Open>,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        *lock(self.slot) = self.open.take();
+    }
+}
+
+impl Clone for RedisStore {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            open: Arc::clone(&self.open),
+            owner: owner(),
+        }
+    }
+}
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,11 +244,28 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
         let _ = aws_lc_rs::default_provider().install_default();
     }
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(STORE_TIMEOUT))
-        .set_response_timeout(Some(STORE_TIMEOUT));
+        .set_connection_timeout(Some(LIMIT))
+        .set_response_timeout(Some(LIMIT));
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await
+}
+
+/// What may be said of an error: a server can quote the command that it does not know, with a password in it.
+fn told(error: &RedisError) -> io::Error {
+    if error.is_io_error() {
+        return io::Error::other(error.to_string());
+    }
+    let code = error.code().unwrap_or("no code");
+    io::Error::other(format!("{} ({code})", error.category()))
+}
+
+fn owner() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+fn lock(slot: &Mutex<Option<Open>>) -> MutexGuard<'_, Option<Open>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn key(name: &str, part: &str) -> String {

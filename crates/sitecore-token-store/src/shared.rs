@@ -1,6 +1,13 @@
 //! The source that shares: adopt the store's token, or get the lease and ask, or wait for who has it.
 
-use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -14,14 +21,19 @@ use tracing::{debug, warn};
 
 use crate::{Lease, TokenStore, entry::Entry, seal::Seal};
 
-/// One call of the store; on a network that works it takes a hundredth of it.
-pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+/// One call of the store; on a network that works it takes a hundredth of it. It is counted in parts: a process that is
+/// itself held up does not take that for the store's slowness.
+const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+const PARTS: u32 = 10;
 
 /// Longer than one grant may take.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// How long another process is waited for; the cache's refresh has time for a grant afterwards.
 const PATIENCE: Duration = Duration::from_secs(18);
+
+/// Then one asks beside it at a time; who waits for that one too, waits until this is over.
+const LAST_PATIENCE: Duration = Duration::from_secs(24);
 
 /// Between two looks at what the other process does; drawn anew each time, up to twice as long.
 const LOOK: Duration = Duration::from_millis(100);
@@ -47,6 +59,25 @@ pub struct SharedSource {
     clock: Arc<dyn Clock>,
     /// Tells this process's failures from others'.
     id: u64,
+    remembered: Mutex<Remembered>,
+}
+
+/// From one fetch for the next.
+#[derive(Default)]
+struct Remembered {
+    /// Since when others have had the lease, by the monotonic clock: a fetch can be given up while it waits.
+    waiting_since: Option<Duration>,
+    /// The entry in which there was the refusal of another process.
+    refused_in: Option<String>,
+}
+
+/// A lease, and its name.
+struct Held(String, Lease);
+
+/// Whose turn it is to ask the issuer.
+enum Turn {
+    Ours(Option<Held>),
+    Others,
 }
 
 impl SharedSource {
@@ -94,6 +125,7 @@ impl SharedSource {
             identity,
             clock: Arc::new(SystemClock),
             id: fastrand::u64(..),
+            remembered: Mutex::default(),
         }
     }
 
@@ -125,58 +157,185 @@ impl SharedSource {
     }
 
     /// Finds what the entry answers.
-    fn adopt(&self, entry: &Entry, replacing: Option<&Token>) -> Option<Result<Token>> {
+    fn adopt(
+        &self,
+        seal: &Seal,
+        entry: &Entry,
+        replacing: Option<&Token>,
+    ) -> Option<Result<Token>> {
         let answer = entry.answer(replacing, self.now(), self.id)?;
         match &answer {
             Ok(token) => debug!(token = %token.fingerprint(), "a token was adopted from the store"),
-            Err(error) => debug!(%error, "another process was given no token: not asking yet"),
+            Err(error) => {
+                debug!(kind = ?error.kind(), "another process was given no token: not asking yet");
+                let refused = error.kind() == ErrorKind::Refused;
+                self.remembered().refused_in = refused.then(|| seal.name().to_owned());
+            }
         }
         Some(answer)
     }
 
-    /// Asks the issuer, having the lease or the patience no longer, and lets the others know what it answered.
+    /// Takes what is in the store, or asks for what is to be there. `begun` is when that began.
+    async fn obtain(&self, begun: Duration, replacing: Option<&Token>) -> Result<Token> {
+        let seal = self.seal().await?;
+        self.remembered().refused_in = None;
+        loop {
+            let entry = match self.look(&seal).await {
+                Ok(entry) => entry,
+                Err(error) => return self.ask_alone(error, begun, replacing).await,
+            };
+            if let Some(answer) = self.adopt(&seal, &entry, replacing) {
+                return answer.map(|token| token.asked_after(self.since(begun)));
+            }
+            let held = match self.take_turn(&seal).await {
+                Ok(Turn::Ours(held)) => held,
+                Ok(Turn::Others) => {
+                    sleep(LOOK.mul_f64(1.0 + fastrand::f64())).await;
+                    continue;
+                }
+                Err(error) => return self.ask_alone(error, begun, replacing).await,
+            };
+            // Who had it before may have saved something since.
+            let entry = match self.look(&seal).await {
+                Ok(entry) => entry,
+                Err(error) => return self.ask_alone(error, begun, replacing).await,
+            };
+            let Some(answer) = self.adopt(&seal, &entry, replacing) else {
+                return self.ask(&seal, held, begun, replacing).await;
+            };
+            self.release(held).await;
+            return answer.map(|token| token.asked_after(self.since(begun)));
+        }
+    }
+
+    /// Tries for the lease; after a while, for the one of those who ask beside its holder; at last does without.
+    async fn take_turn(&self, seal: &Seal) -> io::Result<Turn> {
+        let lease = async |name: String| {
+            let lease = bounded(self.store.try_lease(&name, LEASE)).await?;
+            io::Result::Ok(lease.map(|lease| Held(name, lease)))
+        };
+        let mut held = lease(seal.name().to_owned()).await?;
+        let waited = if held.is_some() {
+            Duration::ZERO
+        } else {
+            self.waited()
+        };
+        if waited >= PATIENCE {
+            debug!("another process has the lease, and no token comes: asking beside it");
+            held = lease(format!("{}-beside", seal.name())).await?;
+        }
+        Ok(if held.is_some() || waited >= LAST_PATIENCE {
+            Turn::Ours(held)
+        } else {
+            Turn::Others
+        })
+    }
+
+    /// How long others have had the lease.
+    fn waited(&self) -> Duration {
+        let now = self.clock.now().monotonic();
+        let mut remembered = self.remembered();
+        let since = remembered.waiting_since.unwrap_or(now);
+        // What was given up long ago has nothing to do with this.
+        let since = if now.saturating_sub(since) > 2 * LAST_PATIENCE {
+            now
+        } else {
+            since
+        };
+        remembered.waiting_since = Some(since);
+        now.saturating_sub(since)
+    }
+
+    /// Asks the issuer, and lets the others know what it answered.
     async fn ask(
         &self,
         seal: &Seal,
-        lease: Option<Lease>,
+        held: Option<Held>,
+        begun: Duration,
         replacing: Option<&Token>,
-        before: Entry,
     ) -> Result<Token> {
-        let asked = self.now();
+        let (waited, asked) = (self.since(begun), self.now());
         let answer = self.inner.fetch(replacing).await;
+        let answer = answer.map(|token| token.asked_after(waited));
+        match self.share(seal, asked, replacing, &answer).await {
+            Ok(others) => {
+                self.release(held).await;
+                others.map_or(answer, Ok)
+            }
+            Err(error) => {
+                warn!(%error, "the answer could not be stored for others");
+                // Nor can the lease be given back: nobody waits for that.
+                answer
+            }
+        }
+    }
+
+    /// Puts an answer into the store, unless it is of no use to others. If it is none, and others have been granted a
+    /// token meanwhile, that is returned.
+    async fn share(
+        &self,
+        seal: &Seal,
+        asked: Duration,
+        replacing: Option<&Token>,
+        answer: &Result<Token>,
+    ) -> io::Result<Option<Token>> {
+        let is_of_use = match answer {
+            // Granted again although it was to be replaced.
+            Ok(token) => replacing.is_none_or(|old| old.header() != token.header()),
+            // The others have settings, and clocks, of their own.
+            Err(error) => !matches!(error.kind(), ErrorKind::Config | ErrorKind::Timeout),
+        };
+        // If the credentials changed on the way, nobody knows by which it was granted.
+        let is_same = self.seal().await.is_ok_and(|now| now.name() == seal.name());
+        if !is_of_use || !is_same {
+            return Ok(None);
+        }
+        let entry = self.look(seal).await?;
         let now = self.now();
-        let entry = match &answer {
-            // Granted again although it was to be replaced: of no use to anybody.
-            Ok(token) if replacing.is_some_and(|old| old.header() == token.header()) => None,
-            Ok(token) => Some(Entry::granted(token, asked)),
-            Err(error) => Some(before.failed(error, now, self.id)),
+        let entry = match answer {
+            Ok(token) => entry.granted(token, asked, now),
+            Err(error) => match entry.answer(replacing, now, self.id) {
+                Some(Ok(others)) => return Ok(Some(others)),
+                _ => Some(entry.failed(error, now, self.id)),
+            },
         };
         if let Some(entry) = entry {
             let (text, keep) = entry.written(now);
-            let sealed = seal.close(&text);
-            if let Err(error) = bounded(self.store.save(seal.name(), &sealed, keep)).await {
-                warn!(%error, "the answer could not be stored for others");
-                // Nor will the lease be given back in time: nobody waits for that.
-                return answer;
-            }
+            bounded(self.store.save(seal.name(), &seal.close(&text), keep)).await?;
         }
-        if let Some(lease) = lease {
-            self.release(seal, lease).await;
-        }
-        answer
+        Ok(None)
     }
 
     /// Without the store, after a while that others do not draw.
-    async fn ask_alone(&self, error: io::Error, replacing: Option<&Token>) -> Result<Token> {
+    async fn ask_alone(
+        &self,
+        error: io::Error,
+        begun: Duration,
+        replacing: Option<&Token>,
+    ) -> Result<Token> {
         warn!(%error, "the token store is of no use: asking alone");
         sleep(SPREAD.mul_f64(fastrand::f64())).await;
-        self.inner.fetch(replacing).await
+        let waited = self.since(begun);
+        let answer = self.inner.fetch(replacing).await;
+        answer.map(|token| token.asked_after(waited))
     }
 
-    async fn release(&self, seal: &Seal, lease: Lease) {
-        if let Err(error) = bounded(self.store.release(seal.name(), lease)).await {
+    async fn release(&self, held: Option<Held>) {
+        if let Some(Held(name, lease)) = held
+            && let Err(error) = bounded(self.store.release(&name, lease)).await
+        {
             debug!(%error, "the lease was not given back: it ends by itself");
         }
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn since(&self, begun: Duration) -> Duration {
+        self.clock.now().monotonic().saturating_sub(begun)
     }
 
     fn now(&self) -> Duration {
@@ -187,39 +346,10 @@ impl SharedSource {
 #[async_trait]
 impl TokenSource for SharedSource {
     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
-        let seal = self.seal().await?;
         let begun = self.clock.now().monotonic();
-        loop {
-            let entry = match self.look(&seal).await {
-                Ok(entry) => entry,
-                Err(error) => return self.ask_alone(error, replacing).await,
-            };
-            if let Some(answer) = self.adopt(&entry, replacing) {
-                return answer;
-            }
-            let lease = match bounded(self.store.try_lease(seal.name(), LEASE)).await {
-                Ok(lease) => lease,
-                Err(error) => return self.ask_alone(error, replacing).await,
-            };
-            let Some(lease) = lease else {
-                if self.clock.now().monotonic().saturating_sub(begun) >= PATIENCE {
-                    debug!("another process has the lease, and no token comes: asking beside it");
-                    return self.ask(&seal, None, replacing, entry).await;
-                }
-                sleep(LOOK.mul_f64(1.0 + fastrand::f64())).await;
-                continue;
-            };
-            // Who had it before may have saved something since.
-            let entry = match self.look(&seal).await {
-                Ok(entry) => entry,
-                Err(error) => return self.ask_alone(error, replacing).await,
-            };
-            let Some(answer) = self.adopt(&entry, replacing) else {
-                return self.ask(&seal, Some(lease), replacing, entry).await;
-            };
-            self.release(&seal, lease).await;
-            return answer;
-        }
+        let answer = self.obtain(begun, replacing).await;
+        self.remembered().waiting_since = None;
+        answer
     }
 
     async fn identity(&self) -> Result<Option<Identity>> {
@@ -230,7 +360,12 @@ impl TokenSource for SharedSource {
     }
 
     async fn has_new_credentials(&self) -> bool {
-        self.inner.has_new_credentials().await
+        let refused_in = self.remembered().refused_in.clone();
+        match refused_in {
+            // The source does not know that its credentials were refused: another process was told.
+            Some(name) => self.seal().await.is_ok_and(|seal| seal.name() != name),
+            None => self.inner.has_new_credentials().await,
+        }
     }
 }
 
@@ -257,7 +392,11 @@ fn check(identity: Option<Identity>) -> Result<Identity> {
 
 /// Bounds a call of the store.
 async fn bounded<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(STORE_TIMEOUT, call)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let mut call = pin!(call);
+    for _ in 0..PARTS {
+        if let Ok(done) = timeout(STORE_TIMEOUT / PARTS, &mut call).await {
+            return done;
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
 }

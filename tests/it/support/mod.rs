@@ -8,6 +8,7 @@ mod logs;
 mod raw;
 mod redis;
 mod source;
+mod store;
 mod two_faced;
 
 pub(crate) use self::{
@@ -18,6 +19,7 @@ pub(crate) use self::{
     raw::{RawServer, Then},
     redis::{RedisServer, free_port, pause},
     source::{ScriptedSource, Step, cache_of, text},
+    store::{ByLease, FLEET_SECRET, Memory, Tied, caches, shared},
     two_faced::TwoFaced,
 };
 
