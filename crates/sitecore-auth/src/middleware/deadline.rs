@@ -2,6 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
+use futures_util::future::BoxFuture;
 use reqwest::Request;
 
 use crate::{Error, ErrorKind, Result, Token, TokenCache, cache::check_runtime, clock::Now};
@@ -24,20 +25,22 @@ impl Deadline {
         Some(timeout.saturating_sub(cache.clock().now().elapsed_since(begun)))
     }
 
-    /// Waits for a token no longer than the request has time.
-    pub(super) async fn bound(
+    /// Waits for a token no longer than the request has time. Boxed, since it seldom happens.
+    pub(super) fn bound<'a>(
         self,
-        token: impl Future<Output = Result<Token>>,
-        cache: &TokenCache,
-    ) -> Result<Token> {
-        let Some(left) = self.left(cache) else {
-            return token.await;
-        };
-        check_runtime()?;
-        match tokio::time::timeout(left, token).await {
-            Ok(token) => token,
-            Err(elapsed) => Err(Error::new(ErrorKind::Timeout, elapsed)),
-        }
+        token: impl Future<Output = Result<Token>> + Send + 'a,
+        cache: &'a TokenCache,
+    ) -> BoxFuture<'a, Result<Token>> {
+        Box::pin(async move {
+            let Some(left) = self.left(cache) else {
+                return token.await;
+            };
+            check_runtime()?;
+            match tokio::time::timeout(left, token).await {
+                Ok(token) => token,
+                Err(elapsed) => Err(Error::new(ErrorKind::Timeout, elapsed)),
+            }
+        })
     }
 
     /// Takes the time that has passed off the request's timeout.

@@ -14,6 +14,7 @@ mod target;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use http::{Extensions, StatusCode, header::AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
@@ -151,10 +152,6 @@ impl AuthMiddleware {
         }
         rule
     }
-
-    fn cache_for<'a>(&'a self, extensions: &'a Extensions) -> &'a TokenCache {
-        extensions.get().unwrap_or(&self.cache)
-    }
 }
 
 #[async_trait]
@@ -168,43 +165,45 @@ impl Middleware for AuthMiddleware {
         let Some(rule) = self.rule_for(&request, extensions) else {
             return next.run(request, extensions).await;
         };
-        let cache = &self.cache_for(extensions).clone();
+        let own = extensions.get::<TokenCache>().cloned();
+        let cache = own.as_ref().unwrap_or(&self.cache);
         let deadline = Deadline::of(&request, cache);
         let token = match cache.current() {
             Some(token) => token,
             None => {
-                let token = deadline
-                    .bound(cache.token(), cache)
-                    .await
-                    .map_err(reqwest_middleware::Error::middleware)?;
+                let token = deadline.bound(cache.token(), cache).await;
                 deadline.shorten(&mut request, cache);
-                token
+                token.map_err(reqwest_middleware::Error::middleware)?
             }
         };
-        if request.headers().contains_key(token.header().0) {
+        let name = token.header().0;
+        if *name != AUTHORIZATION && request.headers().contains_key(name) {
             // A key of the caller's own, in the header that this cache's keys go into.
             return next.run(request, extensions).await;
         }
         let replay = extensions
             .get()
             .map_or(self.replay, |Replay(replay)| *replay);
-        let again = replay.then(|| request.try_clone()).flatten();
+        let again = replay.then(|| request.try_clone()).flatten().map(Box::new);
         authenticate(&mut request, &token);
-        let answer = next.clone().run(request, extensions).await?;
+        let mut answer = next.clone().run(request, extensions).await?;
         if !rule.covers(answer.url()) {
             // After a redirect. The answer says nothing about the token, which was not meant for there.
             warn_of_redirect(rule, answer.url());
             return Ok(answer);
         }
-        let (answer, refusal) = self.rejections.judge(answer).await;
+        let mut refusal = None;
+        if self.rejections.may_refuse(&answer) {
+            (answer, refusal) = self.rejections.judge(answer).await;
+        }
         let Some(refusal) = refusal else {
             if answer.status() == StatusCode::FORBIDDEN {
                 explain_forbidden(&token, rule);
             }
             return Ok(answer);
         };
-        let replaced = deadline.bound(cache.replace(&token), cache);
-        let (answer, replaced) = read_during(answer, replaced).await;
+        let replaced;
+        (answer, replaced) = replace_during(answer, &token, cache, deadline).await;
         let other = match replaced {
             Ok(other) => other,
             Err(error) => {
@@ -218,11 +217,23 @@ impl Middleware for AuthMiddleware {
                 drop(answer);
                 deadline.shorten(&mut again, cache);
                 authenticate(&mut again, &other);
-                next.run(again, extensions).await
+                next.run(*again, extensions).await
             }
             None => Ok(answer),
         }
     }
+}
+
+/// Replaces the token that an answer refused, and reads the answer meanwhile. Boxed, as all that seldom happens: each
+/// request's future would be the larger for it, and be allocated at a higher price.
+fn replace_during<'a>(
+    answer: Response,
+    refused: &'a Token,
+    cache: &'a TokenCache,
+    deadline: Deadline,
+) -> BoxFuture<'a, (Response, Result<Token>)> {
+    let replaced = deadline.bound(cache.replace(refused), cache);
+    Box::pin(read_during(answer, replaced))
 }
 
 fn authenticate(request: &mut Request, token: &Token) {

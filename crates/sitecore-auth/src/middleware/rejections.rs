@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use reqwest::{Request, Response};
 use url::{Position, Url};
@@ -96,21 +97,37 @@ impl Rejections {
         self
     }
 
+    /// Tells whether an answer can refuse the token, by its head alone.
+    pub(super) fn may_refuse(&self, answer: &Response) -> bool {
+        answer.status() == StatusCode::UNAUTHORIZED
+            || self.may_refuse_by_graphql(answer)
+            || self
+                .others
+                .iter()
+                .any(|other| other.status == answer.status())
+    }
+
+    fn may_refuse_by_graphql(&self, answer: &Response) -> bool {
+        self.graphql
+            && answer.status() == StatusCode::OK
+            && Target::is_authoring(answer.url())
+            && is_json(answer.headers())
+    }
+
     /// Finds out whether an answer refuses the token. The answer that is returned is as the one given.
-    pub(super) async fn judge(&self, answer: Response) -> (Response, Option<Refusal>) {
-        let status = answer.status();
-        let is_authoring = Target::is_authoring(answer.url());
-        if status == StatusCode::UNAUTHORIZED && refuses_token(answer.headers()) {
-            return (answer, Some(Refusal::Whole));
-        }
-        if self.graphql && is_authoring && status == StatusCode::OK && is_json(answer.headers()) {
+    pub(super) fn judge(&self, answer: Response) -> BoxFuture<'_, (Response, Option<Refusal>)> {
+        Box::pin(async move {
+            if answer.status() == StatusCode::UNAUTHORIZED && refuses_token(answer.headers()) {
+                return (answer, Some(Refusal::Whole));
+            }
+            if !self.may_refuse_by_graphql(&answer) {
+                return self.judge_others(answer).await;
+            }
             match judge_graphql(answer).await {
                 (answer, None) => self.judge_others(answer).await,
                 refused => refused,
             }
-        } else {
-            self.judge_others(answer).await
-        }
+        })
     }
 
     async fn judge_others(&self, answer: Response) -> (Response, Option<Refusal>) {

@@ -209,6 +209,23 @@ impl Rule {
     /// Tells whether the URL's scheme, host and port are this rule's. The URL parser has written the
     /// host in lower case and in ASCII.
     pub(super) fn is_origin_of(&self, url: &Url) -> bool {
+        self.begins(url.as_str()) || self.is_spelt_otherwise_in(url)
+    }
+
+    /// As nearly all URLs are written: scheme, host, path.
+    fn begins(&self, url: &str) -> bool {
+        let (scheme, port) = match self.scheme {
+            Scheme::Https => ("https://", 443),
+            Scheme::Http => ("http://", 80),
+        };
+        let path = url
+            .strip_prefix(scheme)
+            .and_then(|rest| rest.strip_prefix(&*self.host));
+        self.port == port && path.is_some_and(|path| path.starts_with('/'))
+    }
+
+    /// With a port, a dot at the host's end, a user.
+    fn is_spelt_otherwise_in(&self, url: &Url) -> bool {
         let scheme = match url.scheme() {
             "https" => Scheme::Https,
             "http" => Scheme::Http,
