@@ -156,14 +156,16 @@ impl SharedSource {
         Ok(entry.unwrap_or_default())
     }
 
-    /// Finds what the entry answers.
+    /// Finds what the entry answers. Its age is reckoned now, and not from when this began.
     fn adopt(
         &self,
         seal: &Seal,
         entry: &Entry,
+        begun: Duration,
         replacing: Option<&Token>,
     ) -> Option<Result<Token>> {
         let answer = entry.answer(replacing, self.now(), self.id)?;
+        let answer = answer.map(|token| token.asked_after(self.since(begun)));
         match &answer {
             Ok(token) => debug!(token = %token.fingerprint(), "a token was adopted from the store"),
             Err(error) => {
@@ -184,8 +186,8 @@ impl SharedSource {
                 Ok(entry) => entry,
                 Err(error) => return self.ask_alone(error, begun, replacing).await,
             };
-            if let Some(answer) = self.adopt(&seal, &entry, replacing) {
-                return answer.map(|token| token.asked_after(self.since(begun)));
+            if let Some(answer) = self.adopt(&seal, &entry, begun, replacing) {
+                return answer;
             }
             let held = match self.take_turn(&seal).await {
                 Ok(Turn::Ours(held)) => held,
@@ -200,11 +202,11 @@ impl SharedSource {
                 Ok(entry) => entry,
                 Err(error) => return self.ask_alone(error, begun, replacing).await,
             };
-            let Some(answer) = self.adopt(&seal, &entry, replacing) else {
+            let Some(answer) = self.adopt(&seal, &entry, begun, replacing) else {
                 return self.ask(&seal, held, begun, replacing).await;
             };
             self.release(held).await;
-            return answer.map(|token| token.asked_after(self.since(begun)));
+            return answer;
         }
     }
 
@@ -260,7 +262,7 @@ impl SharedSource {
         match self.share(seal, asked, replacing, &answer).await {
             Ok(others) => {
                 self.release(held).await;
-                others.map_or(answer, Ok)
+                others.map_or(answer, |token| Ok(token.asked_after(self.since(begun))))
             }
             Err(error) => {
                 warn!(%error, "the answer could not be stored for others");
