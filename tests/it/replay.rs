@@ -1,12 +1,20 @@
 //! A refused token is replaced, and the request sent once more, on real sockets.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use sitecore_auth::{AuthMiddleware, ErrorKind, ManualClock, Replay, TokenCache};
-use wiremock::{MockServer, ResponseTemplate};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
-use crate::support::{ScriptedSource, Step, client_with, origin, refusing, requests, serve, wrap};
+use crate::support::{
+    ScriptedSource, Step, bearer, client_with, origin, refusing, requests, serve, wrap,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -202,4 +210,44 @@ async fn an_api_that_refuses_everything_disturbs_no_other() {
     }
     // The first two are the empty cache's and the first refusal's.
     assert_eq!(granted_at, [0, 0, 60, 180, 420, 900, 1_860, 3_780, 7_620]);
+}
+
+#[tokio::test]
+async fn an_api_that_refuses_everything_keeps_no_other_from_a_new_token() {
+    let refusing = serve(ResponseTemplate::new(401)).await;
+    // Takes no token that is older than this: its keys are rotated.
+    let oldest = Arc::new(AtomicUsize::new(0));
+    let (working, least) = (MockServer::start().await, Arc::clone(&oldest));
+    let answer = move |request: &Request| {
+        let number = bearer(request)
+            .trim_start_matches("token-")
+            .parse::<usize>();
+        let is_good = number.unwrap() >= least.load(Ordering::SeqCst);
+        ResponseTemplate::new(if is_good { 200 } else { 401 })
+    };
+    Mock::given(any())
+        .respond_with(answer)
+        .mount(&working)
+        .await;
+    let (clock, source) = (ManualClock::new(), ScriptedSource::granting(DAY));
+    let cache = TokenCache::builder(source.clone()).clock(clock.clone());
+    let auth = AuthMiddleware::builder(cache.build().unwrap())
+        .target(origin(&refusing))
+        .target(origin(&working));
+    let client = wrap(auth.build().unwrap());
+    let status = async |server: &MockServer| {
+        let answer = client.get(server.uri()).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    for _ in 0..100 {
+        assert_eq!(status(&refusing).await, 401);
+        clock.advance(Duration::from_secs(10));
+    }
+    for _ in 0..3 {
+        oldest.store(source.calls() + 1, Ordering::SeqCst);
+        assert_eq!(status(&refusing).await, 401);
+        assert_eq!(status(&working).await, 200);
+        // What it has cost itself counts.
+        clock.advance(Duration::from_secs(600));
+    }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Reason, Shared,
     gate::Gate,
-    state::{Inner, Start},
+    state::{Inner, Refused, Start},
 };
 use crate::{Error, ErrorKind, Freshness, Result, Token, clock::Now};
 
@@ -60,16 +60,19 @@ impl Shared {
         if start.reason == Reason::Refused {
             // A token with an age was adopted from somebody else, and was no grant.
             if same_again || token.age().is_zero() {
-                state.refused_grants += 1;
-                let wait = self
-                    .policy
-                    .refused_wait(token.lifetime(), state.refused_grants);
-                state.refused_until = Some(now.after(wait));
+                let before = state.refused.get(&start.api);
+                let grants = before.map_or(0, |before| before.grants) + 1;
+                let wait = self.policy.refused_wait(token.lifetime(), grants);
+                let until = now.after(wait);
+                let refused = Refused { grants, until };
+                state.refused.insert(start.api.clone(), refused);
             }
             if same_again {
-                return Ok(Ended::Failed(
-                    state.refused_error("the refused token was granted once more", now),
-                ));
+                return Ok(Ended::Failed(state.refused_error(
+                    "the refused token was granted once more",
+                    &start.api,
+                    now,
+                )));
             }
         } else {
             let held = held.filter(|held| held.freshness(now) != Freshness::Expired);
@@ -80,8 +83,7 @@ impl Shared {
             {
                 return Ok(Ended::NoNewer(self.space(state, &held, now)));
             }
-            state.refused_grants = 0;
-            state.refused_until = None;
+            state.refused.clear();
         }
         state.spaced_until = None;
         if token.freshness(now) == Freshness::Stale {

@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 pub(crate) use self::refresh::check_runtime;
-use self::state::{Joined, State};
+use self::state::{Api, Joined, State};
 pub use self::{builder::TokenCacheBuilder, status::CacheStatus};
 use crate::{
     Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
@@ -145,7 +145,7 @@ impl TokenCache {
     pub async fn token(&self) -> Result<Token> {
         match self.current() {
             Some(token) => Ok(token),
-            None => self.obtain(None).await,
+            None => self.obtain(None, &None).await,
         }
     }
 
@@ -161,14 +161,20 @@ impl TokenCache {
     ///
     /// As [`token`](Self::token).
     pub async fn replace(&self, rejected: &Token) -> Result<Token> {
-        self.obtain(Some(rejected)).await
+        self.obtain(Some(rejected), &None).await
+    }
+
+    /// As [`replace`](Self::replace), for a token that this API has refused: what others refuse makes it wait for
+    /// nothing.
+    pub(crate) async fn replace_for(&self, api: Arc<str>, rejected: &Token) -> Result<Token> {
+        self.obtain(Some(rejected), &Some(api)).await
     }
 
     /// Joins refreshes until there is a token other than `rejected`. A refresh that was lost ends too: the
     /// caller joins the next one.
-    async fn obtain(&self, rejected: Option<&Token>) -> Result<Token> {
+    async fn obtain(&self, rejected: Option<&Token>, api: &Api) -> Result<Token> {
         for _ in 0..ELECTIONS {
-            let waiter = match refresh::join(&self.shared, rejected)? {
+            let waiter = match refresh::join(&self.shared, rejected, api)? {
                 Joined::Held(token) => return Ok(token),
                 Joined::Refresh(waiter) => waiter,
             };

@@ -13,7 +13,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use super::{
     Reason, Shared,
     answer::Ended,
-    state::{Joined, Start},
+    state::{Api, Joined, Start},
 };
 use crate::{Error, ErrorKind, Result, Token};
 
@@ -25,9 +25,9 @@ pub(super) fn start_beside(shared: &Arc<Shared>) {
 }
 
 /// Finds what a caller without a (good) token gets, and starts a refresh if that is what it takes.
-pub(super) fn join(shared: &Arc<Shared>, rejected: Option<&Token>) -> Result<Joined> {
+pub(super) fn join(shared: &Arc<Shared>, rejected: Option<&Token>, api: &Api) -> Result<Joined> {
     let runtime = check_runtime()?;
-    let (joined, start) = shared.join(rejected)?;
+    let (joined, start) = shared.join(rejected, api)?;
     if let Some(start) = start {
         spawn(&runtime, shared, start);
     }

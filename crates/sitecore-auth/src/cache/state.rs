@@ -4,7 +4,8 @@
 //! Every method takes the lock, decides and lets go: under it nothing waits, spawns, logs or does I/O.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -32,12 +33,21 @@ pub(super) struct Inner {
     pub(super) spaced_until: Option<Now>,
     /// The token that was refused last.
     pub(super) rejected: Option<Token>,
-    /// Grants in a row whose reason was that the token before had been refused.
-    pub(super) refused_grants: u32,
-    /// If the token held is refused, it is not replaced before.
-    pub(super) refused_until: Option<Now>,
+    /// What each API that refused a token has cost, since one was renewed for its age: an API that refuses every
+    /// token keeps no other from having one replaced.
+    pub(super) refused: HashMap<Api, Refused>,
     /// Calls of the source, since the cache was made.
     pub(super) grants: u64,
+}
+
+/// Who refused a token; `None` if the program did not say.
+pub(crate) type Api = Option<Arc<str>>;
+
+/// Grants in a row whose reason was that an API refused the token before.
+pub(super) struct Refused {
+    pub(super) grants: u32,
+    /// If it refuses the token held too, that is not replaced before.
+    pub(super) until: Now,
 }
 
 /// What a caller gets who needs a token.
@@ -51,6 +61,8 @@ pub(super) struct Start {
     pub(super) generation: u64,
     pub(super) reason: Reason,
     pub(super) replacing: Option<Token>,
+    /// That refused the token, if that is the reason.
+    pub(super) api: Api,
     /// The gate is closed by a refusal: only new credentials are a reason to ask.
     pub(super) only_if_new_credentials: bool,
     pub(super) outcome: watch::Sender<Option<Outcome>>,
@@ -85,7 +97,11 @@ impl State {
 impl Shared {
     /// Finds what a caller without a (good) token gets: one that arrived meanwhile, the refresh in
     /// flight, a new refresh that the caller must run, or the reason why there is none.
-    pub(super) fn join(&self, rejected: Option<&Token>) -> Result<(Joined, Option<Start>)> {
+    pub(super) fn join(
+        &self,
+        rejected: Option<&Token>,
+        api: &Api,
+    ) -> Result<(Joined, Option<Start>)> {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let held = self.held.load_full().map(Token);
@@ -105,14 +121,15 @@ impl Shared {
         let reason = match (usable, &held) {
             // A usable token that gets here is the rejected one.
             (Some(_), _) => {
-                state.check_refused(now)?;
+                state.check_refused(api, now)?;
                 Reason::Refused
             }
             (None, Some(_)) => Reason::Expired,
             (None, None) => Reason::Empty,
         };
-        let (start, waiter) =
+        let (mut start, waiter) =
             self.start(&mut state, now, passage, reason, rejected.cloned().or(held));
+        start.api.clone_from(api);
         Ok((Joined::Refresh(waiter), Some(start)))
     }
 
@@ -165,6 +182,7 @@ impl Shared {
                 generation,
                 reason,
                 replacing,
+                api: None,
                 only_if_new_credentials,
                 outcome,
             },
@@ -192,19 +210,19 @@ impl Inner {
             .map_or(Ok(Passage::Free), |gate| gate.pass(now))
     }
 
-    fn check_refused(&self, now: Now) -> Result<()> {
-        match self.refused_until {
-            Some(until) if !now.has_reached(until) => {
-                Err(self.refused_error("the tokens granted are refused again and again", now))
+    fn check_refused(&self, api: &Api, now: Now) -> Result<()> {
+        match self.refused.get(api) {
+            Some(refused) if !now.has_reached(refused.until) => {
+                let why = "the tokens granted are refused again and again";
+                Err(self.refused_error(why, api, now))
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn refused_error(&self, why: &'static str, now: Now) -> Error {
-        let wait = self
-            .refused_until
-            .map_or(Duration::ZERO, |until| now.until(until));
+    pub(super) fn refused_error(&self, why: &'static str, api: &Api, now: Now) -> Error {
+        let refused = self.refused.get(api);
+        let wait = refused.map_or(Duration::ZERO, |refused| now.until(refused.until));
         Error::new(ErrorKind::Unavailable, why).with_retry_after(wait)
     }
 }

@@ -203,7 +203,7 @@ impl Middleware for AuthMiddleware {
             return Ok(answer);
         };
         let replaced;
-        (answer, replaced) = replace_during(answer, &token, cache, deadline).await;
+        (answer, replaced) = replace_during(answer, rule, &token, cache, deadline).await;
         let other = match replaced {
             Ok(other) => other,
             Err(error) => {
@@ -228,11 +228,12 @@ impl Middleware for AuthMiddleware {
 /// request's future would be the larger for it, and be allocated at a higher price.
 fn replace_during<'a>(
     answer: Response,
+    rule: &Rule,
     refused: &'a Token,
     cache: &'a TokenCache,
     deadline: Deadline,
 ) -> BoxFuture<'a, (Response, Result<Token>)> {
-    let replaced = deadline.bound(cache.replace(refused), cache);
+    let replaced = deadline.bound(cache.replace_for(rule.name(), refused), cache);
     Box::pin(read_during(answer, replaced))
 }
 

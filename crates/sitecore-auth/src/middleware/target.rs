@@ -1,6 +1,6 @@
 //! Where a token may go: exact origins and paths, read from the URL that reqwest will use.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use url::{Host, Url};
 
@@ -204,6 +204,11 @@ impl Rule {
             folder,
             wanted: None,
         })
+    }
+
+    /// Names the API.
+    pub(super) fn name(&self) -> Arc<str> {
+        format!("{}:{}{}", self.host, self.port, self.folder).into()
     }
 
     /// Tells whether the URL's scheme, host and port are this rule's. The URL parser has written the
