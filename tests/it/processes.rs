@@ -263,7 +263,11 @@ async fn redis_is_spoken_to_by_tls() {
     assert_eq!((fleet.sandbox.grants(), redis.keys().len()), (2, 0));
     for _ in 0..2 {
         let mut worker = fleet.command(&[]);
-        let worker = worker.env("SSL_CERT_FILE", &authority).output().await;
+        let worker = worker
+            .env("SSL_CERT_FILE", &authority)
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .await;
         succeeded(worker.unwrap());
     }
     assert_eq!((fleet.sandbox.grants(), redis.keys().len()), (3, 1));

@@ -108,7 +108,7 @@ impl Entry {
         };
         let failure = Failure {
             kind: kind_name(error.kind()).to_owned(),
-            why: error.to_string(),
+            why: causes(error),
             count: failures.saturating_add(1),
             at: millis(now),
             until: millis(until),
@@ -235,6 +235,17 @@ impl Granted {
         let is_older = replaced_issue(replacing).is_some_and(|at| issued < at);
         (!is_same && !is_older).then_some(token)
     }
+}
+
+/// Returns all that the error says, of which another process has no more than the text.
+fn causes(error: &Error) -> String {
+    let mut why = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        why = format!("{why}: {error}");
+        cause = error.source();
+    }
+    why
 }
 
 /// Returns how long before its end a token is handed out no more: the cache's own margin.

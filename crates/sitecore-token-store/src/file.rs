@@ -58,10 +58,7 @@ impl FileStore {
         // Without a slash at its end, which would hide a link.
         let folder: PathBuf = folder.into().components().collect();
         match prepare(&folder) {
-            Err(error) if !is_missing_store(&error) => {
-                let hint = "; FileStore::at takes another folder";
-                Err(Error::new(ErrorKind::Config, format!("{error}{hint}")))
-            }
+            Err(error) if !is_missing_store(&error) => Err(config(error.to_string())),
             _ => Ok(Self { folder }),
         }
     }
@@ -198,7 +195,9 @@ fn prepare(folder: &Path) -> io::Result<()> {
         fs::symlink_metadata(folder)
     };
     let metadata = made().map_err(|error| {
-        let message = format!("{} cannot be made: {error}", folder.display());
+        let shown = folder.display();
+        let message =
+            format!("{shown} cannot be made ({error}): use FileStore::at with another folder");
         io::Error::new(error.kind(), message)
     })?;
     check(folder, &metadata, metadata.is_dir())
@@ -210,22 +209,25 @@ fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> io::Result<()> 
     let refused = |message| Err(io::Error::other(message));
     if !is_kind {
         return refused(format!(
-            "{shown} is a link, or no folder or file of ours: remove it"
+            "{shown} is a link, or something else than was expected here: use another folder"
         ));
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        let user = rustix::process::geteuid().as_raw();
-        if metadata.uid() != user {
+        let (user, owner) = (rustix::process::geteuid().as_raw(), metadata.uid());
+        if owner != user {
             return refused(format!(
-                "{shown} belongs to user {}: remove it, or use another folder",
-                metadata.uid()
+                "{shown} belongs to user {owner}, and this process runs as user {user}: use another folder, for it serves one user"
             ));
         }
         if metadata.mode() & 0o077 != 0 {
-            let mode = if metadata.is_dir() { "700" } else { "600" };
-            return refused(format!("{shown} is open to others: chmod {mode} it"));
+            return refused(match metadata.is_dir() {
+                true => format!(
+                    "{shown} is open to others: use a folder within it, or chmod 700 it if it is for this alone"
+                ),
+                false => format!("{shown} is open to others: chmod 600 it"),
+            });
         }
     }
     Ok(())

@@ -88,8 +88,10 @@ pub mod fuzzing {
 /// Makes the prose's code compile.
 #[cfg(doctest)]
 mod prose {
+    #[cfg(feature = "file")]
     #[doc = include_str!("../README.md")]
     struct Readme;
+    #[cfg(all(feature = "file", feature = "redis"))]
     #[doc = include_str!("../../../docs/fleet.md")]
     struct Fleet;
 }

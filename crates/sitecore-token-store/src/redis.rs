@@ -79,7 +79,8 @@ impl RedisStore {
     /// Uses the server that a URL names: `redis://user:password@host:port/database`, or `rediss://` for TLS. It is
     /// not connected to yet.
     ///
-    /// With TLS the server's certificate must be one that this machine trusts. The cryptography is that which the
+    /// With TLS the server's certificate must be one that this machine trusts; `SSL_CERT_FILE` names a file of roots
+    /// that takes the place of the machine's, in the whole process. The cryptography is that which the
     /// process has chosen for rustls; if it has chosen none by the first connection, that becomes aws-lc-rs.
     ///
     /// # Errors
@@ -87,10 +88,18 @@ impl RedisStore {
     /// [`Config`](ErrorKind::Config) if this is no such URL.
     pub fn new(url: impl AsRef<str>) -> Result<Self> {
         let client = Client::open(url.as_ref()).map_err(|error| {
-            let hint =
-                "this is no address of a Redis server, such as rediss://user:password@host:6379";
-            Error::new(ErrorKind::Config, format!("{hint} ({error})"))
+            config(format!(
+                "{error}; in a password @ : / and # are written as %40 %3A %2F %23"
+            ))
         })?;
+        if matches!(
+            client.get_connection_info().addr(),
+            ConnectionAddr::TcpTls { insecure: true, .. }
+        ) {
+            return Err(config(
+                "#insecure is not supported: let this machine trust the certificate".to_owned(),
+            ));
+        }
         Ok(Self {
             client,
             open: Arc::default(),
@@ -111,7 +120,7 @@ impl RedisStore {
         {
             answer = self.ask_anew(&client, command).await;
         }
-        answer.map_err(|error| told(&error))
+        answer.map_err(|error| told(self.client.get_connection_info().addr(), &error))
     }
 
     async fn ask_anew<T: FromRedisValue>(&self, client: &Client, command: &Cmd) -> RedisResult<T> {
@@ -234,6 +243,11 @@ impl fmt::Debug for RedisStore {
     }
 }
 
+fn config(why: String) -> Error {
+    let hint = "this is no address of a Redis server, such as rediss://user:password@host:6379";
+    Error::new(ErrorKind::Config, format!("{hint} ({why})"))
+}
+
 async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
     let is_tls = matches!(
         client.get_connection_info().addr(),
@@ -252,12 +266,16 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
 }
 
 /// What may be said of an error: a server can quote the command that it does not know, with a password in it.
-fn told(error: &RedisError) -> io::Error {
-    if error.is_io_error() {
-        return io::Error::other(error.to_string());
-    }
-    let code = error.code().unwrap_or("no code");
-    io::Error::other(format!("{} ({code})", error.category()))
+fn told(addr: &ConnectionAddr, error: &RedisError) -> io::Error {
+    let why = match error.code() {
+        Some("NOAUTH") => "it wants a password, which the URL can give".to_owned(),
+        Some("NOPERM") => "its user may not run a command that this takes".to_owned(),
+        Some("OOM") => "it is full".to_owned(),
+        Some(code) => format!("it answers with the error {code}"),
+        None if error.is_io_error() => error.to_string(),
+        None => error.category().to_owned(),
+    };
+    io::Error::other(format!("Redis at {addr}: {why}"))
 }
 
 fn owner() -> String {

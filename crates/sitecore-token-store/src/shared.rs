@@ -114,7 +114,11 @@ impl SharedSource {
         name: impl Into<String>,
         key: impl Into<SecretString>,
     ) -> Result<Self> {
-        let identity = check(Some(Identity::new(key, name)))?;
+        let identity = Identity::new(key, name);
+        if identity.secret().expose_secret().len() < LEAST_SECRET {
+            let message = "the key has fewer than 32 bytes, which who reads the store could find by trying: give a longer one";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         Ok(Self::of(inner, store, Some(identity)))
     }
 

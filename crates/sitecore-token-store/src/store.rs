@@ -7,7 +7,39 @@ use async_trait::async_trait;
 /// Keeps small sealed entries by name, for several processes.
 ///
 /// A store need not be reliable, fast or durable: whatever it fails to do costs a grant and nothing else. Each
-/// call is given up after a quarter of a second.
+/// call is given up after a quarter of a second, if it yields: what blocks belongs into
+/// [`spawn_blocking`](tokio::task::spawn_blocking).
+///
+/// A name is 32 hexadecimal digits, or these and `-beside`; an entry has some kilobytes.
+///
+/// ```
+/// use std::{collections::HashMap, io, sync::Mutex, time::Duration};
+///
+/// use sitecore_token_store::{Lease, Stored, TokenStore};
+///
+/// /// For the caches of one process.
+/// #[derive(Default)]
+/// struct Memory(Mutex<HashMap<String, Vec<u8>>>);
+///
+/// #[async_trait::async_trait]
+/// impl TokenStore for Memory {
+///     async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
+///         let entries = self.0.lock().map_err(|_| io::ErrorKind::Other)?;
+///         Ok(entries.get(name).cloned().map(Stored::new))
+///     }
+///
+///     async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
+///         let mut entries = self.0.lock().map_err(|_| io::ErrorKind::Other)?;
+///         entries.insert(name.to_owned(), entry.to_owned());
+///         Ok(())
+///     }
+///
+///     async fn try_lease(&self, _name: &str, _life: Duration) -> io::Result<Option<Lease>> {
+///         // Everybody has it: correct, and of no use.
+///         Ok(Some(Lease::new(())))
+///     }
+/// }
+/// ```
 ///
 /// # Cancel safety
 ///
@@ -38,7 +70,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Why the store cannot say.
     async fn try_lease(&self, name: &str, life: Duration) -> io::Result<Option<Lease>>;
 
-    /// Gives a lease back.
+    /// Gives a lease back. By default it is dropped: enough where that ends it.
     ///
     /// # Errors
     ///
