@@ -1,0 +1,171 @@
+//! P2: the whole layer with a canned answer behind it, beside a middleware that does nothing.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use http::Extensions;
+use reqwest::{Request, Response, ResponseBuilderExt as _};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
+use sitecore_auth::{AuthMiddleware, Target, Token, TokenCache, source_fn};
+use tokio::runtime::Runtime;
+
+use crate::{
+    alloc::counted,
+    report::{Report, Row},
+    stats::Spread,
+};
+
+const CALLS: u32 = 10_000;
+const ROUNDS: usize = 21;
+const HOST: &str = "cm.example";
+
+/// Stands for the network.
+pub(crate) struct Canned(pub(crate) &'static str);
+
+#[async_trait]
+impl Middleware for Canned {
+    async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
+        let answer = http::Response::builder().url(request.url().clone());
+        let answer = answer.header("content-type", "application/json");
+        Ok(answer.body(self.0).expect("an answer").into())
+    }
+}
+
+/// The floor: one more middleware.
+struct Nothing;
+
+#[async_trait]
+impl Middleware for Nothing {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        next.run(request, extensions).await
+    }
+}
+
+/// A layer whose cache holds a token.
+pub(crate) fn auth(runtime: &Runtime, target: Target, replay: bool) -> AuthMiddleware {
+    let day = Duration::from_secs(86_400);
+    let cache = TokenCache::new(source_fn(move |_| async move {
+        Token::bearer("t".repeat(1_200), day)
+    }));
+    runtime.block_on(cache.token()).expect("a token");
+    let layer = AuthMiddleware::builder(cache).target(target).replay(replay);
+    layer.build().expect("a layer")
+}
+
+struct Stack {
+    name: &'static str,
+    url: String,
+    client: ClientWithMiddleware,
+    nanos: Vec<f64>,
+    allocations: u64,
+}
+
+impl Stack {
+    fn new(name: &'static str, path: &str, layer: impl Middleware) -> Self {
+        let answer = r#"{"data":{"sites":[{"name":"acme"},{"name":"acme-campaigns"}]}}"#;
+        let client = ClientBuilder::new(reqwest::Client::new());
+        Self {
+            name,
+            url: format!("https://{HOST}{path}"),
+            client: client.with(layer).with(Canned(answer)).build(),
+            nanos: Vec::new(),
+            allocations: 0,
+        }
+    }
+
+    fn call(&self, runtime: &Runtime, calls: u32) {
+        runtime.block_on(async {
+            for _ in 0..calls {
+                let request = self
+                    .client
+                    .get(&self.url)
+                    .header("accept", "application/json");
+                black_box(request.send().await.expect("an answer"));
+            }
+        });
+    }
+}
+
+pub(crate) fn measure(report: &mut Report) {
+    let runtime = crate::runtime(0);
+    let origin =
+        || Target::origin(format!("https://{HOST}").parse().expect("a URL")).expect("a target");
+    let authoring = || Target::authoring(HOST).expect("a target");
+    let path = "/api/projects/v1";
+    let mut stacks = [
+        Stack::new("a middleware that does nothing", path, Nothing),
+        Stack::new(
+            "the layer, replay off",
+            path,
+            auth(&runtime, origin(), false),
+        ),
+        Stack::new("the layer, replay on", path, auth(&runtime, origin(), true)),
+        Stack::new(
+            "the layer, replay on, an Authoring answer looked at",
+            "/sitecore/api/authoring/graphql/v1/",
+            auth(&runtime, authoring(), true),
+        ),
+    ];
+    for stack in &mut stacks {
+        stack.call(&runtime, CALLS);
+        let (_, count, _) = counted(|| stack.call(&runtime, 1_000));
+        stack.allocations = (count + 500) / 1_000;
+    }
+    for round in 0..ROUNDS {
+        let mut order: Vec<_> = stacks.iter_mut().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for stack in order {
+            let begun = Instant::now();
+            stack.call(&runtime, CALLS);
+            let nanos = begun.elapsed().as_nanos() as f64 / f64::from(CALLS);
+            stack.nanos.push(nanos);
+        }
+    }
+    let more = |stack: &Stack| {
+        let pairs = stack.nanos.iter().zip(&stacks[0].nanos);
+        Spread::of(pairs.map(|(with, without)| with - without).collect())
+    };
+    let rows = stacks.iter().map(|stack| {
+        let nanos = Spread::of(stack.nanos.clone());
+        let ratio = nanos.median / Spread::of(stacks[0].nanos.clone()).median;
+        vec![
+            stack.name.to_owned(),
+            format!("{ratio:.2}"),
+            nanos.to_string(),
+            more(stack).to_string(),
+            stack.allocations.to_string(),
+        ]
+    });
+    report.table(
+        "The whole layer",
+        "A request is built, goes through reqwest-middleware, and is answered without a network. Times the first row; \
+         nanoseconds; what is more than in the first row of the same round.",
+        &["", "ratio", "ns", "more, ns", "allocations"],
+        rows.collect(),
+    );
+    let [nothing, off, on, _] = &stacks;
+    let (without, with) = (more(off), more(on));
+    report.goal(Row {
+        name: "P2",
+        what: "the whole layer beside a middleware that does nothing",
+        goal: "≤ +150 ns and no allocation more with replay off; ≤ +400 ns with replay on",
+        measured: format!(
+            "+{without} ns and {} allocations more; +{with} ns and {} more",
+            off.allocations - nothing.allocations,
+            on.allocations - nothing.allocations
+        ),
+        is_met: without.median <= 150.0
+            && off.allocations == nothing.allocations
+            && with.median <= 400.0,
+    });
+}

@@ -1,0 +1,83 @@
+//! Measures `sitecore-auth` beside its rivals, and the goals that it has set itself, in one run:
+//! `cargo run --release --manifest-path benches/rivals/Cargo.toml`. The figures go to `docs/benchmarks.md`.
+//!
+//! The machine should have nothing else to do meanwhile.
+
+mod alloc;
+mod herd;
+mod hot;
+mod issuer;
+mod layer;
+mod load;
+mod loopback;
+mod memory;
+mod processes;
+mod report;
+mod rivals;
+mod stale;
+mod stats;
+mod year;
+
+use std::{error::Error, fs};
+
+use chrono::Utc;
+use issuer::Issuer;
+use report::Report;
+use tokio::runtime::{Builder, Runtime};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    if let [what, token_url, folder] = args.as_slice()
+        && what == "worker"
+    {
+        return processes::work(token_url, folder.into());
+    }
+    let issuing = runtime(1);
+    let issuer = issuing.block_on(Issuer::start())?;
+    let subjects = rivals::all();
+    let mut report = Report::default();
+    hot::measure(&issuer, &subjects, &mut report);
+    layer::measure(&mut report);
+    loopback::measure(&mut report);
+    herd::measure(&issuer, &subjects, &mut report);
+    stale::measure(&issuer, &subjects, &mut report);
+    load::measure(&issuer, &mut report);
+    memory::measure(&mut report);
+    processes::measure(&issuer, &mut report);
+    year::measure(&mut report);
+    let fed = subjects
+        .iter()
+        .map(|subject| vec![subject.name.to_owned(), subject.fed.to_owned()]);
+    report.table(
+        "How each is fed",
+        "All by the same issuer, in the process where the rival has a trait for that, else by OAuth2 over loopback.",
+        &["", "fed"],
+        fed.collect(),
+    );
+    report.write(&machine())
+}
+
+/// A runtime with so many workers; with none, that of the calling thread.
+fn runtime(workers: usize) -> Runtime {
+    let mut builder = match workers {
+        0 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let builder = builder.worker_threads(workers.max(1)).enable_all();
+    builder.build().expect("a runtime")
+}
+
+/// What this was measured on.
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let date = Utc::now().format("%Y-%m-%d");
+    format!(
+        "Measured on {date}: {model}, {cores} cores, {}, release build.",
+        std::env::consts::OS
+    )
+}

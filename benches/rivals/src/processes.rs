@@ -1,0 +1,207 @@
+//! P7: a hundred real processes and one store; a fleet of caches on a clock that is moved by hand.
+
+use std::{
+    collections::HashMap,
+    env, io,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sitecore_auth::{
+    ClientCredentials, Clock, Endpoint, Error, ErrorKind, Now, Token, TokenCache, TokenClient,
+    source_fn,
+};
+use sitecore_token_store::{FileStore, Lease, SharedSource, Stored, TokenStore};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    issuer::Issuer,
+    report::{Report, Row},
+};
+
+const SECRET: &str = "a-secret-of-thirty-two-bytes-and-some-more";
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+const RUNS: usize = 5;
+
+/// What each process does.
+pub(crate) fn work(token_url: &str, folder: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+    let endpoint = Endpoint::new(token_url.parse()?, "https://api.example")?;
+    let tokens = TokenClient::builder(ClientCredentials::new("client", SECRET));
+    let shared = SharedSource::new(tokens.endpoint(endpoint).build()?, FileStore::at(folder)?)?;
+    crate::runtime(0).block_on(TokenCache::new(shared).token())?;
+    Ok(())
+}
+
+fn processes(issuer: &Issuer) -> io::Result<u64> {
+    issuer.restore();
+    issuer.set_delay(Duration::from_secs(2));
+    let folder = TempDir::new()?;
+    let workers = (0..100).map(|_| {
+        let mut worker = Command::new(env::current_exe()?);
+        worker
+            .arg("worker")
+            .arg(issuer.token_url())
+            .arg(folder.path().join("store"));
+        worker.spawn()
+    });
+    for worker in workers.collect::<io::Result<Vec<_>>>()? {
+        let end = worker.wait_with_output()?;
+        if !end.status.success() {
+            return Err(io::Error::other("a worker failed"));
+        }
+    }
+    Ok(issuer.calls())
+}
+
+/// Follows Tokio's paused time.
+#[derive(Clone, Copy, Debug)]
+struct Paused(Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> Now {
+        let elapsed = self.0.elapsed() + DAY;
+        Now::new(elapsed, elapsed + Duration::from_secs(1_800_000_000))
+    }
+}
+
+/// A store that always works.
+#[derive(Clone, Default)]
+struct Memory {
+    entries: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    is_leased: Arc<AtomicBool>,
+}
+
+struct Held(Arc<AtomicBool>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
+    }
+}
+
+#[async_trait]
+impl TokenStore for Memory {
+    async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
+        let entries = self.entries.lock().expect("no panic");
+        Ok(entries.get(name).cloned().map(Stored::new))
+    }
+
+    async fn save(&self, name: &str, entry: &[u8], _: Duration) -> io::Result<()> {
+        let mut entries = self.entries.lock().expect("no panic");
+        entries.insert(name.to_owned(), entry.to_owned());
+        Ok(())
+    }
+
+    async fn try_lease(&self, _: &str, _: Duration) -> io::Result<Option<Lease>> {
+        let is_taken = self.is_leased.swap(true, SeqCst);
+        Ok((!is_taken).then(|| Lease::new(Held(Arc::clone(&self.is_leased)))))
+    }
+}
+
+/// The minutes in which the issuer was asked, of a fleet that asks for a token every ten minutes.
+async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -> (Vec<u64>, u64) {
+    let begun = Instant::now();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let store = Memory::default();
+    let mut failed = 0;
+    let fleet: Vec<_> = (0..caches)
+        .map(|_| {
+            let asked = Arc::clone(&asked);
+            let source = source_fn(move |_| {
+                let now = begun.elapsed();
+                asked.lock().expect("no panic").push(now.as_secs() / 60);
+                async move {
+                    sleep(Duration::from_millis(300)).await;
+                    if outage.is_some_and(|(from, to)| from <= now && now < to) {
+                        return Err(Error::new(ErrorKind::Unavailable, "the outage"));
+                    }
+                    Token::bearer(format!("token-{}", now.as_millis()), DAY)
+                }
+            });
+            let shared = SharedSource::with_key(source, store.clone(), "fleet", SECRET);
+            let clock = Paused(begun);
+            let shared = shared.expect("a key").with_clock(clock);
+            TokenCache::builder(shared)
+                .clock(clock)
+                .build()
+                .expect("a policy")
+        })
+        .collect();
+    for cache in &fleet {
+        failed += u64::from(cache.token().await.is_err());
+    }
+    // They don't call in one instant: a tenth of them each minute.
+    for minute in 0..days as usize * 1_440 {
+        for cache in fleet.iter().skip(minute % 10).step_by(10) {
+            failed += u64::from(cache.token().await.is_err());
+        }
+        sleep(MINUTE).await;
+    }
+    drop(fleet);
+    let asked = asked.lock().expect("no panic").clone();
+    (asked, failed)
+}
+
+pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
+    let grants: Vec<_> = (0..RUNS).map(|_| processes(issuer)).collect();
+    let grants: Vec<_> = grants.into_iter().map(|calls| calls.unwrap_or(0)).collect();
+    let days = 10_u32;
+    let (hundred, _) = paused().block_on(fleet(100, days, None));
+    let a_day = hundred.len() as f64 / f64::from(days);
+    report.goal(Row {
+        name: "P7",
+        what: "100 real processes, cold, one store; 100 caches on a manual clock",
+        goal: "1 grant; ≤ 1.5 grants a day",
+        measured: format!("grants {grants:?}; {a_day:.2} a day, over {days} days"),
+        is_met: grants.iter().all(|calls| *calls == 1) && a_day <= 1.5,
+    });
+
+    // On the tenth day, in the hours in which tokens are renewed.
+    let from = 10 * DAY;
+    let outage = (from, from + Duration::from_secs(4 * 3_600));
+    let (asked, failed) = paused().block_on(fleet(1_000, 30, Some(outage)));
+    let minute = |time: Duration| time.as_secs() / 60;
+    let during = asked
+        .iter()
+        .filter(|at| (minute(outage.0)..minute(outage.1)).contains(at))
+        .count();
+    let after = asked
+        .iter()
+        .filter(|at| (minute(outage.1)..minute(outage.1) + 60).contains(at))
+        .count();
+    let mut minutes = HashMap::new();
+    for at in &asked {
+        *minutes.entry(at).or_insert(0_u32) += 1;
+    }
+    let row = [
+        format!("{:.2}", (asked.len() - during) as f64 / 30.0),
+        minutes.values().max().copied().unwrap_or(0).to_string(),
+        during.to_string(),
+        after.to_string(),
+        failed.to_string(),
+    ];
+    report.table(
+        "A fleet of a thousand, for thirty days",
+        "A thousand caches behind one store, on paused time; each asks for a token every ten minutes; the issuer is down \
+         for four hours on the tenth day.",
+        &["grants a day", "in the worst minute", "tries in the outage", "in the hour after it", "calls without a token"],
+        vec![row.to_vec()],
+    );
+}
+
+fn paused() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime")
+}

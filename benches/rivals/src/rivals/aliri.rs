@@ -1,0 +1,56 @@
+//! `aliri_tokens`: a background task publishes tokens to a watcher, which anybody may borrow from.
+
+use std::time::Duration;
+
+use aliri_clock::DurationSecs;
+use aliri_tokens::{
+    AccessToken, IdToken, TokenLifetimeConfig, TokenWatcher, TokenWithLifetime,
+    backoff::ErrorBackoffConfig, jitter::RandomEarlyJitter, sources::AsyncTokenSource,
+};
+use async_trait::async_trait;
+use http::HeaderValue;
+
+use super::{Rival, bearer, text_of};
+use crate::issuer::{Failed, Issuer};
+
+pub struct Aliri(TokenWatcher);
+
+impl Rival for Aliri {
+    const NAME: &'static str = "aliri_tokens 0.3.2";
+    const FED: &'static str =
+        "In process: an `AsyncTokenSource` behind `TokenWatcher::spawn_from_token_source`.";
+
+    const STALE: Result<(Duration, Duration), &'static str> =
+        Err("it draws the instant of its renewal from a minute");
+
+    async fn start(issuer: &Issuer) -> Result<Self, String> {
+        // Jitter and backoff are those of the crate's own example.
+        let watcher = TokenWatcher::spawn_from_token_source(
+            Source(issuer.clone()),
+            RandomEarlyJitter::new(DurationSecs(60)),
+            ErrorBackoffConfig::default(),
+        );
+        watcher.await.map(Self).map_err(text_of)
+    }
+
+    async fn header(&self) -> Result<HeaderValue, String> {
+        // Its own middleware, aliri_reqwest, does not ask for the token's status either.
+        bearer(self.0.token().access_token().as_str())
+    }
+}
+
+struct Source(Issuer);
+
+#[async_trait]
+impl AsyncTokenSource for Source {
+    type Error = Failed;
+
+    async fn request_token(&mut self) -> Result<TokenWithLifetime, Failed> {
+        let granted = self.0.grant().await?;
+        Ok(TokenLifetimeConfig::default().create_token(
+            AccessToken::new(granted.token),
+            None::<IdToken>,
+            granted.life.into(),
+        ))
+    }
+}

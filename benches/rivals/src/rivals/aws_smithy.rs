@@ -1,0 +1,47 @@
+//! `aws-smithy-runtime`: the cache beneath the AWS SDK's cache of identities.
+
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_runtime::expiring_cache::ExpiringCache;
+use http::HeaderValue;
+
+use super::{Rival, bearer, text_of};
+use crate::issuer::Issuer;
+
+/// What the SDK's own `LazyCacheBuilder` takes if nobody says otherwise.
+const BUFFER_TIME: Duration = Duration::from_secs(10);
+
+pub struct AwsSmithy {
+    cache: ExpiringCache<HeaderValue, String>,
+    issuer: Issuer,
+}
+
+impl Rival for AwsSmithy {
+    const NAME: &'static str = "aws-smithy-runtime 1.16.2";
+    const FED: &'static str =
+        "In process: the future given to `ExpiringCache::get_or_load`, which makes the header.";
+
+    // All of it lies in the buffer time.
+    const STALE: Result<(Duration, Duration), &'static str> =
+        Ok((Duration::from_millis(8_000), Duration::from_millis(0)));
+
+    async fn start(issuer: &Issuer) -> Result<Self, String> {
+        Ok(Self {
+            cache: ExpiringCache::new(BUFFER_TIME),
+            issuer: issuer.clone(),
+        })
+    }
+
+    async fn header(&self) -> Result<HeaderValue, String> {
+        // The two calls, and the clock before them, as the SDK's `LazyCache` does it.
+        let now = SystemTime::now();
+        if let Some(header) = self.cache.yield_or_clear_if_expired(now).await {
+            return Ok(header);
+        }
+        let load = || async {
+            let granted = self.issuer.grant().await.map_err(text_of)?;
+            Ok((bearer(&granted.token)?, SystemTime::now() + granted.life))
+        };
+        self.cache.get_or_load(load).await
+    }
+}

@@ -1,0 +1,311 @@
+//! P10: a year of a machine and its issuer, on paused time: every day an outage of four hours, half an hour of suspend
+//! and a step of the wall clock; every week new signing keys; an API that refuses every token; lives of 24 h.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use aws_smithy_runtime::expiring_cache::ExpiringCache;
+use http::Extensions;
+use reqwest::{Request, Response, ResponseBuilderExt as _, header::AUTHORIZATION};
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use sitecore_auth::{
+    AuthMiddleware, Clock, Error, ErrorKind, Now, Target, Token, TokenCache, source_fn,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::report::{Report, Row};
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const SEED: u64 = 2_026;
+
+/// What happens to it, at a second of its true time.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Monotonic clocks stand still for half an hour.
+    Suspend,
+    /// The wall clock is set: so many seconds away from the truth.
+    Step(i64),
+    /// Tokens of the old signing key are refused from now on.
+    NewKey,
+}
+
+#[derive(Debug)]
+struct World {
+    begun: Instant,
+    outages: Vec<(u64, u64)>,
+    now: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    events: VecDeque<(u64, Event)>,
+    suspended: u64,
+    step: i64,
+    key: u64,
+    grants: u64,
+    tries: u64,
+}
+
+impl World {
+    fn new(days: u64) -> Arc<Self> {
+        let mut chance = fastrand::Rng::with_seed(SEED);
+        let (mut outages, mut events) = (Vec::new(), Vec::new());
+        for day in 0..days {
+            let begin = day * DAY + chance.u64(HOUR..20 * HOUR);
+            let end = begin + 4 * HOUR;
+            outages.push((begin, end));
+            let mut at = || day * DAY + chance.u64(0..DAY - HOUR);
+            events.push((at(), Event::Suspend));
+            // New keys in an outage would leave nobody a token that is good.
+            let mut change = at();
+            while (begin.saturating_sub(HOUR)..end + HOUR).contains(&change) {
+                change = at();
+            }
+            let step_at = at();
+            events.push((step_at, Event::Step(chance.i64(-600..600))));
+            if day % 7 == 6 {
+                events.push((change, Event::NewKey));
+            }
+        }
+        events.sort_by_key(|(at, _)| *at);
+        let state = State {
+            events: events.into(),
+            suspended: 0,
+            step: 0,
+            key: 0,
+            grants: 0,
+            tries: 0,
+        };
+        Arc::new(Self {
+            begun: Instant::now(),
+            outages,
+            now: Mutex::new(state),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.now.lock().expect("no panic")
+    }
+
+    /// True time since the year began.
+    fn truth(&self) -> Duration {
+        self.begun.elapsed() + Duration::from_secs(self.state().suspended)
+    }
+
+    fn wall(&self) -> Duration {
+        let step = self.state().step;
+        let year = Duration::from_secs(1_800_000_000) + self.truth();
+        let by = Duration::from_secs(step.unsigned_abs());
+        if step < 0 { year - by } else { year + by }
+    }
+
+    /// Lets come what is due.
+    fn pass(&self) {
+        let truth = self.truth().as_secs();
+        let mut state = self.state();
+        while let Some((_, event)) = state.events.pop_front_if(|(at, _)| *at <= truth) {
+            match event {
+                Event::Suspend => state.suspended += 30 * MINUTE,
+                Event::Step(step) => state.step = step,
+                Event::NewKey => state.key += 1,
+            }
+        }
+    }
+
+    /// Grants a token, whose text is its end and its key.
+    async fn grant(&self) -> Result<String, &'static str> {
+        self.state().tries += 1;
+        sleep(Duration::from_millis(300)).await;
+        let now = self.truth().as_secs();
+        if self
+            .outages
+            .iter()
+            .any(|(begin, end)| (*begin..*end).contains(&now))
+        {
+            return Err("the outage");
+        }
+        let mut state = self.state();
+        state.grants += 1;
+        Ok(format!("{}-{}-{}", now + DAY, state.key, state.grants))
+    }
+
+    /// Tells whether an API takes a token.
+    fn accepts(&self, token: &str) -> bool {
+        let mut parts = token
+            .split('-')
+            .map(|part| part.parse::<u64>().unwrap_or(0));
+        let (end, key) = (parts.next(), parts.next());
+        end > Some(self.truth().as_secs()) && key == Some(self.state().key)
+    }
+}
+
+#[derive(Debug)]
+struct WorldClock(Arc<World>);
+
+impl Clock for WorldClock {
+    fn now(&self) -> Now {
+        let monotonic = self.0.begun.elapsed() + Duration::from_secs(DAY);
+        Now::new(monotonic, self.0.wall())
+    }
+}
+
+/// The APIs: one judges tokens, the other refuses all.
+struct Apis(Arc<World>);
+
+#[async_trait]
+impl Middleware for Apis {
+    async fn handle(
+        &self,
+        request: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let header = request.headers().get(AUTHORIZATION);
+        let header = header
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let is_good = request.url().host_str() == Some("good.example")
+            && self.0.accepts(header.trim_start_matches("Bearer "));
+        let status = if is_good { 200 } else { 401 };
+        let answer = http::Response::builder().url(request.url().clone());
+        Ok(answer.status(status).body("").expect("an answer").into())
+    }
+}
+
+#[derive(Default)]
+struct Year {
+    calls: u64,
+    failed: u64,
+    waited: u64,
+    grants: u64,
+    tries: u64,
+}
+
+/// Calls the good API every five minutes, and the other every hour.
+async fn live(world: &World, days: u64, call: impl AsyncFn(&str) -> bool) -> Year {
+    let mut year = Year::default();
+    while world.truth().as_secs() < days * DAY {
+        world.pass();
+        let begun = Instant::now();
+        year.calls += 1;
+        year.failed += u64::from(!call("https://good.example/").await);
+        year.waited += u64::from(!begun.elapsed().is_zero());
+        if year.calls % 12 == 0 {
+            call("https://other.example/").await;
+        }
+        sleep(Duration::from_secs(5 * MINUTE)).await;
+    }
+    let state = world.state();
+    (year.grants, year.tries) = (state.grants, state.tries);
+    drop(state);
+    year
+}
+
+async fn ours(days: u64) -> Year {
+    let world = World::new(days);
+    let issuer = Arc::clone(&world);
+    let source = source_fn(move |_| {
+        let issuer = Arc::clone(&issuer);
+        async move {
+            let token = issuer.grant().await;
+            let token = token.map_err(|error| Error::new(ErrorKind::Unavailable, error))?;
+            Token::bearer(token, Duration::from_secs(DAY))
+        }
+    });
+    let clock = WorldClock(Arc::clone(&world));
+    let cache = TokenCache::builder(source)
+        .clock(clock)
+        .build()
+        .expect("a policy");
+    let target = |host: &str| Target::origin(format!("https://{host}").parse().expect("a URL"));
+    let layer = AuthMiddleware::builder(cache)
+        .target(target("good.example").expect("a target"))
+        .target(target("other.example").expect("a target"));
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(layer.build().expect("a layer"))
+        .with(Apis(Arc::clone(&world)))
+        .build();
+    live(&world, days, async |url: &str| {
+        client
+            .get(url)
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status() == 200)
+    })
+    .await
+}
+
+/// As its own SDK calls it. It is told nothing of refusals: it has no call for that.
+async fn aws(days: u64) -> Year {
+    let world = World::new(days);
+    let cache = ExpiringCache::<String, &'static str>::new(Duration::from_secs(10));
+    live(&world, days, async |url: &str| {
+        let now = || SystemTime::UNIX_EPOCH + world.wall();
+        let token = match cache.yield_or_clear_if_expired(now()).await {
+            Some(token) => Ok(token),
+            None => {
+                let load = || async {
+                    let token = world.grant().await?;
+                    Ok((token, now() + Duration::from_secs(DAY)))
+                };
+                cache.get_or_load(load).await
+            }
+        };
+        url.contains("good") && token.is_ok_and(|token| world.accepts(&token))
+    })
+    .await
+}
+
+pub(crate) fn measure(report: &mut Report) {
+    let paused = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+    };
+    let years = [
+        ("sitecore-auth 0.1.0", paused().block_on(ours(365))),
+        ("aws-smithy-runtime 1.16.2", paused().block_on(aws(365))),
+    ];
+    let rows = years.iter().map(|(name, year)| {
+        let counts = [
+            year.calls,
+            year.failed,
+            year.waited,
+            year.grants,
+            year.tries,
+        ];
+        let mut row = vec![(*name).to_owned()];
+        row.extend(counts.map(|count| count.to_string()));
+        row
+    });
+    report.table(
+        "A simulated year",
+        "Each day the issuer is down for four hours, the machine sleeps for half an hour and its wall clock is set to \
+         within ten minutes of the truth; each week there are new signing keys, which the APIs insist on at once. One call \
+         every five minutes, and one an hour to an API that refuses every token. Of the rivals this \
+         one is handed the time by its caller; huskarl and reqsign-core could be driven with more work, the others read clocks \
+         that cannot be set.",
+        &["", "calls", "failed", "waited", "grants", "tries"],
+        rows.collect(),
+    );
+    let (_, year) = &years[0];
+    report.goal(Row {
+        name: "P10",
+        what: "a simulated year",
+        goal: "0 failed calls",
+        measured: format!(
+            "{} of {} calls failed, {} waited, {} grants",
+            year.failed, year.calls, year.waited, year.grants
+        ),
+        is_met: year.failed == 0,
+    });
+}
