@@ -9,6 +9,8 @@ use sitecore_token_store::fuzzing::{answer, close, open};
 
 const TEXT: &[u8] = br#"{"written":1,"kept":2,"token":null,"failure":null}"#;
 static SEALED: LazyLock<Vec<u8>> = LazyLock::new(|| close(TEXT));
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 fuzz_target!(|input: &[u8]| {
@@ -28,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     let mut number = || numbers.next().unwrap_or(0);
     let text = format!(
         r#"{{"written":{},"kept":{},"token":{{"header":"authorization","text":"t","issued":{},"life":{}}},
-        "failure":{{"kind":"refused","why":"w","count":{},"at":{},"until":{},"saved_by":2}}}}"#,
+        "failure":{{"kind":"refused","why":"w","count":{},"at":{},"until":{},"named":{},"saved_by":2}}}}"#,
         number(),
         number(),
         number(),
@@ -36,6 +38,7 @@ fuzz_target!(|input: &[u8]| {
         number() % (1 << 32),
         number(),
         number(),
+        number() % 2 == 0,
     );
     let now = Duration::from_millis(number());
     let remaining = number();
@@ -48,7 +51,7 @@ fuzz_target!(|input: &[u8]| {
                 }
             }
             Some(Err(error)) => {
-                assert!(error.retry_after().unwrap() <= MONTH + Duration::from_secs(60))
+                assert!(error.retry_after().is_none_or(|wait| wait <= HOUR + MINUTE))
             }
             None => {}
         }
