@@ -1,7 +1,7 @@
 //! Fleets of real processes, workers of the example `fleet`, on the sandbox: started cold together, killed, with a
 //! store that is full, read-only or spoken to by TLS.
 //!
-//! `cargo test` builds the example; with `--test it` alone build it first: `cargo build --example fleet`.
+//! `cargo test` builds the example; with a choice of targets build it first: `cargo build --example fleet`.
 
 use std::{
     env, fs,
