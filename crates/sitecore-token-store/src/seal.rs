@@ -94,6 +94,7 @@ mod tests {
         assert_ne!(entry, seal.close(b"text"), "a nonce is used once");
 
         let other = Seal::derive(&secret, "another context");
+        assert_ne!(other.name(), seal.name());
         let others = Seal::derive(&"another secret of thirty-two bytes".into(), "context");
         // With the right key too, under another name.
         let moved = Seal {

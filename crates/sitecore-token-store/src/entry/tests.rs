@@ -115,6 +115,8 @@ fn a_failure_that_others_had_is_told_while_nobody_should_ask() {
         let entry = read(entry, NOW, NOW, None);
         let told = entry.answer(None, at(NOW), OURS).unwrap().unwrap_err();
         assert_eq!(told.kind(), error.kind());
+        let cause = std::error::Error::source(&told).unwrap().to_string();
+        assert!(cause.contains("sentinel"), "{cause}");
         // What nobody has named, each cache chooses for itself.
         assert_eq!(told.retry_after(), named.then_some(at(waits)), "{before}");
         assert!(entry.answer(None, at(NOW + waits - 1), OURS).is_some());
