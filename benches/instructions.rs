@@ -1,49 +1,17 @@
 //! Does one thing so many times, for a count of instructions: see `scripts/instructions`.
 
+mod support;
+
 use std::{hint::black_box, time::Duration};
 
-use async_trait::async_trait;
-use http::Extensions;
-use reqwest::{Request, Response, ResponseBuilderExt as _};
-use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use reqwest_middleware::ClientBuilder;
 use sitecore_auth::{AuthMiddleware, Target, Token, TokenCache, source_fn};
+use support::{Canned, Nothing};
 use tokio::runtime::{Builder, Runtime};
 
 const URL: &str = "https://cm.example/api/projects/v1";
 /// Whose answers are looked at.
 const AUTHORING_URL: &str = "https://cm.example/sitecore/api/authoring/graphql/v1/";
-
-/// Stands for the network.
-struct Canned;
-
-#[async_trait]
-impl Middleware for Canned {
-    async fn handle(
-        &self,
-        request: Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let answer = http::Response::builder().url(request.url().clone());
-        let answer = answer.header("content-type", "application/json");
-        Ok(answer.body(r#"{"data":{"sites":[]}}"#).unwrap().into())
-    }
-}
-
-/// Stands for the layer: does nothing.
-struct Nothing;
-
-#[async_trait]
-impl Middleware for Nothing {
-    async fn handle(
-        &self,
-        request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        next.run(request, extensions).await
-    }
-}
 
 fn main() {
     let args: Vec<_> = std::env::args().collect();
@@ -84,7 +52,7 @@ fn run(runtime: &Runtime, what: &str, count: u32) {
         "look" => client.with(auth(authoring(), true)),
         _ => panic!("header, floor, layer, replay or look, and how often"),
     };
-    let client = client.with(Canned).build();
+    let client = client.with(Canned(r#"{"data":{"sites":[]}}"#)).build();
     let url = if what == "look" { AUTHORING_URL } else { URL };
     runtime.block_on(async {
         for _ in 0..count {

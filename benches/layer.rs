@@ -3,16 +3,18 @@
 //!
 //! `cargo bench`; with a rival beside it: `benches/rivals`.
 
+mod support;
+
 use std::{sync::LazyLock, time::Duration};
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use axum::{Router, routing::get};
 use divan::{AllocProfiler, Bencher};
-use http::{Extensions, HeaderValue};
-use reqwest::{Request, Response, ResponseBuilderExt as _, header::AUTHORIZATION};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
+use http::HeaderValue;
+use reqwest::header::AUTHORIZATION;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware};
 use sitecore_auth::{AuthMiddleware, Target, Token, TokenCache, source_fn};
+use support::{Canned, Nothing};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -55,38 +57,6 @@ mod header {
     fn from_a_warm_cache(bencher: Bencher<'_, '_>) {
         let cache = cache();
         bencher.bench(|| cache.current().unwrap().header().1.clone());
-    }
-}
-
-/// Stands for the network.
-struct Canned(&'static str);
-
-#[async_trait]
-impl Middleware for Canned {
-    async fn handle(
-        &self,
-        request: Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let answer = http::Response::builder().url(request.url().clone());
-        let answer = answer.header("content-type", "application/json");
-        Ok(answer.body(self.0).unwrap().into())
-    }
-}
-
-/// The floor of a layer: one that does nothing.
-struct Nothing;
-
-#[async_trait]
-impl Middleware for Nothing {
-    async fn handle(
-        &self,
-        request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        next.run(request, extensions).await
     }
 }
 
