@@ -13,9 +13,10 @@ mod refresh;
 mod state;
 mod status;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::poll_fn, sync::Arc, task::Poll};
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 pub(crate) use self::refresh::check_runtime;
@@ -123,6 +124,7 @@ impl TokenCache {
     /// Returns the token held, if it is usable. Never waits; if the token is stale and this is a Tokio
     /// runtime, a refresh starts beside the caller.
     #[must_use]
+    #[inline]
     pub fn current(&self) -> Option<Token> {
         let (token, freshness) = self.shared.usable(self.shared.clock.now())?;
         if freshness == Freshness::Stale {
@@ -142,11 +144,20 @@ impl TokenCache {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing: the refresh goes on, and its token is kept.
-    pub async fn token(&self) -> Result<Token> {
-        match self.current() {
-            Some(token) => Ok(token),
-            None => self.obtain(None, &None).await,
-        }
+    #[inline]
+    pub fn token(&self) -> impl Future<Output = Result<Token>> + Send {
+        let mut waiting: Option<BoxFuture<'_, Result<Token>>> = None;
+        // By hand: the code of an `async fn` is not inlined into other crates, and a call of it costs a quarter
+        // of what a header does.
+        poll_fn(move |context| {
+            if waiting.is_none()
+                && let Some(token) = self.current()
+            {
+                return Poll::Ready(Ok(token));
+            }
+            let obtain = || Box::pin(self.obtain(None, &None)) as _;
+            waiting.get_or_insert_with(obtain).as_mut().poll(context)
+        })
     }
 
     /// Returns a token other than `rejected`, which an API has refused: the one held if it is another,
