@@ -1,6 +1,6 @@
 //! Where a token may go: exact origins and paths, read from the URL that reqwest will use.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use url::{Host, Url};
 
@@ -23,19 +23,12 @@ pub struct Target {
 /// One origin, and the folder on it that is open to the token.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
-    scheme: Scheme,
-    host: Cow<'static, str>,
-    port: u16,
+    /// The folder's URL, as the URL parser writes it, its host without a dot at the end.
+    base: Url,
     /// Ends with a slash; the path without it counts too.
     folder: &'static str,
     /// Whose tokens the API there takes.
     pub(super) wanted: Option<ClientKind>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
-    Http,
-    Https,
 }
 
 impl Target {
@@ -72,15 +65,11 @@ impl Target {
             text.chars().all(plain) && text.chars().any(char::is_alphabetic) && !text.contains("..")
         };
         match Host::parse(given) {
-            Ok(Host::Domain(host)) if is_name(given) => {
-                let host = without_dot(&host).to_owned();
-                Ok(Self {
-                    rules: vec![Rule {
-                        host: host.into(),
-                        ..Rule::https("", AUTHORING_PATH).of(ClientKind::Environment)
-                    }],
-                })
-            }
+            Ok(Host::Domain(host)) if is_name(given) => Ok(Self {
+                rules: vec![
+                    Rule::https(without_dot(&host), AUTHORING_PATH).of(ClientKind::Environment),
+                ],
+            }),
             _ => Err(config(format!(
                 "`{given}` is no host name: give the host alone, without scheme, port, path or wildcard, such as xmc-acme-site-prod.sitecorecloud.io"
             ))),
@@ -155,17 +144,16 @@ impl Target {
 }
 
 impl Rule {
-    const fn https(host: &'static str, folder: &'static str) -> Self {
+    fn https(host: &str, folder: &'static str) -> Self {
+        let base = Url::parse(&format!("https://{host}{folder}"));
         Self {
-            scheme: Scheme::Https,
-            host: Cow::Borrowed(host),
-            port: 443,
+            base: base.expect("a host's name and a path make a URL"),
             folder,
             wanted: None,
         }
     }
 
-    const fn of(mut self, wanted: ClientKind) -> Self {
+    fn of(mut self, wanted: ClientKind) -> Self {
         self.wanted = Some(wanted);
         self
     }
@@ -182,25 +170,25 @@ impl Rule {
                 "the target at {shown} is more than an origin: give scheme, host and port alone, such as https://{shown}"
             )));
         }
-        let scheme = match url.scheme() {
-            "https" => Scheme::Https,
-            "http" if is_loopback(url) => Scheme::Http,
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback(url) => {}
             scheme => {
                 return Err(config(format!(
                     "the target {scheme}://{shown} would carry the token in clear text: use https (http is accepted for loopback only)"
                 )));
             }
-        };
-        let (host, port) = (url.host_str(), url.port_or_known_default());
-        let (Some(host), Some(port)) = (host, port) else {
+        }
+        let mut base = url.clone();
+        base.set_path(folder);
+        let host = url.host_str().map(without_dot);
+        if base.set_host(host).is_err() {
             return Err(config(
                 "the target URL has no host: give one such as https://api.example".to_owned(),
             ));
-        };
+        }
         Ok(Self {
-            scheme,
-            host: without_dot(host).to_owned().into(),
-            port,
+            base,
             folder,
             wanted: None,
         })
@@ -208,52 +196,30 @@ impl Rule {
 
     /// Names the API.
     pub(super) fn name(&self) -> Arc<str> {
-        format!("{}:{}{}", self.host, self.port, self.folder).into()
+        self.base.as_str().into()
     }
 
     /// Tells whether the URL's scheme, host and port are this rule's. The URL parser has written the
     /// host in lower case and in ASCII.
     pub(super) fn is_origin_of(&self, url: &Url) -> bool {
-        self.begins(url.as_str()) || self.is_spelt_otherwise_in(url)
-    }
-
-    /// As nearly all URLs are written: scheme, host, path.
-    fn begins(&self, url: &str) -> bool {
-        let (scheme, port) = match self.scheme {
-            Scheme::Https => ("https://", 443),
-            Scheme::Http => ("http://", 80),
-        };
-        let path = url
-            .strip_prefix(scheme)
-            .and_then(|rest| rest.strip_prefix(&*self.host));
-        self.port == port && path.is_some_and(|path| path.starts_with('/'))
-    }
-
-    /// With a port, a dot at the host's end, a user.
-    fn is_spelt_otherwise_in(&self, url: &Url) -> bool {
-        let scheme = match url.scheme() {
-            "https" => Scheme::Https,
-            "http" => Scheme::Http,
-            _ => return false,
-        };
-        let host = match (url.host_str(), scheme) {
-            (None, _) => return false,
-            (Some(host), Scheme::Https) => without_dot(host),
+        let host = match url.scheme() {
+            "https" => url.host_str().map(without_dot),
             // In clear text to exactly the host that was named.
-            (Some(host), Scheme::Http) => host,
+            _ => url.host_str(),
         };
-        self.scheme == scheme && host == self.host && url.port_or_known_default() == Some(self.port)
+        url.scheme() == self.base.scheme()
+            && host == self.base.host_str()
+            && url.port_or_known_default() == self.base.port_or_known_default()
     }
 
     /// Tells whether the token may go to this URL.
     pub(super) fn covers(&self, url: &Url) -> bool {
-        self.is_origin_of(url) && self.has_path(url.path())
+        // Nearly all URLs begin as the folder's does, which costs one comparison.
+        let begins = url.as_str().starts_with(self.base.as_str());
+        (begins || self.is_origin_of(url)) && (self.folder == "/" || self.has_path(url.path()))
     }
 
     fn has_path(&self, path: &str) -> bool {
-        if self.folder == "/" {
-            return true;
-        }
         let inside = path.starts_with(self.folder) || Some(path) == self.folder.strip_suffix('/');
         inside && !may_climb(path)
     }
@@ -262,7 +228,7 @@ impl Rule {
 /// Tells whether a server that decodes a path, once or again, would see a `..` in it. The URL parser has
 /// resolved those that are plain.
 fn may_climb(path: &str) -> bool {
-    if !path.contains(['%', ';']) {
+    if !path.bytes().any(|byte| matches!(byte, b'%' | b';')) {
         return false;
     }
     let mut path = path.to_ascii_lowercase();
