@@ -1,16 +1,20 @@
 //! P10: a year of a machine and its issuer, on paused time: every day an outage of four hours, half an hour of suspend
 //! and a step of the wall clock; every week new signing keys; an API that refuses every token; lives of 24 h.
 
+mod aws_smithy;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use aws_smithy_runtime::expiring_cache::ExpiringCache;
-use http::Extensions;
-use reqwest::{Request, Response, ResponseBuilderExt as _, header::AUTHORIZATION};
+use http::{
+    Extensions,
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+};
+use reqwest::{Request, Response, ResponseBuilderExt as _};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use sitecore_auth::{
     AuthMiddleware, Clock, Error, ErrorKind, Now, Target, Token, TokenCache, source_fn,
@@ -22,7 +26,14 @@ use crate::report::{Report, Row};
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+const DAYS: u64 = 365;
 const SEED: u64 = 2_026;
+
+const GOOD: &str = "https://good.example/";
+/// For this one, every token is made for somebody else.
+const OTHER: &str = "https://other.example/";
+/// What an API says of a token that it does not take (RFC 6750 §3.1).
+const CHALLENGE: &str = "Bearer error=\"invalid_token\"";
 
 /// What happens to it, at a second of its true time.
 #[derive(Clone, Copy, Debug)]
@@ -135,16 +146,18 @@ impl World {
         Ok(format!("{}-{}-{}", now + DAY, state.key, state.grants))
     }
 
-    /// Tells whether an API takes a token.
-    fn accepts(&self, token: &str) -> bool {
+    /// Tells whether an API takes a token, bare or as its header.
+    fn accepts(&self, url: &str, token: &str) -> bool {
         let mut parts = token
+            .trim_start_matches("Bearer ")
             .split('-')
             .map(|part| part.parse::<u64>().unwrap_or(0));
         let (end, key) = (parts.next(), parts.next());
-        end > Some(self.truth().as_secs()) && key == Some(self.state().key)
+        url == GOOD && end > Some(self.truth().as_secs()) && key == Some(self.state().key)
     }
 }
 
+/// What a machine in the world reads: a wall clock that is set, and a monotonic one that stands still in suspend.
 #[derive(Debug)]
 struct WorldClock(Arc<World>);
 
@@ -167,14 +180,15 @@ impl Middleware for Apis {
         _: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
         let header = request.headers().get(AUTHORIZATION);
-        let header = header
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let is_good = request.url().host_str() == Some("good.example")
-            && self.0.accepts(header.trim_start_matches("Bearer "));
-        let status = if is_good { 200 } else { 401 };
-        let answer = http::Response::builder().url(request.url().clone());
-        Ok(answer.status(status).body("").expect("an answer").into())
+        let header = header.and_then(|value| value.to_str().ok());
+        let mut answer = http::Response::builder().url(request.url().clone());
+        let is_accepted = self
+            .0
+            .accepts(request.url().as_str(), header.unwrap_or_default());
+        if !is_accepted {
+            answer = answer.status(401).header(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        Ok(answer.body("").expect("an answer").into())
     }
 }
 
@@ -194,10 +208,10 @@ async fn live(world: &World, days: u64, call: impl AsyncFn(&str) -> bool) -> Yea
         world.pass();
         let begun = Instant::now();
         year.calls += 1;
-        year.failed += u64::from(!call("https://good.example/").await);
+        year.failed += u64::from(!call(GOOD).await);
         year.waited += u64::from(!begun.elapsed().is_zero());
         if year.calls % 12 == 0 {
-            call("https://other.example/").await;
+            call(OTHER).await;
         }
         sleep(Duration::from_secs(5 * MINUTE)).await;
     }
@@ -223,10 +237,10 @@ async fn ours(days: u64) -> Year {
         .clock(clock)
         .build()
         .expect("a policy");
-    let target = |host: &str| Target::origin(format!("https://{host}").parse().expect("a URL"));
+    let target = |url: &str| Target::origin(url.parse().expect("a URL")).expect("a target");
     let layer = AuthMiddleware::builder(cache)
-        .target(target("good.example").expect("a target"))
-        .target(target("other.example").expect("a target"));
+        .target(target(GOOD))
+        .target(target(OTHER));
     let client = ClientBuilder::new(reqwest::Client::new())
         .with(layer.build().expect("a layer"))
         .with(Apis(Arc::clone(&world)))
@@ -241,39 +255,17 @@ async fn ours(days: u64) -> Year {
     .await
 }
 
-/// As its own SDK calls it. It is told nothing of refusals: it has no call for that.
-async fn aws(days: u64) -> Year {
-    let world = World::new(days);
-    let cache = ExpiringCache::<String, &'static str>::new(Duration::from_secs(10));
-    live(&world, days, async |url: &str| {
-        let now = || SystemTime::UNIX_EPOCH + world.wall();
-        let token = match cache.yield_or_clear_if_expired(now()).await {
-            Some(token) => Ok(token),
-            None => {
-                let load = || async {
-                    let token = world.grant().await?;
-                    Ok((token, now() + Duration::from_secs(DAY)))
-                };
-                cache.get_or_load(load).await
-            }
-        };
-        url.contains("good") && token.is_ok_and(|token| world.accepts(&token))
-    })
-    .await
+/// Lives it on a runtime whose time passes only when nobody has anything to do.
+fn run(year: impl Future<Output = Year>) -> Year {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(year)
 }
 
 pub(crate) fn measure(report: &mut Report) {
-    let paused = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime")
-    };
     let years = [
-        ("sitecore-auth 0.1.0", paused().block_on(ours(365))),
-        ("aws-smithy-runtime 1.16.2", paused().block_on(aws(365))),
+        ("sitecore-auth 0.1.0", run(ours(DAYS))),
+        ("aws-smithy-runtime 1.16.2", run(aws_smithy::year(DAYS))),
     ];
     let rows = years.iter().map(|(name, year)| {
         let counts = [
