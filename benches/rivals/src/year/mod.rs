@@ -2,6 +2,7 @@
 //! and a step of the wall clock; every week new signing keys; an API that refuses every token; lives of 24 h.
 
 mod aws_smithy;
+mod huskarl;
 
 use std::{
     collections::VecDeque,
@@ -266,6 +267,11 @@ pub(crate) fn measure(report: &mut Report) {
     let years = [
         ("sitecore-auth 0.1.0", run(ours(DAYS))),
         ("aws-smithy-runtime 1.16.2", run(aws_smithy::year(DAYS))),
+        ("huskarl 0.11.10", run(huskarl::year(DAYS, &[GOOD, OTHER]))),
+        (
+            "huskarl 0.11.10, told by the good API only",
+            run(huskarl::year(DAYS, &[GOOD])),
+        ),
     ];
     let rows = years.iter().map(|(name, year)| {
         let counts = [
@@ -283,9 +289,10 @@ pub(crate) fn measure(report: &mut Report) {
         "A simulated year",
         "Each day the issuer is down for four hours, the machine sleeps for half an hour and its wall clock is set to \
          within ten minutes of the truth; each week there are new signing keys, which the APIs insist on at once. One call \
-         every five minutes, and one an hour to an API that refuses every token. Of the rivals this \
-         one is handed the time by its caller; huskarl and reqsign-core could be driven with more work, the others read clocks \
-         that cannot be set.",
+         every five minutes, and one an hour to an API that refuses every token. Of the rivals those are here that can \
+         be given the time, each as its documentation has it called: aws-smithy-runtime, and huskarl. That one can be \
+         told of a refusal, and the call is then made once more. The others read clocks that cannot be set, or could be \
+         driven with more work.",
         &["", "calls", "failed", "waited", "grants", "tries"],
         rows.collect(),
     );
