@@ -3,6 +3,7 @@
 
 mod aws_smithy;
 mod huskarl;
+mod reqsign;
 
 use std::{
     collections::VecDeque,
@@ -272,6 +273,7 @@ pub(crate) fn measure(report: &mut Report) {
             "huskarl 0.11.10, told by the good API only",
             run(huskarl::year(DAYS, &[GOOD])),
         ),
+        ("reqsign-core 3.3.2", run(reqsign::year(DAYS))),
     ];
     let rows = years.iter().map(|(name, year)| {
         let counts = [
@@ -290,8 +292,7 @@ pub(crate) fn measure(report: &mut Report) {
         "Each day the issuer is down for four hours, the machine sleeps for half an hour and its wall clock is set to \
          within ten minutes of the truth; each week there are new signing keys, which the APIs insist on at once. One call \
          every five minutes, and one an hour to an API that refuses every token. Of the rivals those are here that can \
-         be given the time, each as its documentation has it called: aws-smithy-runtime, and huskarl. That one can be \
-         told of a refusal, and the call is then made once more. The others read clocks that cannot be set, or could be \
+         be given the time, each as its documentation has it called. Only huskarl can be told of a refusal, and the call is then made once more. The others read clocks that cannot be set, or could be \
          driven with more work.",
         &["", "calls", "failed", "waited", "grants", "tries"],
         rows.collect(),
