@@ -1,6 +1,7 @@
 //! P10: a year of a machine and its issuer, on paused time: every day an outage of four hours, half an hour of suspend
 //! and a step of the wall clock; every week new signing keys; an API that refuses every token; lives of 24 h.
 
+mod aliri;
 mod aws_smithy;
 mod huskarl;
 mod reqsign;
@@ -267,6 +268,7 @@ fn run(year: impl Future<Output = Year>) -> Year {
 pub(crate) fn measure(report: &mut Report) {
     let years = [
         ("sitecore-auth 0.1.0", run(ours(DAYS))),
+        ("aliri_tokens 0.3.2", run(aliri::year(DAYS))),
         ("aws-smithy-runtime 1.16.2", run(aws_smithy::year(DAYS))),
         ("huskarl 0.11.10", run(huskarl::year(DAYS, &[GOOD, OTHER]))),
         (
@@ -292,8 +294,7 @@ pub(crate) fn measure(report: &mut Report) {
         "Each day the issuer is down for four hours, the machine sleeps for half an hour and its wall clock is set to \
          within ten minutes of the truth; each week there are new signing keys, which the APIs insist on at once. One call \
          every five minutes, and one an hour to an API that refuses every token. Of the rivals those are here that can \
-         be given the time, each as its documentation has it called. Only huskarl can be told of a refusal, and the call is then made once more. The others read clocks that cannot be set, or could be \
-         driven with more work.",
+         be given the time, each as its documentation has it called. Only huskarl can be told of a refusal, and the call is then made once more. The others read clocks that cannot be set, or talk to the issuer by HTTP.",
         &["", "calls", "failed", "waited", "grants", "tries"],
         rows.collect(),
     );
