@@ -3,7 +3,9 @@
 
 mod aliri;
 mod aws_smithy;
+mod cf_gears;
 mod huskarl;
+mod loopback;
 mod reqsign;
 
 use std::{
@@ -261,7 +263,7 @@ async fn ours(days: u64) -> Year {
 /// Lives it on a runtime whose time passes only when nobody has anything to do.
 fn run(year: impl Future<Output = Year>) -> Year {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build();
+    let runtime = builder.enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(year)
 }
 
@@ -274,6 +276,14 @@ pub(crate) fn measure(report: &mut Report) {
         (
             "huskarl 0.11.10, told by the good API only",
             run(huskarl::year(DAYS, &[GOOD])),
+        ),
+        (
+            "cf-gears-toolkit-auth 0.8.3",
+            run(cf_gears::year(DAYS, &[GOOD, OTHER])),
+        ),
+        (
+            "cf-gears-toolkit-auth 0.8.3, told by the good API only",
+            run(cf_gears::year(DAYS, &[GOOD])),
         ),
         ("reqsign-core 3.3.2", run(reqsign::year(DAYS))),
     ];
@@ -294,7 +304,9 @@ pub(crate) fn measure(report: &mut Report) {
         "Each day the issuer is down for four hours, the machine sleeps for half an hour and its wall clock is set to \
          within ten minutes of the truth; each week there are new signing keys, which the APIs insist on at once. One call \
          every five minutes, and one an hour to an API that refuses every token. Of the rivals those are here that can \
-         be given the time, each as its documentation has it called. Only huskarl can be told of a refusal, and the call is then made once more. The others read clocks that cannot be set, or talk to the issuer by HTTP.",
+         be given the time, or live on Tokio's, each as its documentation has it called. Two of them can be told of a \
+         refusal, and the call is then made once more: by both APIs, or, in a row of its own, by the good one only. The \
+         others read clocks that cannot be set.",
         &["", "calls", "failed", "waited", "grants", "tries"],
         rows.collect(),
     );
