@@ -4,6 +4,7 @@
 mod aliri;
 mod aws_smithy;
 mod cf_gears;
+mod google_cloud;
 mod huskarl;
 mod loopback;
 mod reqsign;
@@ -277,6 +278,7 @@ pub(crate) fn measure(report: &mut Report) {
             "huskarl 0.11.10, told by the good API only",
             run(huskarl::year(DAYS, &[GOOD])),
         ),
+        ("google-cloud-auth 1.18.0", run(google_cloud::year(DAYS))),
         (
             "cf-gears-toolkit-auth 0.8.3",
             run(cf_gears::year(DAYS, &[GOOD, OTHER])),

@@ -1,0 +1,29 @@
+//! The year of `google-cloud-auth`, by Tokio's monotonic clock. It is told nothing of refusals: it has no call for that.
+
+use google_cloud_auth::credentials::{CacheableResource, user_account::Builder};
+use http::{Extensions, header::AUTHORIZATION};
+use serde_json::json;
+
+use super::{World, Year, live, loopback};
+
+pub(super) async fn year(days: u64) -> Year {
+    let world = World::new(days);
+    let user = json!({
+        "type": "authorized_user",
+        "client_id": "client",
+        "client_secret": "secret",
+        "refresh_token": "refresh",
+    });
+    let builder = Builder::new(user).with_token_uri(loopback::serve(&world).await);
+    let credentials = builder.build().expect("credentials");
+    live(&world, days, async |url: &str| {
+        let headers = credentials.headers(Extensions::new()).await;
+        let Ok(CacheableResource::New { data, .. }) = headers else {
+            return false;
+        };
+        let header = data.get(AUTHORIZATION);
+        let header = header.and_then(|header| header.to_str().ok());
+        header.is_some_and(|header| world.accepts(url, header))
+    })
+    .await
+}
