@@ -123,6 +123,51 @@ fn a_dropped_cache_ends_with_its_refresh() {
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
+/// Tells how often a text stands in this process's memory. It is given backwards, so that what it is looked for with is
+/// not found.
+#[cfg(target_os = "linux")]
+fn in_memory(backwards: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt as _;
+    const PIECE: u64 = 1 << 16;
+    let memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let (mut found, mut piece) = (0, vec![0; PIECE as usize + backwards.len() - 1]);
+    for map in maps.lines().filter(|map| map.contains("rw-p")) {
+        let (from, to) = map.split(' ').next().unwrap().split_once('-').unwrap();
+        let number = |text| u64::from_str_radix(text, 16).unwrap();
+        for at in (number(from)..number(to)).step_by(PIECE as usize) {
+            let length = (number(to) - at).min(piece.len() as u64) as usize;
+            if memory.read_exact_at(&mut piece[..length], at).is_ok() {
+                let windows = piece[..length].windows(backwards.len());
+                found += windows
+                    .filter(|window| window[0] == backwards[backwards.len() - 1])
+                    .filter(|window| window.iter().rev().eq(backwards))
+                    .count();
+            }
+            piece.fill(0);
+        }
+    }
+    found
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_tokens_text_is_overwritten_when_nobody_holds_it() {
+    const BACKWARDS: &[u8] = b"ereh-morf-daer-si-ti-litnu-txet-on-si-siht";
+    let (_one, _profiler) = counting();
+    let cache = TokenCache::new(source_fn(|_| async {
+        let text: String = BACKWARDS.iter().rev().copied().map(char::from).collect();
+        Token::bearer(text, DAY)
+    }));
+    let runtime = runtime();
+    let token = runtime.block_on(cache.token()).unwrap();
+    let header = token.header().1.clone();
+    drop((cache, token));
+    assert_eq!(in_memory(BACKWARDS), 1, "a header is held");
+    drop((header, runtime));
+    assert_eq!(in_memory(BACKWARDS), 0);
+}
+
 /// 50 MB in pieces, which begin as a refusal would and do not end as one.
 fn large_body() -> reqwest::Body {
     const PIECE: usize = 16 * 1024;

@@ -2,9 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use sha2::{Digest as _, Sha256};
 use sitecore_token::Claims;
 
@@ -20,10 +21,14 @@ use crate::{
 #[derive(Clone)]
 pub struct Token(pub(crate) Arc<Inner>);
 
+/// Begins a cache line, as does the count of its references: see [`Token::copy`].
 #[derive(Clone)]
+#[repr(align(64))]
 pub(crate) struct Inner {
     name: HeaderName,
     value: HeaderValue,
+    /// What the value is made of: overwritten when nobody holds it any more.
+    text: Bytes,
     life: Life,
     age: Duration,
     /// From when the source was asked until the issuer was.
@@ -49,7 +54,7 @@ impl Token {
     pub(crate) fn bearer_for(token: &SecretString, life: Life) -> Result<Self> {
         let token = token.expose_secret();
         sitecore_token::check_bearer(token)?;
-        Self::new(AUTHORIZATION, token, &format!("Bearer {token}"), life)
+        Self::new(AUTHORIZATION, token, format!("Bearer {token}"), life)
     }
 
     /// Makes a key that is sent in the header `name` and lives until somebody revokes it.
@@ -66,17 +71,15 @@ impl Token {
                 "the key is empty or has characters that a header cannot carry",
             ));
         }
-        Self::new(name, key, key, Life::Endless)
+        Self::new(name, key, key.to_owned(), Life::Endless)
     }
 
-    fn new(name: HeaderName, secret: &str, header: &str, life: Life) -> Result<Self> {
-        // The error of this conversion does not quote the value.
-        let mut value = HeaderValue::try_from(header)
-            .map_err(|error| Error::new(ErrorKind::Malformed, error))?;
-        value.set_sensitive(true);
+    fn new(name: HeaderName, secret: &str, header: String, life: Life) -> Result<Self> {
+        let text = Bytes::from_owner(Zeroizing::new(header));
         Ok(Self(Arc::new(Inner {
             name,
-            value,
+            value: sensitive(text.clone())?,
+            text,
             life,
             age: Duration::ZERO,
             waited: Duration::ZERO,
@@ -100,6 +103,17 @@ impl Token {
         let inner = Arc::make_mut(&mut self.0);
         inner.waited = inner.waited.saturating_add(waited);
         self
+    }
+
+    /// Makes the same token once more, with the same text, but with references that are counted by themselves: for a
+    /// thread that shall not wait for others who count theirs.
+    pub(crate) fn copy(&self) -> Self {
+        let text = Bytes::from_owner(OwnLine(self.0.text.clone()));
+        Self(Arc::new(Inner {
+            // It was a header's value before.
+            value: sensitive(text).unwrap_or_else(|_| self.0.value.clone()),
+            ..(*self.0).clone()
+        }))
     }
 
     pub(crate) fn with_quota(mut self, quota: Option<Quota>) -> Self {
@@ -215,6 +229,25 @@ impl Token {
         Arc::ptr_eq(&self.0, &other.0)
             || (self.0.name == other.0.name && self.0.value == other.0.value)
     }
+}
+
+/// A text whose references are counted in a cache line of their own.
+#[repr(align(64))]
+struct OwnLine(Bytes);
+
+impl AsRef<[u8]> for OwnLine {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Makes a header's value of a text, without copying it.
+fn sensitive(text: Bytes) -> Result<HeaderValue> {
+    // The error of this conversion does not quote the value.
+    let value = HeaderValue::from_maybe_shared(text);
+    let mut value = value.map_err(|error| Error::new(ErrorKind::Malformed, error))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl fmt::Debug for Token {

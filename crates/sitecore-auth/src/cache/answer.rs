@@ -1,6 +1,6 @@
 //! What a refresh's answer does: to the token held, to the gate, to the next attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     Reason, Shared,
@@ -36,7 +36,7 @@ impl Shared {
 
     /// Puts a new token in the place of the one held, unless the one held is as good.
     fn accept(&self, state: &mut Inner, start: &Start, token: Token, now: Now) -> Result<Ended> {
-        let held = self.held.load_full().map(Token);
+        let held = self.held.load();
         // The same token again has no new life, whatever the answer says.
         let token = match &held {
             Some(held) if held.is_same(&token) => token.not_outliving(held),
@@ -90,7 +90,7 @@ impl Shared {
             // Stale on arrival: without this, each call would ask for the next.
             self.space(state, &token, now);
         }
-        self.held.store(Some(Arc::clone(&token.0)));
+        self.held.store(&token);
         Ok(Ended::Renewed(token))
     }
 

@@ -8,6 +8,7 @@ mod answer;
 mod builder;
 mod flight;
 mod gate;
+mod held;
 mod keep_fresh;
 mod refresh;
 mod state;
@@ -15,16 +16,18 @@ mod status;
 
 use std::{fmt, future::poll_fn, sync::Arc, task::Poll};
 
-use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 pub(crate) use self::refresh::check_runtime;
-use self::state::{Api, Joined, State};
 pub use self::{builder::TokenCacheBuilder, status::CacheStatus};
+use self::{
+    held::Held,
+    state::{Api, Joined, State},
+};
 use crate::{
     Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
-    clock::Now, token,
+    clock::Now,
 };
 
 /// How often a caller joins another refresh after the one it waited for was lost with its runtime.
@@ -72,7 +75,7 @@ struct Shared {
     policy: RefreshPolicy,
     clock: Arc<dyn Clock>,
     /// The token held. Only `answer` changes it, and only under the lock of `state`.
-    held: ArcSwapOption<token::Inner>,
+    held: Held,
     state: State,
     /// Tells `keep_fresh` that the last handle is gone.
     gone: Arc<Notify>,
@@ -112,7 +115,7 @@ impl TokenCache {
             source,
             policy,
             clock,
-            held: ArcSwapOption::empty(),
+            held: Held::default(),
             state: State::default(),
             gone: Arc::default(),
         };
@@ -206,7 +209,7 @@ impl TokenCache {
 impl Shared {
     /// Returns the token held and how good it is, unless it is expired.
     fn usable(&self, now: Now) -> Option<(Token, Freshness)> {
-        let token = Token(self.held.load_full()?);
+        let token = self.held.load()?;
         match token.freshness(now) {
             Freshness::Expired => None,
             freshness => Some((token, freshness)),
@@ -216,7 +219,7 @@ impl Shared {
 
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.shared.held.load_full().map(Token);
+        let held = self.shared.held.load();
         f.debug_struct("TokenCache")
             .field("held", &held)
             .finish_non_exhaustive()

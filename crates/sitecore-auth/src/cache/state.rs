@@ -104,7 +104,7 @@ impl Shared {
     ) -> Result<(Joined, Option<Start>)> {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        let held = self.held.load_full().map(Token);
+        let held = self.held.load();
         let usable = held
             .clone()
             .filter(|held| held.freshness(now) != Freshness::Expired);
@@ -149,7 +149,7 @@ impl Shared {
             return None;
         }
         let passage = state.pass_gate(now).ok()?;
-        let held = self.held.load_full().map(Token);
+        let held = self.held.load();
         let reason = match held.as_ref().map(|held| held.freshness(now)) {
             Some(Freshness::Fresh) => return None,
             Some(Freshness::Stale) => Reason::Stale,

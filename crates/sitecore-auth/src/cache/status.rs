@@ -122,7 +122,7 @@ impl Shared {
     pub(super) fn status(&self) -> CacheStatus {
         let now = self.clock.now();
         let state = self.state.lock();
-        let held = self.held.load_full().map(Token);
+        let held = self.held.load();
         let gate = state.gate.as_ref();
         let due = held.as_ref().map_or(now, Token::stale_from);
         let waits = [
