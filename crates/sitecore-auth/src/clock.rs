@@ -14,38 +14,43 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// An instant by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    monotonic: Duration,
-    wall: Duration,
+    /// In nanoseconds, which last for 584 years: one number is compared faster than a `Duration`'s two.
+    monotonic: u64,
+    wall: u64,
 }
 
 impl Now {
     /// An instant that never comes.
     pub(crate) const NEVER: Self = Self {
-        monotonic: Duration::MAX,
-        wall: Duration::MAX,
+        monotonic: u64::MAX,
+        wall: u64::MAX,
     };
 
     /// Makes an instant of a monotonic reading (from any fixed origin) and of the time since the UNIX
-    /// epoch.
+    /// epoch. What is more than 584 years is cut to that.
     #[must_use]
     pub const fn new(monotonic: Duration, wall: Duration) -> Self {
-        Self { monotonic, wall }
+        Self {
+            monotonic: nanos(monotonic),
+            wall: nanos(wall),
+        }
     }
 
     /// Returns the monotonic clock's reading.
     #[must_use]
     pub const fn monotonic(&self) -> Duration {
-        self.monotonic
+        Duration::from_nanos(self.monotonic)
     }
 
     /// Returns the wall clock's reading, since the UNIX epoch.
     #[must_use]
     pub const fn wall(&self) -> Duration {
-        self.wall
+        Duration::from_nanos(self.wall)
     }
 
     /// Returns the instant that is later by `time` on both clocks.
     pub(crate) fn after(self, time: Duration) -> Self {
+        let time = nanos(time);
         Self {
             monotonic: self.monotonic.saturating_add(time),
             wall: self.wall.saturating_add(time),
@@ -54,6 +59,7 @@ impl Now {
 
     /// Returns the instant that is earlier by `time` on both clocks.
     pub(crate) fn before(self, time: Duration) -> Self {
+        let time = nanos(time);
         Self {
             monotonic: self.monotonic.saturating_sub(time),
             wall: self.wall.saturating_sub(time),
@@ -76,18 +82,27 @@ impl Now {
     /// Returns the time until either clock comes to `instant`.
     pub(crate) fn until(self, instant: Self) -> Duration {
         let monotonic = instant.monotonic.saturating_sub(self.monotonic);
-        monotonic.min(instant.wall.saturating_sub(self.wall))
+        Duration::from_nanos(monotonic.min(instant.wall.saturating_sub(self.wall)))
     }
 
     /// Returns the time since `then` by the clock that says more.
     pub(crate) fn age_since(self, then: Self) -> Duration {
-        let wall = self.wall.saturating_sub(then.wall);
+        let wall = Duration::from_nanos(self.wall.saturating_sub(then.wall));
         self.elapsed_since(then).max(wall)
     }
 
     /// Returns the time since `then` by the monotonic clock: for work in progress, not for tokens.
     pub(crate) fn elapsed_since(self, then: Self) -> Duration {
-        self.monotonic.saturating_sub(then.monotonic)
+        Duration::from_nanos(self.monotonic.saturating_sub(then.monotonic))
+    }
+}
+
+const fn nanos(time: Duration) -> u64 {
+    let nanos = time.as_nanos();
+    if nanos > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        nanos as u64
     }
 }
 
@@ -108,12 +123,13 @@ impl Clock for SystemClock {
             let time = clock_gettime(id);
             // Both parts are in range unless the wall clock stands before 1970: then it is 0.
             let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-            Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+            let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+            seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
         };
-        Now::new(
-            read(ClockId::MonotonicCoarse),
-            read(ClockId::RealtimeCoarse),
-        )
+        Now {
+            monotonic: read(ClockId::MonotonicCoarse),
+            wall: read(ClockId::RealtimeCoarse),
+        }
     }
 }
 
@@ -175,13 +191,14 @@ impl ManualClock {
     /// Lets time pass while the machine sleeps: the monotonic clock stands still.
     pub fn suspend(&self, time: Duration) {
         self.change(|now| Now {
-            wall: now.wall.saturating_add(time),
+            wall: now.wall.saturating_add(nanos(time)),
             ..now
         });
     }
 
     /// Sets the wall clock, to a time since the UNIX epoch.
     pub fn set_wall(&self, wall: Duration) {
+        let wall = nanos(wall);
         self.change(|now| Now { wall, ..now });
     }
 
