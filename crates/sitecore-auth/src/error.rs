@@ -22,8 +22,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// }
 /// # }
 /// ```
-#[derive(Clone, Debug)]
-pub struct Error {
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+/// Behind a pointer, so that the result of a call that brings a token is no larger than two of these.
+#[derive(Clone)]
+struct Inner {
     kind: ErrorKind,
     transient: bool,
     retry_after: Option<Duration>,
@@ -51,7 +55,7 @@ pub enum ErrorKind {
 impl Error {
     /// Makes an error, for [`TokenSource`](crate::TokenSource)s of your own.
     pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             kind,
             transient: matches!(
                 kind,
@@ -59,20 +63,20 @@ impl Error {
             ),
             retry_after: None,
             source: Arc::from(source.into()),
-        }
+        }))
     }
 
     /// Sets the time to leave the issuer alone: the cache asks for no token before it is over (but tries
     /// again within the hour).
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        Arc::make_mut(&mut self.0).retry_after = Some(wait);
         self
     }
 
     /// Returns what the layers below know, in one line, for logs.
     pub(crate) fn cause(&self) -> String {
-        let first: &(dyn StdError + 'static) = &*self.source;
+        let first: &(dyn StdError + 'static) = &*self.0.source;
         let causes = std::iter::successors(Some(first), |&cause| cause.source());
         causes
             .map(ToString::to_string)
@@ -83,26 +87,37 @@ impl Error {
     /// Returns what to do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// Tells whether the same call may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.transient
+        self.0.transient
     }
 
     /// Returns how long it makes no sense to try again. From a cache: the time until it will ask for a
     /// token again.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.0.retry_after
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("transient", &self.0.transient)
+            .field("retry_after", &self.0.retry_after)
+            .field("source", &self.0.source)
+            .finish()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
+        f.write_str(match self.0.kind {
             ErrorKind::Config => "authentication is not set up right",
             ErrorKind::Refused => {
                 "the issuer refuses to grant a token: check the client's id, secret, kind and audience"
@@ -112,7 +127,7 @@ impl fmt::Display for Error {
             ErrorKind::Malformed => "what the issuer answered is no usable token",
             ErrorKind::Timeout => "no token within the request's deadline",
         })?;
-        match self.retry_after {
+        match self.0.retry_after {
             Some(wait) => write!(f, " (next attempt in {} s)", wait.as_secs_f64().ceil()),
             None => Ok(()),
         }
@@ -121,7 +136,7 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.source)
+        Some(&*self.0.source)
     }
 }
 
@@ -135,11 +150,11 @@ impl From<sitecore_token::Error> for Error {
             Kind::Malformed => ErrorKind::Malformed,
             _ => ErrorKind::Unavailable,
         };
-        Self {
+        Self(Arc::new(Inner {
             kind,
             transient: error.is_transient(),
             retry_after: error.retry_after(),
             source: Arc::new(error),
-        }
+        }))
     }
 }
