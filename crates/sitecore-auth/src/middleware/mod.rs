@@ -1,7 +1,7 @@
 //! The layer: puts the token on requests for its targets, and replaces it once if it is refused.
 //!
-//! How a token is come by is the cache's business; where it may go is `target`'s; what an answer says
-//! about it is the business of `rejections`, which asks `challenge` and `graphql`.
+//! How a token is come by is the cache's business; where it may go is `target`'s; what becomes of an answer is
+//! `sent`'s, and what it says about the token the business of `rejections`, which asks `challenge` and `graphql`.
 
 pub(crate) mod challenge;
 mod deadline;
@@ -9,21 +9,25 @@ pub(crate) mod graphql;
 mod look_ahead;
 mod redirect;
 mod rejections;
+mod sent;
 mod target;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::{Extensions, StatusCode, header::AUTHORIZATION};
+use http::{Extensions, header::AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 use sitecore_token::{ClientCredentials, TokenClient};
-use tracing::{debug, warn};
-use url::Url;
+use tracing::debug;
 
-use self::{deadline::Deadline, look_ahead::read_during, target::Rule};
+use self::{
+    deadline::Deadline,
+    sent::{Sent, authenticate, explain_if_forbidden, warn_of_redirect},
+    target::Rule,
+};
 pub use self::{redirect::redirect_policy, rejections::Rejections, target::Target};
-use crate::{Claims, Error, ErrorKind, Result, Token, TokenCache, edge::API_KEY};
+use crate::{Error, ErrorKind, Result, TokenCache, edge::API_KEY};
 
 /// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
 ///
@@ -192,88 +196,33 @@ impl Middleware for AuthMiddleware {
             let replay = extensions
                 .get()
                 .map_or(self.replay, |Replay(replay)| *replay);
-            let again = replay.then(|| request.try_clone()).flatten().map(Box::new);
+            let again = if replay {
+                request.try_clone().map(Box::new)
+            } else {
+                None
+            };
             authenticate(&mut request, &token);
-            let mut answer = next.clone().run(request, extensions).await?;
+            let answer = next.clone().run(request, extensions).await?;
             if !rule.covers(answer.url()) {
                 // After a redirect. The answer says nothing about the token, which was not meant for there.
                 warn_of_redirect(rule, answer.url());
                 return Ok(answer);
             }
-            let mut refusal = None;
-            if self.rejections.may_refuse(&answer) {
-                (answer, refusal) = self.rejections.judge(answer).await;
-            }
-            let Some(refusal) = refusal else {
-                if answer.status() == StatusCode::FORBIDDEN {
-                    explain_forbidden(&token, rule);
-                }
+            if !self.rejections.may_refuse(&answer) {
+                explain_if_forbidden(&answer, &token, rule);
                 return Ok(answer);
-            };
-            let replaced;
-            (answer, replaced) = replace_during(answer, rule, &token, cache, deadline).await;
-            let other = match replaced {
-                Ok(other) => other,
-                Err(error) => {
-                    debug!(cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
-                    return Ok(answer);
-                }
-            };
-            match again.filter(|again| refusal.allows_replay_of(again, answer.url())) {
-                Some(mut again) => {
-                    debug!(refused = %token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
-                    drop(answer);
-                    deadline.shorten(&mut again, cache);
-                    authenticate(&mut again, &other);
-                    next.run(*again, extensions).await
-                }
-                None => Ok(answer),
             }
+            let sent = Sent {
+                rule,
+                token,
+                cache,
+                deadline,
+                again,
+            };
+            // Boxed, as all that seldom happens: each request's future would be the larger for it.
+            Box::pin(sent.judge(answer, &self.rejections, extensions, next)).await
         })
     }
-}
-
-/// Replaces the token that an answer refused, and reads the answer meanwhile. Boxed, as all that seldom happens: each
-/// request's future would be the larger for it, and be allocated at a higher price.
-fn replace_during<'a>(
-    answer: Response,
-    rule: &Rule,
-    refused: &'a Token,
-    cache: &'a TokenCache,
-    deadline: Deadline,
-) -> BoxFuture<'a, (Response, Result<Token>)> {
-    let replaced = deadline.bound(cache.replace_for(rule.name(), refused), cache);
-    Box::pin(read_during(answer, replaced))
-}
-
-fn authenticate(request: &mut Request, token: &Token) {
-    let (name, value) = token.header();
-    request.headers_mut().insert(name.clone(), value.clone());
-}
-
-fn warn_of_redirect(rule: &Rule, to: &Url) {
-    if !rule.is_origin_of(to) {
-        let host = to.host_str();
-        warn!(
-            host,
-            "a request was redirected to another origin: give the client sitecore_auth::redirect_policy(), for reqwest can take the token there"
-        );
-    }
-}
-
-/// Says whose token it was that may not do what was asked: as a rule a client of another kind is wanted.
-fn explain_forbidden(token: &Token, rule: &Rule) {
-    let claims = token.claims();
-    let claims = claims.as_ref();
-    let name = |name| claims.and_then(|claims| claims.sitecore(name));
-    warn!(
-        token = %token.fingerprint(),
-        granted_to = claims.and_then(Claims::client_kind).map(tracing::field::display),
-        organization = name("org_name"),
-        environment = name("tenant_name"),
-        wanted = rule.wanted.map(tracing::field::display),
-        "an API answered 403: the token is good, but its client may not do this"
-    );
 }
 
 /// Settings of an [`AuthMiddleware`].

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use reqwest::{Request, Response};
 use url::{Position, Url};
@@ -115,19 +114,17 @@ impl Rejections {
     }
 
     /// Finds out whether an answer refuses the token. The answer that is returned is as the one given.
-    pub(super) fn judge(&self, answer: Response) -> BoxFuture<'_, (Response, Option<Refusal>)> {
-        Box::pin(async move {
-            if answer.status() == StatusCode::UNAUTHORIZED && refuses_token(answer.headers()) {
-                return (answer, Some(Refusal::Whole));
-            }
-            if !self.may_refuse_by_graphql(&answer) {
-                return self.judge_others(answer).await;
-            }
-            match judge_graphql(answer).await {
-                (answer, None) => self.judge_others(answer).await,
-                refused => refused,
-            }
-        })
+    pub(super) async fn judge(&self, answer: Response) -> (Response, Option<Refusal>) {
+        if answer.status() == StatusCode::UNAUTHORIZED && refuses_token(answer.headers()) {
+            return (answer, Some(Refusal::Whole));
+        }
+        if !self.may_refuse_by_graphql(&answer) {
+            return self.judge_others(answer).await;
+        }
+        match judge_graphql(answer).await {
+            (answer, None) => self.judge_others(answer).await,
+            refused => refused,
+        }
     }
 
     async fn judge_others(&self, answer: Response) -> (Response, Option<Refusal>) {
