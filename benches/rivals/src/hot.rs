@@ -1,8 +1,11 @@
 //! P1: one owned header from a warm cache, beside the floor: an `ArcSwap<HeaderValue>`, loaded and cloned.
 
 use std::{
-    hint::black_box,
-    sync::{Arc, Barrier},
+    hint::{black_box, spin_loop},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Instant,
 };
 
@@ -11,7 +14,7 @@ use tokio::runtime::Runtime;
 use crate::{
     alloc::counted,
     issuer::Issuer,
-    report::{Report, Row},
+    report::{Figure, Goal, RUNS, Report},
     rivals::{Rival, Subject},
     stats::Spread,
 };
@@ -42,12 +45,17 @@ pub(crate) fn warm<R: Rival>(issuer: &Issuer) -> Result<Warm, String> {
 }
 
 fn take<R: Rival>(rival: &Arc<R>, threads: usize, _alive: &Runtime) -> f64 {
-    let start = Arc::new(Barrier::new(threads));
+    let ready = Arc::new(AtomicUsize::new(0));
     let threads = (0..threads).map(|_| {
-        let (rival, start) = (Arc::clone(rival), Arc::clone(&start));
+        let (rival, ready) = (Arc::clone(rival), Arc::clone(&ready));
         std::thread::spawn(move || {
             let runtime = crate::runtime(0);
-            start.wait();
+            // Threads that wait busily are spread over the cores; those that a barrier wakes start on one.
+            ready.fetch_add(1, SeqCst);
+            while ready.load(SeqCst) < threads {
+                spin_loop();
+            }
+            runtime.block_on(headers(&*rival, HEADERS / 10));
             let begun = Instant::now();
             runtime.block_on(headers(&*rival, HEADERS));
             begun.elapsed().as_nanos() as f64 / HEADERS as f64
@@ -70,7 +78,7 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
         .map(|subject| (subject, (subject.warm)(issuer)))
         .collect();
     let mut nanos = vec![[Vec::new(), Vec::new()]; warm.len()];
-    for round in 0..ROUNDS {
+    for round in 0..RUNS * ROUNDS {
         let forth: Vec<_> = (0..warm.len()).collect();
         let back = forth.iter().rev().copied();
         let order: Vec<_> = if round % 2 == 0 {
@@ -86,11 +94,15 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
             }
         }
     }
-    let ratios = |place: usize, threads: usize| {
-        let floor = nanos[0][threads - 1].iter();
-        let each = nanos[place][threads - 1].iter().zip(floor);
-        Spread::of(each.map(|(nanos, floor)| nanos / floor).collect())
+    // Beside another in the same round.
+    let beside = |place: usize, other: usize, threads: usize| {
+        let other = nanos[other][threads - 1].iter();
+        let pairs = nanos[place][threads - 1].iter().zip(other);
+        pairs
+            .map(|(nanos, other)| nanos / other)
+            .collect::<Vec<_>>()
     };
+    let ratios = |place, threads| Spread::of(beside(place, 0, threads));
     let mut rows = Vec::new();
     for (place, (subject, warm)) in warm.iter().enumerate() {
         let name = subject.name.to_owned();
@@ -115,46 +127,46 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
             .map(|(place, (subject, _))| (subject.name.to_owned(), ratios(place, threads).median))
             .collect::<Vec<_>>()
     };
-    report.plot(
-        "header-1",
-        "One header, 1 thread, times the floor",
-        &bars(1),
-    );
-    report.plot(
-        "header-2",
-        "One header, 2 threads, times the floor",
-        &bars(2),
-    );
     report.table(
         "One header from a warm cache",
-        "Ratios to the floor of the same round: median of eleven rounds (least–most). Nanoseconds are medians, and \
+        "Ratios to the floor of the same round: median of all rounds (least–most). Nanoseconds are medians, and \
          this machine's.",
         &["", "1 thread", "2 threads", "ns", "ns, 2 threads", "allocations"],
         rows,
     );
+    report.plot("header-1", "One header, 1 thread, times the floor", bars(1));
+    report.plot(
+        "header-2",
+        "One header, 2 threads, times the floor",
+        bars(2),
+    );
     let ours = Subject::OURS;
-    let best = |threads| {
-        let rivals = bars(threads).into_iter().skip(ours + 1);
-        rivals.map(|(_, ratio)| ratio).fold(f64::INFINITY, f64::min)
+    let runs = |ratios: Vec<f64>| {
+        let runs = ratios.chunks(ROUNDS);
+        runs.map(|run| Spread::of(run.to_vec()).median).collect()
     };
-    let (one, two) = (ratios(ours, 1), ratios(ours, 2));
+    let best = |threads| {
+        let rivals = (ours + 1..warm.len()).filter(|place| warm[*place].1.is_ok());
+        let medians = rivals.map(|place| (ratios(place, threads).median, place));
+        medians.min_by(|one, other| one.0.total_cmp(&other.0))
+    };
+    let beside_best = |threads| {
+        let best = best(threads).map_or(ours, |(_, place)| place);
+        runs(beside(ours, best, threads))
+    };
     let allocations = warm[ours]
         .1
         .as_ref()
         .map_or(f64::NAN, |warm| warm.allocations);
-    report.goal(Row {
+    report.goal(Goal {
         name: "P1",
-        what: "owned header from a warm cache, both clocks checked",
-        goal: "≤ 1.6 × the floor at 1 and 2 threads, 0 allocations, ahead of every rival",
-        measured: format!(
-            "{one} and {two}, {allocations} allocations; the best rival {:.2} and {:.2}",
-            best(1),
-            best(2)
-        ),
-        is_met: one.median <= 1.6
-            && two.median <= 1.6
-            && allocations == 0.0
-            && one.median < best(1)
-            && two.median < best(2),
+        what: "one owned header from a warm cache, both clocks read, beside the floor and the fastest rival",
+        figures: vec![
+            Figure::at_most(1.6, "1 thread, times the floor", runs(beside(ours, 0, 1))),
+            Figure::at_most(1.6, "2 threads, times the floor", runs(beside(ours, 0, 2))),
+            Figure::at_most(1.0, "1 thread, times the fastest rival", beside_best(1)),
+            Figure::at_most(1.0, "2 threads, times the fastest rival", beside_best(2)),
+            Figure::at_most(0.0, "allocations", vec![allocations]),
+        ],
     });
 }

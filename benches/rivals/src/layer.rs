@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     alloc::counted,
-    report::{Report, Row},
+    report::{Figure, Goal, RUNS, Report},
     stats::Spread,
 };
 
@@ -119,7 +119,7 @@ pub(crate) fn measure(report: &mut Report) {
         let (_, count, _) = counted(|| stack.call(&runtime, 1_000));
         stack.allocations = (count + 500) / 1_000;
     }
-    for round in 0..ROUNDS {
+    for round in 0..RUNS * ROUNDS {
         let mut order: Vec<_> = stacks.iter_mut().collect();
         if round % 2 == 1 {
             order.reverse();
@@ -133,7 +133,9 @@ pub(crate) fn measure(report: &mut Report) {
     }
     let more = |stack: &Stack| {
         let pairs = stack.nanos.iter().zip(&stacks[0].nanos);
-        Spread::of(pairs.map(|(with, without)| with - without).collect())
+        pairs
+            .map(|(with, without)| with - without)
+            .collect::<Vec<_>>()
     };
     let rows = stacks.iter().map(|stack| {
         let nanos = Spread::of(stack.nanos.clone());
@@ -142,7 +144,7 @@ pub(crate) fn measure(report: &mut Report) {
             stack.name.to_owned(),
             format!("{ratio:.2}"),
             nanos.to_string(),
-            more(stack).to_string(),
+            Spread::of(more(stack)).to_string(),
             stack.allocations.to_string(),
         ]
     });
@@ -153,19 +155,25 @@ pub(crate) fn measure(report: &mut Report) {
         &["", "ratio", "ns", "more, ns", "allocations"],
         rows.collect(),
     );
-    let [nothing, off, on, _] = &stacks;
-    let (without, with) = (more(off), more(on));
-    report.goal(Row {
+    let [nothing, off, on, look] = &stacks;
+    let runs = |stack| {
+        let more = more(stack);
+        let runs = more.chunks(ROUNDS);
+        runs.map(|run| Spread::of(run.to_vec()).median).collect()
+    };
+    let allocations = |stack: &Stack| vec![(stack.allocations - nothing.allocations) as f64];
+    report.goal(Goal {
         name: "P2",
-        what: "the whole layer beside a middleware that does nothing",
-        goal: "≤ +150 ns and no allocation more with replay off; ≤ +400 ns with replay on",
-        measured: format!(
-            "+{without} ns and {} allocations more; +{with} ns and {} more",
-            off.allocations - nothing.allocations,
-            on.allocations - nothing.allocations
-        ),
-        is_met: without.median <= 150.0
-            && off.allocations == nothing.allocations
-            && with.median <= 400.0,
+        what: "the whole layer, beside a middleware that does nothing",
+        figures: vec![
+            Figure::at_most(150.0, "replay off, ns more", runs(off)),
+            Figure::at_most(0.0, "replay off, allocations more", allocations(off)),
+            Figure::at_most(400.0, "replay on, ns more", runs(on)),
+            Figure::told("replay on, allocations more", allocations(on)),
+            Figure::told(
+                "replay on and an Authoring answer looked at, ns more",
+                runs(look),
+            ),
+        ],
     });
 }

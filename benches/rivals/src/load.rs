@@ -20,8 +20,8 @@ use tokio::{task::JoinSet, time::interval};
 use crate::{
     issuer::Issuer,
     layer::Canned,
-    report::{Report, Row},
-    stats::quantile,
+    report::{Figure, Goal, RUNS, Report},
+    stats::{Spread, quantile},
 };
 
 const LIFE: Duration = Duration::from_secs(600);
@@ -29,7 +29,6 @@ const LIFE: Duration = Duration::from_secs(600);
 const AGE: Duration = Duration::from_secs(475);
 
 struct Done {
-    requests: usize,
     failed: u64,
     waited: u64,
     grants: u64,
@@ -102,7 +101,6 @@ fn run(issuer: &Issuer, delay: Duration, fails: bool, seconds: u32) -> Done {
     let mut times = times;
     times.sort_by(f64::total_cmp);
     Done {
-        requests: times.len(),
         failed: failed.load(Relaxed),
         waited: waited.load(Relaxed),
         grants: cache.status().grants(),
@@ -110,53 +108,68 @@ fn run(issuer: &Issuer, delay: Duration, fails: bool, seconds: u32) -> Done {
     }
 }
 
+/// How the issuer is, what is measured of it, and for how many seconds. Quiet is over before the first token is stale.
+const LOADS: [(&str, Duration, bool, u32); 5] = [
+    ("none: no refresh falls due", Duration::ZERO, false, 4),
+    ("0.1 s", Duration::from_millis(100), false, 12),
+    ("2 s", Duration::from_secs(2), false, 12),
+    ("30 s", Duration::from_secs(30), false, 40),
+    ("dead", Duration::from_millis(50), true, 12),
+];
+
 pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
-    let millis = Duration::from_millis;
-    let loads = [
-        ("none: no refresh falls due", None, false, 10),
-        ("0.1 s", Some(millis(100)), false, 20),
-        ("2 s", Some(millis(2_000)), false, 20),
-        ("30 s", Some(millis(30_000)), false, 40),
-        ("dead", Some(millis(50)), true, 20),
-    ];
-    let done: Vec<_> = loads
-        .iter()
-        .map(|(name, delay, fails, seconds)| {
-            // Quiet: over before the first token is stale.
-            let seconds = if delay.is_some() { *seconds } else { 1 };
-            (
-                *name,
-                run(issuer, delay.unwrap_or_default(), *fails, seconds),
-            )
-        })
-        .collect();
-    let rows = done.iter().map(|(name, done)| {
-        let mut cells = vec![(*name).to_owned()];
-        cells.extend(
-            [done.requests as u64, done.failed, done.waited, done.grants].map(|n| n.to_string()),
-        );
-        cells.extend([0.5, 0.99, 0.999].map(|part| format!("{:.3}", quantile(&done.times, part))));
-        cells
+    let mut done: [Vec<Done>; LOADS.len()] = Default::default();
+    for _ in 0..RUNS {
+        for ((_, delay, fails, seconds), done) in LOADS.iter().zip(&mut done) {
+            // The longest once: its requests are those of the others, and it would take as long as all of them.
+            if *seconds < 30 || done.is_empty() {
+                done.push(run(issuer, *delay, *fails, *seconds));
+            }
+        }
+    }
+    let late = |done: &[Done], part| {
+        done.iter()
+            .map(|done| quantile(&done.times, part))
+            .collect()
+    };
+    let rows = LOADS.iter().zip(&done).map(|((name, ..), done)| {
+        let sum = |count: fn(&Done) -> u64| done.iter().map(count).sum::<u64>().to_string();
+        let times = [0.5, 0.99, 0.999].map(|part| Spread::of(late(done, part)).to_string());
+        let counts = [
+            sum(|done| done.times.len() as u64),
+            sum(|done| done.failed),
+            sum(|done| done.waited),
+            sum(|done| done.grants),
+        ];
+        [vec![(*name).to_owned()], counts.to_vec(), times.to_vec()].concat()
     });
     report.table(
         "A thousand requests a second across refreshes",
-        "A token is stale five seconds after the issuer was asked for it and usable for a minute more. Times in milliseconds, from the call \
-         until the canned answer behind the layer is back.",
+        "A token is stale five seconds after the issuer was asked for it and usable for a minute more. Times in \
+         milliseconds, from the call until the canned answer behind the layer is back.",
         &["issuer", "requests", "failed", "waited", "grants", "p50", "p99", "p99.9"],
         rows.collect(),
     );
-    let sum = |count: fn(&Done) -> u64| done.iter().map(|(_, done)| count(done)).sum::<u64>();
-    let late = |place: usize| quantile(&done[place].1.times, 0.999);
-    let most = (1..done.len()).map(late).fold(0.0, f64::max);
-    let (failed, waited) = (sum(|done| done.failed), sum(|done| done.waited));
-    report.goal(Row {
+    let [quiet, _, slow, _, dead] = &done;
+    let both = |count: fn(&Done) -> u64| {
+        let pairs = slow.iter().zip(dead);
+        pairs
+            .map(|(slow, dead)| (count(slow) + count(dead)) as f64)
+            .collect()
+    };
+    report.goal(Goal {
         name: "P5",
-        what: "1,000 requests/s across refreshes with an issuer of 2 s, and with it down",
-        goal: "no failure, no wait while a token is usable, time in the layer ≤ 1 ms",
-        measured: format!(
-            "{failed} failed, {waited} waited; p99.9 ≤ {most:.3} ms, quiet {:.3} ms",
-            late(0)
-        ),
-        is_met: failed == 0 && waited == 0 && most <= 1.0,
+        what: "1,000 requests/s across refreshes, with an issuer of 2 s, and with it down",
+        figures: vec![
+            Figure::at_most(0.0, "failed calls", both(|done| done.failed)),
+            Figure::at_most(0.0, "calls that waited", both(|done| done.waited)),
+            Figure::at_most(
+                1.0,
+                "issuer of 2 s: p99.9 of the time in the layer, ms",
+                late(slow, 0.999),
+            ),
+            Figure::at_most(1.0, "issuer down: p99.9, ms", late(dead, 0.999)),
+            Figure::told("quiet: p99.9, ms", late(quiet, 0.999)),
+        ],
     });
 }

@@ -1,5 +1,6 @@
 //! Measures `sitecore-auth` beside its rivals, and the goals that it has set itself, in one run:
 //! `cargo run --release --manifest-path benches/rivals/Cargo.toml`. The figures go to `docs/benchmarks.md`.
+//! With the names of parts behind it (`-- hot layer`) only those are measured, and nothing is written.
 //!
 //! The machine should have nothing else to do meanwhile.
 
@@ -18,12 +19,29 @@ mod stale;
 mod stats;
 mod year;
 
-use std::{error::Error, fs};
+use std::{error::Error, fs, process::Command, time::Instant};
 
 use chrono::Utc;
 use issuer::Issuer;
 use report::Report;
+use rivals::Subject;
 use tokio::runtime::{Builder, Runtime};
+
+type Measure = fn(&Issuer, &[Subject], &mut Report);
+
+const PARTS: [(&str, Measure); 9] = [
+    ("hot", hot::measure),
+    ("layer", |_, _, report| layer::measure(report)),
+    ("loopback", |_, _, report| loopback::measure(report)),
+    ("herd", herd::measure),
+    ("stale", stale::measure),
+    ("load", |issuer, _, report| load::measure(issuer, report)),
+    ("memory", |_, _, report| memory::measure(report)),
+    ("processes", |issuer, _, report| {
+        processes::measure(issuer, report);
+    }),
+    ("year", |_, _, report| year::measure(report)),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -36,15 +54,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let issuer = issuing.block_on(Issuer::start())?;
     let subjects = rivals::all();
     let mut report = Report::default();
-    hot::measure(&issuer, &subjects, &mut report);
-    layer::measure(&mut report);
-    loopback::measure(&mut report);
-    herd::measure(&issuer, &subjects, &mut report);
-    stale::measure(&issuer, &subjects, &mut report);
-    load::measure(&issuer, &mut report);
-    memory::measure(&mut report);
-    processes::measure(&issuer, &mut report);
-    year::measure(&mut report);
+    let is_wanted = |part: &str| args.is_empty() || args.iter().any(|arg| arg == part);
+    for (part, measure) in PARTS {
+        if is_wanted(part) {
+            let begun = Instant::now();
+            measure(&issuer, &subjects, &mut report);
+            println!("{part}: {:.0?}\n", begun.elapsed());
+        }
+    }
+    if !args.is_empty() {
+        return Ok(());
+    }
     let fed = subjects
         .iter()
         .map(|subject| vec![subject.name.to_owned(), subject.fed.to_owned()]);
@@ -76,8 +96,11 @@ fn machine() -> String {
     let model = model.map_or("an unknown processor", |(_, model)| model);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let date = Utc::now().format("%Y-%m-%d");
+    let rustc = Command::new("rustc").arg("--version").output();
+    let rustc = rustc.map_or_else(|_| "rustc".into(), |said| said.stdout);
     format!(
-        "Measured on {date}: {model}, {cores} cores, {}, release build.",
-        std::env::consts::OS
+        "Measured on {date}: {model}, {cores} cores, {}, release build by {}.",
+        std::env::consts::OS,
+        String::from_utf8_lossy(&rustc).trim()
     )
 }

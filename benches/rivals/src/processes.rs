@@ -23,13 +23,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     issuer::Issuer,
-    report::{Report, Row},
+    report::{Figure, Goal, RUNS, Report},
 };
 
 const SECRET: &str = "a-secret-of-thirty-two-bytes-and-some-more";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
-const RUNS: usize = 5;
 
 /// What each process does.
 pub(crate) fn work(token_url: &str, folder: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
@@ -151,17 +150,19 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
 }
 
 pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
-    let grants: Vec<_> = (0..RUNS).map(|_| processes(issuer)).collect();
-    let grants: Vec<_> = grants.into_iter().map(|calls| calls.unwrap_or(0)).collect();
+    let grants = |_| processes(issuer).expect("a hundred workers") as f64;
     let days = 10_u32;
-    let (hundred, _) = paused().block_on(fleet(100, days, None));
-    let a_day = hundred.len() as f64 / f64::from(days);
-    report.goal(Row {
+    let a_day = |_| {
+        let (asked, _) = paused().block_on(fleet(100, days, None));
+        asked.len() as f64 / f64::from(days)
+    };
+    report.goal(Goal {
         name: "P7",
-        what: "100 real processes, cold, one store; 100 caches on a manual clock",
-        goal: "1 grant; ≤ 1.5 grants a day",
-        measured: format!("grants {grants:?}; {a_day:.2} a day, over {days} days"),
-        is_met: grants.iter().all(|calls| *calls == 1) && a_day <= 1.5,
+        what: "100 real processes, cold, one store; and 100 caches behind one store, on paused time for ten days",
+        figures: vec![
+            Figure::at_most(1.0, "grants", (0..RUNS).map(grants).collect()),
+            Figure::at_most(1.5, "grants a day", (0..RUNS).map(a_day).collect()),
+        ],
     });
 
     // On the tenth day, in the hours in which tokens are renewed.

@@ -13,8 +13,7 @@ use serde_json::json;
 
 use super::{DAY, World, WorldClock, Year, live};
 
-pub(super) async fn year(days: u64) -> Year {
-    let world = World::new(days);
+pub(super) async fn year(world: Arc<World>) -> Year {
     let watcher = TokenWatcher::spawn_from_token_source_with_clock(
         Source(Arc::clone(&world)),
         RandomEarlyJitter::new(DurationSecs(60)),
@@ -22,7 +21,7 @@ pub(super) async fn year(days: u64) -> Year {
         WorldClock(Arc::clone(&world)),
     );
     let watcher = watcher.await.expect("no outage yet");
-    live(&world, days, async |url: &str| {
+    live(&world, async |url: &str| {
         world.accepts(url, watcher.token().access_token().as_str())
     })
     .await

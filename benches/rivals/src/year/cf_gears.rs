@@ -2,14 +2,15 @@
 //! drops the token at a 401, and makes the call once more with another. The layer itself has a limit of its own, of one
 //! drop in 15 min by std's clock, which cannot be paused; calls so seldom as these do not come to it.
 
+use std::sync::Arc;
+
 use toolkit_auth::{OAuthClientConfig, SecretString, TokenProvider};
 use url::Url;
 
 use super::{World, Year, live, loopback};
 
 /// The layer that refreshes is before these APIs, the plain one before the others.
-pub(super) async fn year(days: u64, refreshing: &[&str]) -> Year {
-    let world = World::new(days);
+pub(super) async fn year(world: Arc<World>, refreshing: &[&str]) -> Year {
     let token_url = loopback::serve(&world).await;
     let config = OAuthClientConfig {
         token_endpoint: Some(Url::parse(&token_url).expect("a URL")),
@@ -18,7 +19,7 @@ pub(super) async fn year(days: u64, refreshing: &[&str]) -> Year {
         ..OAuthClientConfig::default()
     };
     let provider = TokenProvider::new(config).expect("a provider");
-    live(&world, days, async |url: &str| {
+    live(&world, async |url: &str| {
         let Ok(token) = provider.get().await else {
             return false;
         };

@@ -1,13 +1,14 @@
 //! The year of `google-cloud-auth`, by Tokio's monotonic clock. It is told nothing of refusals: it has no call for that.
 
+use std::sync::Arc;
+
 use google_cloud_auth::credentials::{CacheableResource, user_account::Builder};
 use http::{Extensions, header::AUTHORIZATION};
 use serde_json::json;
 
 use super::{World, Year, live, loopback};
 
-pub(super) async fn year(days: u64) -> Year {
-    let world = World::new(days);
+pub(super) async fn year(world: Arc<World>) -> Year {
     let user = json!({
         "type": "authorized_user",
         "client_id": "client",
@@ -16,7 +17,7 @@ pub(super) async fn year(days: u64) -> Year {
     });
     let builder = Builder::new(user).with_token_uri(loopback::serve(&world).await);
     let credentials = builder.build().expect("credentials");
-    live(&world, days, async |url: &str| {
+    live(&world, async |url: &str| {
         let headers = credentials.headers(Extensions::new()).await;
         let Ok(CacheableResource::New { data, .. }) = headers else {
             return false;

@@ -26,8 +26,7 @@ use serde_json::json;
 use super::{CHALLENGE, DAY, World, WorldClock, Year, live};
 
 /// It is told of refusals `by` these APIs: all of them, or those that an application believes.
-pub(super) async fn year(days: u64, by: &[&str]) -> Year {
-    let world = World::new(days);
+pub(super) async fn year(world: Arc<World>, by: &[&str]) -> Year {
     let endpoint = "https://issuer.example/token".parse();
     let grant = ClientCredentialsGrant::builder()
         .client_id("client")
@@ -54,7 +53,7 @@ pub(super) async fn year(days: u64, by: &[&str]) -> Year {
         }
         Some(is_accepted)
     };
-    live(&world, days, async |url: &str| match send(url).await {
+    live(&world, async |url: &str| match send(url).await {
         Some(false) => send(url).await == Some(true),
         first => first == Some(true),
     })

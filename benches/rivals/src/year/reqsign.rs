@@ -13,11 +13,10 @@ use super::{DAY, World, Year, live};
 /// How early a token is renewed: what reqsign's own service for Google's bearer tokens takes.
 const BUFFER: Duration = Duration::from_secs(120);
 
-pub(super) async fn year(days: u64) -> Year {
-    let world = World::new(days);
+pub(super) async fn year(world: Arc<World>) -> Year {
     let loader = Loader(Arc::clone(&world));
     let signer = Signer::new(Context::new(), loader, Attach(Arc::clone(&world)));
-    live(&world, days, async |url: &str| {
+    live(&world, async |url: &str| {
         let (mut head, ()) = Request::new(()).into_parts();
         let signed = signer.sign(&mut head, None).await;
         let header = head.headers.get(AUTHORIZATION);
