@@ -117,6 +117,7 @@ pub struct SystemClock;
 
 #[cfg(target_os = "linux")]
 impl Clock for SystemClock {
+    #[inline]
     fn now(&self) -> Now {
         use rustix::time::{ClockId, clock_gettime};
         let read = |id| {

@@ -21,7 +21,7 @@ impl Shared {
     /// Takes in what a refresh brought; nothing, if there was no reason to ask. `None` if the refresh had
     /// been given up: others have gone on without it.
     pub(super) fn complete(&self, start: &Start, brought: Result<Option<Token>>) -> Option<Ended> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut state = self.state.lock();
         state
             .flight

@@ -10,7 +10,7 @@ use crate::{Clock, RefreshPolicy, Result, TokenSource};
 pub struct TokenCacheBuilder {
     pub(super) source: Arc<dyn TokenSource>,
     pub(super) policy: RefreshPolicy,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clock: Option<Arc<dyn Clock>>,
 }
 
 impl TokenCacheBuilder {
@@ -22,7 +22,7 @@ impl TokenCacheBuilder {
 
     /// Sets the clock; [`SystemClock`](crate::SystemClock) by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Some(Arc::new(clock));
         self
     }
 

@@ -21,6 +21,7 @@ pub(super) struct Held(ArcSwapOption<[Token; COPIES]>);
 
 impl Held {
     /// Returns this thread's copy of the token. Never waits.
+    #[inline]
     pub(super) fn load(&self) -> Option<Token> {
         self.0.load().as_ref().map(|copies| copies[place()].clone())
     }
@@ -32,6 +33,7 @@ impl Held {
 }
 
 /// Which copy is this thread's.
+#[inline]
 fn place() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

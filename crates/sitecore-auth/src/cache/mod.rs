@@ -73,7 +73,8 @@ pub struct TokenCache {
 struct Shared {
     source: Arc<dyn TokenSource>,
     policy: RefreshPolicy,
-    clock: Arc<dyn Clock>,
+    /// `None` for the machine's, which is read without a call through a pointer.
+    clock: Option<Arc<dyn Clock>>,
     /// The token held. Only `answer` changes it, and only under the lock of `state`.
     held: Held,
     state: State,
@@ -94,11 +95,7 @@ enum Reason {
 impl TokenCache {
     /// Makes an empty cache with the default policy. Nothing is asked for yet.
     pub fn new(source: impl TokenSource) -> Self {
-        Self::with(
-            Arc::new(source),
-            RefreshPolicy::default(),
-            Arc::new(SystemClock),
-        )
+        Self::with(Arc::new(source), RefreshPolicy::default(), None)
     }
 
     /// Starts a cache with a policy or a clock of your own.
@@ -106,11 +103,15 @@ impl TokenCache {
         TokenCacheBuilder {
             source: Arc::new(source),
             policy: RefreshPolicy::default(),
-            clock: Arc::new(SystemClock),
+            clock: None,
         }
     }
 
-    fn with(source: Arc<dyn TokenSource>, policy: RefreshPolicy, clock: Arc<dyn Clock>) -> Self {
+    fn with(
+        source: Arc<dyn TokenSource>,
+        policy: RefreshPolicy,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Self {
         let shared = Shared {
             source,
             policy,
@@ -129,7 +130,7 @@ impl TokenCache {
     #[must_use]
     #[inline]
     pub fn current(&self) -> Option<Token> {
-        let (token, freshness) = self.shared.usable(self.shared.clock.now())?;
+        let (token, freshness) = self.shared.usable(self.shared.now())?;
         if freshness == Freshness::Stale {
             refresh::start_beside(&self.shared);
         }
@@ -201,13 +202,20 @@ impl TokenCache {
         Err(lost())
     }
 
-    pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.shared.clock
+    pub(crate) fn now(&self) -> Now {
+        self.shared.now()
     }
 }
 
 impl Shared {
+    #[inline]
+    fn now(&self) -> Now {
+        let clock = self.clock.as_deref();
+        clock.map_or_else(|| SystemClock.now(), Clock::now)
+    }
+
     /// Returns the token held and how good it is, unless it is expired.
+    #[inline]
     fn usable(&self, now: Now) -> Option<(Token, Freshness)> {
         let token = self.held.load()?;
         match token.freshness(now) {

@@ -94,10 +94,10 @@ async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
     if start.only_if_new_credentials && !shared.source.has_new_credentials().await {
         return Ok(None);
     }
-    let begun = shared.clock.now();
+    let begun = shared.now();
     let mut grants = 0;
     loop {
-        let asked = shared.clock.now();
+        let asked = shared.now();
         if !shared.state.begin_grant(start.generation) {
             return Err(super::lost());
         }
@@ -106,7 +106,7 @@ async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
             Err(error) => error,
         };
         grants += 1;
-        let elapsed = shared.clock.now().elapsed_since(begun);
+        let elapsed = shared.now().elapsed_since(begun);
         let left = shared.policy.refresh_timeout.saturating_sub(elapsed);
         // One receiver is the state's own.
         let awaited = start.outcome.receiver_count() > 1;

@@ -102,7 +102,7 @@ impl Shared {
         rejected: Option<&Token>,
         api: &Api,
     ) -> Result<(Joined, Option<Start>)> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut state = self.state.lock();
         let held = self.held.load();
         let usable = held
@@ -136,7 +136,7 @@ impl Shared {
     /// Finds whether it is time for a refresh that nobody waits for, and the runtime to run it. Never
     /// waits, not even for the lock: whoever has it is deciding the same.
     pub(super) fn start_due(&self) -> Option<(Handle, Start)> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut state = match self.state.0.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

@@ -120,7 +120,7 @@ impl fmt::Debug for CacheStatus {
 impl Shared {
     /// Describes the cache as it is now.
     pub(super) fn status(&self) -> CacheStatus {
-        let now = self.clock.now();
+        let now = self.now();
         let state = self.state.lock();
         let held = self.held.load();
         let gate = state.gate.as_ref();

@@ -13,16 +13,12 @@ pub(super) struct Deadline(Option<(Duration, Now)>);
 
 impl Deadline {
     pub(super) fn of(request: &Request, cache: &TokenCache) -> Self {
-        Self(
-            request
-                .timeout()
-                .map(|timeout| (*timeout, cache.clock().now())),
-        )
+        Self(request.timeout().map(|timeout| (*timeout, cache.now())))
     }
 
     fn left(self, cache: &TokenCache) -> Option<Duration> {
         let (timeout, begun) = self.0?;
-        Some(timeout.saturating_sub(cache.clock().now().elapsed_since(begun)))
+        Some(timeout.saturating_sub(cache.now().elapsed_since(begun)))
     }
 
     /// Waits for a token no longer than the request has time. Boxed, since it seldom happens.
