@@ -9,6 +9,7 @@ mod herd;
 mod hot;
 mod issuer;
 mod layer;
+mod layer_aliri;
 mod load;
 mod loopback;
 mod memory;
@@ -31,7 +32,7 @@ type Measure = fn(&Issuer, &[Subject], &mut Report);
 
 const PARTS: [(&str, Measure); 9] = [
     ("hot", hot::measure),
-    ("layer", |_, _, report| layer::measure(report)),
+    ("layer", |issuer, _, report| layer::measure(issuer, report)),
     ("loopback", |_, _, report| loopback::measure(report)),
     ("herd", herd::measure),
     ("stale", stale::measure),

@@ -15,6 +15,13 @@ use crate::issuer::{Failed, Issuer};
 
 pub struct Aliri(TokenWatcher);
 
+impl Aliri {
+    /// What its middleware is made of.
+    pub fn watcher(&self) -> TokenWatcher {
+        self.0.clone()
+    }
+}
+
 impl Rival for Aliri {
     const NAME: &'static str = "aliri_tokens 0.3.2";
     const FED: &'static str =

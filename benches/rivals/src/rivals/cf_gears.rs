@@ -16,9 +16,9 @@ impl Rival for CfGears {
     const FED: &'static str =
         "By the loopback endpoint, as the `token_endpoint` of a `TokenProvider`'s config.";
 
-    // Renewed when half of a life below its offset of 30 min is over.
+    // A life below its offset of 30 min is renewed in its first half, and the jitter is as long as that.
     const STALE: Result<(Duration, Duration), &'static str> =
-        Ok((Duration::from_millis(20_000), Duration::from_millis(9_800)));
+        Err("it draws the instant of its renewal from half of a short life");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let config = OAuthClientConfig {

@@ -17,7 +17,7 @@ use std::{fmt::Display, time::Duration};
 
 use http::HeaderValue;
 
-pub use self::ours::OneGrant;
+pub use self::{aliri::Aliri, ours::OneGrant};
 use crate::issuer::Issuer;
 
 use crate::{herd, hot, stale};
