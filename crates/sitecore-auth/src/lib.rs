@@ -120,6 +120,10 @@ mod prose {
     struct Design;
     #[doc = include_str!("../../../docs/failure-modes.md")]
     struct FailureModes;
+    #[doc = include_str!("../../../docs/migrating.md")]
+    struct Migrating;
+    #[doc = include_str!("../../../docs/operations.md")]
+    struct Operations;
     #[doc = include_str!("../../../docs/threat-model.md")]
     struct ThreatModel;
 }
