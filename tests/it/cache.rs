@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sitecore_auth::{Error, ErrorKind, Token, TokenCache, TokenSource, source_fn};
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::{Logs, PausedClock, ScriptedSource, Step, cache_of, settle, text};
+use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -628,29 +628,6 @@ async fn a_token_tells_its_end_and_hides_itself() {
             "{shown}"
         );
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_refresh_tells_its_reason() {
-    let logs = Logs::capture();
-    let source = ScriptedSource::granting(DAY);
-    let cache = cache_of(&source, PausedClock::new());
-    let first = cache.token().await.unwrap();
-    cache.replace(&first).await.unwrap();
-    advance(20 * HOUR).await;
-    cache.current().expect("a stale token");
-    settle().await;
-    advance(DAY).await;
-    cache.token().await.unwrap();
-    let text = logs.text();
-    let told: Vec<_> = ["empty", "refused", "stale", "expired"]
-        .iter()
-        .map(|reason| text.find(&format!("token_refresh{{reason=\"{reason}\"}}")))
-        .collect();
-    assert!(
-        told.is_sorted() && told.iter().all(Option::is_some),
-        "{text}"
-    );
 }
 
 #[test]

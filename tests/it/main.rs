@@ -32,6 +32,7 @@ mod sandbox;
 mod secrets;
 mod simulation;
 mod targets;
+mod telemetry;
 mod token_answer;
 mod token_endpoint;
 mod transparent;

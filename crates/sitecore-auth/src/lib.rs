@@ -24,6 +24,7 @@
 //!
 //! - `rustls` (default): TLS by rustls.
 //! - `native-tls`: TLS by the platform's library.
+//! - `metrics`: counts, by the `metrics` facade: see `docs/operations.md`.
 //! - `test-util`: a clock for your tests that moves when it is told to, `ManualClock`.
 
 #![warn(
@@ -44,6 +45,7 @@ mod policy;
 mod provider;
 mod source;
 mod stamp;
+mod telemetry;
 mod token;
 
 pub use cache::{CacheStatus, TokenCache, TokenCacheBuilder};

@@ -171,8 +171,12 @@ impl SharedSource {
         let answer = entry.answer(replacing, self.now(), self.id)?;
         let answer = answer.map(|token| token.asked_after(self.since(begun)));
         match &answer {
-            Ok(token) => debug!(token = %token.fingerprint(), "a token was adopted from the store"),
+            Ok(token) => {
+                count("adopted");
+                debug!(token = %token.fingerprint(), "a token was adopted from the store");
+            }
             Err(error) => {
+                count("failure_adopted");
                 debug!(kind = ?error.kind(), "another process was given no token: not asking yet");
                 let refused = error.kind() == ErrorKind::Refused;
                 self.remembered().refused_in = refused.then(|| seal.name().to_owned());
@@ -260,6 +264,7 @@ impl SharedSource {
         begun: Duration,
         replacing: Option<&Token>,
     ) -> Result<Token> {
+        count("asked");
         let (waited, asked) = (self.since(begun), self.now());
         let answer = self.inner.fetch(replacing).await;
         let answer = answer.map(|token| token.asked_after(waited));
@@ -319,6 +324,7 @@ impl SharedSource {
         begun: Duration,
         replacing: Option<&Token>,
     ) -> Result<Token> {
+        count("unavailable");
         warn!(%error, "the token store is of no use: asking alone");
         sleep(SPREAD.mul_f64(fastrand::f64())).await;
         let waited = self.since(begun);
@@ -347,6 +353,14 @@ impl SharedSource {
     fn now(&self) -> Duration {
         self.clock.now().wall()
     }
+}
+
+/// Counts what the store was good for, by the `metrics` facade.
+fn count(outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("sitecore_auth_store_total", "outcome" => outcome).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = outcome;
 }
 
 #[async_trait]

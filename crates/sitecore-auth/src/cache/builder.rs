@@ -11,6 +11,7 @@ pub struct TokenCacheBuilder {
     pub(super) source: Arc<dyn TokenSource>,
     pub(super) policy: RefreshPolicy,
     pub(super) clock: Option<Arc<dyn Clock>>,
+    pub(super) name: Arc<str>,
 }
 
 impl TokenCacheBuilder {
@@ -26,6 +27,13 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// Sets a name, by which logs and metrics tell this cache from others in the program; empty by default. It is
+    /// not a secret, and few values of it make good metrics.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into().into();
+        self
+    }
+
     /// Builds the cache. Nothing is asked for yet.
     ///
     /// # Errors
@@ -33,13 +41,14 @@ impl TokenCacheBuilder {
     /// [`Config`](crate::ErrorKind::Config), naming the number of the policy that makes no sense.
     pub fn build(self) -> Result<TokenCache> {
         self.policy.check()?;
-        Ok(TokenCache::with(self.source, self.policy, self.clock))
+        Ok(TokenCache::with(self))
     }
 }
 
 impl fmt::Debug for TokenCacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCacheBuilder")
+            .field("name", &self.name)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
-    clock::Now,
+    clock::Now, telemetry,
 };
 
 /// How often a caller joins another refresh after the one it waited for was lost with its runtime.
@@ -75,6 +75,8 @@ struct Shared {
     policy: RefreshPolicy,
     /// `None` for the machine's, which is read without a call through a pointer.
     clock: Option<Arc<dyn Clock>>,
+    /// For logs and metrics.
+    name: Arc<str>,
     /// The token held. Only `answer` changes it, and only under the lock of `state`.
     held: Held,
     state: State,
@@ -95,27 +97,25 @@ enum Reason {
 impl TokenCache {
     /// Makes an empty cache with the default policy. Nothing is asked for yet.
     pub fn new(source: impl TokenSource) -> Self {
-        Self::with(Arc::new(source), RefreshPolicy::default(), None)
+        Self::with(Self::builder(source))
     }
 
-    /// Starts a cache with a policy or a clock of your own.
+    /// Starts a cache with a policy, a clock or a name of your own.
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
         TokenCacheBuilder {
             source: Arc::new(source),
             policy: RefreshPolicy::default(),
             clock: None,
+            name: Arc::from(""),
         }
     }
 
-    fn with(
-        source: Arc<dyn TokenSource>,
-        policy: RefreshPolicy,
-        clock: Option<Arc<dyn Clock>>,
-    ) -> Self {
+    fn with(settings: TokenCacheBuilder) -> Self {
         let shared = Shared {
-            source,
-            policy,
-            clock,
+            source: settings.source,
+            policy: settings.policy,
+            clock: settings.clock,
+            name: settings.name,
             held: Held::default(),
             state: State::default(),
             gone: Arc::default(),
@@ -193,8 +193,13 @@ impl TokenCache {
                 Joined::Held(token) => return Ok(token),
                 Joined::Refresh(waiter) => waiter,
             };
-            let generation = waiter.generation;
-            match waiter.outcome().await {
+            let (generation, begun) = (waiter.generation, self.now());
+            let outcome = waiter.outcome().await;
+            let said = outcome
+                .as_ref()
+                .map_or("lost", |outcome| telemetry::outcome(outcome, "token"));
+            telemetry::waited(self.name(), said, self.now().elapsed_since(begun));
+            match outcome {
                 Some(outcome) => outcome?,
                 None => self.shared.state.abandon(generation),
             }
@@ -204,6 +209,10 @@ impl TokenCache {
 
     pub(crate) fn now(&self) -> Now {
         self.shared.now()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
     }
 }
 
@@ -229,6 +238,7 @@ impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = self.shared.held.load();
         f.debug_struct("TokenCache")
+            .field("name", &self.shared.name)
             .field("held", &held)
             .finish_non_exhaustive()
     }

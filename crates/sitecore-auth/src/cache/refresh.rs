@@ -2,20 +2,23 @@
 
 use std::{
     panic::{self, AssertUnwindSafe},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use tokio::{runtime::Handle, time};
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{Instrument as _, Span, debug, field::Empty, info, info_span, warn};
 
 use super::{
     Reason, Shared,
     answer::Ended,
     state::{Api, Joined, Start},
 };
-use crate::{Error, ErrorKind, Result, Token};
+use crate::{Error, ErrorKind, Result, Token, telemetry};
 
 /// Starts a refresh that nobody waits for, if it is the time for one and this is a runtime.
 pub(super) fn start_beside(shared: &Arc<Shared>) {
@@ -51,14 +54,23 @@ pub(crate) fn check_runtime() -> Result<Handle> {
     reason = "this is the one task: a refresh belongs to no caller"
 )]
 fn spawn(runtime: &Handle, shared: &Arc<Shared>, start: Start) {
-    let span = info_span!(parent: None, "token_refresh", reason = start.reason.name());
+    let cache = Some(&*shared.name).filter(|name| !name.is_empty());
+    let span = info_span!(
+        parent: None,
+        "token_refresh",
+        cache,
+        reason = start.reason(),
+        grants = Empty,
+        outcome = Empty
+    );
     runtime.spawn(run(Arc::clone(shared), start).instrument(span));
 }
 
 /// One refresh. Whatever the source does (fail, hang, panic), it ends, and whoever waits is told.
 async fn run(shared: Arc<Shared>, start: Start) {
     let bound = shared.policy.refresh_timeout;
-    let refresh = async { time::timeout(bound, grants(&shared, &start)).await };
+    let (begun, tried) = (shared.now(), AtomicU32::new(0));
+    let refresh = async { time::timeout(bound, grants(&shared, &start, &tried)).await };
     let brought = match AssertUnwindSafe(refresh).catch_unwind().await {
         Ok(Ok(brought)) => brought,
         Ok(Err(_elapsed)) => Err(Error::new(
@@ -70,8 +82,21 @@ async fn run(shared: Arc<Shared>, start: Start) {
             "the token source panicked",
         )),
     };
-    let outcome = match shared.complete(&start, brought) {
+    let ended = shared.complete(&start, brought);
+    let outcome = match &ended {
+        Some(Ended::Renewed(_)) => "renewed",
+        Some(Ended::NoNewer(_)) => "no_newer",
+        Some(Ended::Failed(error)) => telemetry::kind(error),
+        None => "given_up",
+    };
+    let span = Span::current();
+    span.record("grants", tried.into_inner());
+    span.record("outcome", outcome);
+    let took = shared.now().elapsed_since(begun);
+    telemetry::refreshed(&shared.name, start.reason(), outcome, took);
+    let outcome = match ended {
         Some(Ended::Renewed(token)) => {
+            telemetry::usable_until(&shared.name, token.unusable_from());
             info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "a new token");
             Ok(())
         }
@@ -80,6 +105,7 @@ async fn run(shared: Arc<Shared>, start: Start) {
             Ok(())
         }
         Some(Ended::Failed(error)) => {
+            telemetry::gate_closed(&shared.name, shared.now(), error.retry_after());
             warn!(kind = ?error.kind(), cause = %error.cause(), again_in = ?error.retry_after(), "no new token");
             Err(error)
         }
@@ -90,22 +116,24 @@ async fn run(shared: Arc<Shared>, start: Start) {
 
 /// Asks the source, more than once only while somebody waits and the error may pass. Nothing is asked for
 /// if there is no reason but new credentials, and there are none.
-async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
+async fn grants(shared: &Shared, start: &Start, tried: &AtomicU32) -> Result<Option<Token>> {
     if start.only_if_new_credentials && !shared.source.has_new_credentials().await {
         return Ok(None);
     }
     let begun = shared.now();
-    let mut grants = 0;
     loop {
         let asked = shared.now();
         if !shared.state.begin_grant(start.generation) {
             return Err(super::lost());
         }
-        let error = match shared.source.fetch(start.replacing.as_ref()).await {
+        let grants = tried.fetch_add(1, Relaxed) + 1;
+        let answer = shared.source.fetch(start.replacing.as_ref()).await;
+        let outcome = telemetry::outcome(&answer, "token");
+        telemetry::granted(&shared.name, start.reason(), outcome);
+        let error = match answer {
             Ok(token) => return Ok(Some(token.stamped(&shared.policy, asked))),
             Err(error) => error,
         };
-        grants += 1;
         let elapsed = shared.now().elapsed_since(begun);
         let left = shared.policy.refresh_timeout.saturating_sub(elapsed);
         // One receiver is the state's own.
@@ -120,13 +148,16 @@ async fn grants(shared: &Shared, start: &Start) -> Result<Option<Token>> {
     }
 }
 
-impl Reason {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Stale => "stale",
-            Self::Expired => "expired",
-            Self::Refused => "refused",
+impl Start {
+    /// Names the reason, for a label or a field.
+    fn reason(&self) -> &'static str {
+        match self.reason {
+            Reason::Empty => "empty",
+            Reason::Stale => "stale",
+            Reason::Expired => "expired",
+            Reason::Refused if self.api.is_some() => "refused",
+            // By the program's own word.
+            Reason::Refused => "forced",
         }
     }
 }

@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use super::{Rejections, deadline::Deadline, look_ahead::read_during, target::Rule};
-use crate::{Claims, Token, TokenCache};
+use crate::{Claims, Token, TokenCache, telemetry};
 
 /// A request that was sent.
 pub(super) struct Sent<'a> {
@@ -39,14 +39,19 @@ impl Sent<'_> {
         let other = match replaced {
             Ok(other) => other,
             Err(error) => {
+                telemetry::refused(self.cache.name(), "not_replaced");
                 debug!(cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
                 return Ok(answer);
             }
         };
         let mut again = match self.again {
             Some(again) if refusal.allows_replay_of(&again, answer.url()) => again,
-            _ => return Ok(answer),
+            _ => {
+                telemetry::refused(self.cache.name(), "replaced");
+                return Ok(answer);
+            }
         };
+        telemetry::refused(self.cache.name(), "replayed");
         debug!(refused = %self.token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
         drop(answer);
         self.deadline.shorten(&mut again, self.cache);
