@@ -21,6 +21,8 @@ pub(crate) struct Figure {
     what: &'static str,
     runs: Vec<f64>,
     most: Option<f64>,
+    /// What it is at least, where noise leaves that open.
+    least: Vec<f64>,
 }
 
 impl Figure {
@@ -30,6 +32,7 @@ impl Figure {
             what,
             runs,
             most: Some(most),
+            least: Vec::new(),
         }
     }
 
@@ -39,7 +42,18 @@ impl Figure {
             what,
             runs,
             most: None,
+            least: Vec::new(),
         }
+    }
+
+    /// Says what the number is at least: where the bound lies between the two, nothing is decided.
+    pub(crate) fn and_at_least(mut self, least: &[f64]) -> Self {
+        self.least = least.to_owned();
+        self
+    }
+
+    fn is_open(&self) -> bool {
+        !self.is_met() && Spread::of(self.least.clone()).median <= self.most.unwrap_or_default()
     }
 
     fn is_met(&self) -> bool {
@@ -56,6 +70,9 @@ impl Figure {
     fn cells(&self) -> [String; 4] {
         let met = match self.most {
             Some(_) if self.is_met() => format!("yes ({} of {})", self.met(), self.runs.len()),
+            Some(_) if self.is_open() => {
+                format!("inconclusive ({} of {})", self.met(), self.runs.len())
+            }
             Some(_) => format!("**no** ({} of {})", self.met(), self.runs.len()),
             None => String::new(),
         };
