@@ -166,7 +166,7 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
             Figure::at_most(1.6, "2 threads, times the floor", runs(beside(ours, 0, 2))),
             Figure::at_most(1.0, "1 thread, times the fastest rival", beside_best(1)),
             Figure::at_most(1.0, "2 threads, times the fastest rival", beside_best(2)),
-            Figure::at_most(0.0, "allocations", vec![allocations]),
+            Figure::never_above(0.0, "allocations", vec![allocations]),
         ],
     });
 }

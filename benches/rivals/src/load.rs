@@ -146,7 +146,8 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
     report.table(
         "A thousand requests a second across refreshes",
         "A token is stale five seconds after the issuer was asked for it and usable for a minute more. Times in \
-         milliseconds, from the call until the canned answer behind the layer is back.",
+         milliseconds, from the first poll of a call until the canned answer behind the layer is back. A dead issuer is asked \
+         once or twice in that time. Other than by default every token is stale at the same age.",
         &["issuer", "requests", "failed", "waited", "grants", "p50", "p99", "p99.9"],
         rows.collect(),
     );
@@ -161,8 +162,8 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
         name: "P5",
         what: "1,000 requests/s across refreshes, with an issuer of 2 s, and with it down",
         figures: vec![
-            Figure::at_most(0.0, "failed calls", both(|done| done.failed)),
-            Figure::at_most(0.0, "calls that waited", both(|done| done.waited)),
+            Figure::never_above(0.0, "failed calls", both(|done| done.failed)),
+            Figure::never_above(0.0, "calls that waited", both(|done| done.waited)),
             Figure::at_most(
                 1.0,
                 "issuer of 2 s: p99.9 of the time in the layer, ms",

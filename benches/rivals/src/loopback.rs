@@ -69,7 +69,7 @@ pub(crate) fn measure(report: &mut Report) {
     let by_hand = runs.map(|run| Spread::of(run.to_vec()).median).collect();
     report.goal(Goal {
         name: "P8",
-        what: "over loopback HTTP, beside the same request with a header set by hand",
+        what: "over loopback HTTP, beside the same request with a header set by hand, through a reqwest-middleware without a layer",
         figures: vec![
             Figure::at_most(
                 2.0,

@@ -160,8 +160,8 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
         name: "P7",
         what: "100 real processes, cold, one store; and 100 caches behind one store, on paused time for ten days",
         figures: vec![
-            Figure::at_most(1.0, "grants", (0..RUNS).map(grants).collect()),
-            Figure::at_most(1.5, "grants a day", (0..RUNS).map(a_day).collect()),
+            Figure::never_above(1.0, "grants", (0..RUNS).map(grants).collect()),
+            Figure::never_above(1.5, "grants a day", (0..RUNS).map(a_day).collect()),
         ],
     });
 
@@ -191,7 +191,7 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
     ];
     report.table(
         "A fleet of a thousand, for thirty days",
-        "A thousand caches behind one store, on paused time; each asks for a token every ten minutes; the issuer is down \
+        "A thousand caches behind one store, on paused time; each asks for a token every ten minutes, one after the other; the issuer is down \
          for four hours in which a token becomes stale.",
         &["grants a day", "in the worst minute", "tries in the outage", "in the hour after it", "calls without a token"],
         vec![row.to_vec()],

@@ -33,9 +33,9 @@ impl Rival for Azure {
     const NAME: &'static str = "azure_core 1.1.0";
     const FED: &'static str = "In process: a `TokenCredential` behind `BearerTokenAuthorizationPolicy`, by `Policy::send`.";
 
-    // All of it lies in the five minutes before its end in which it is renewed.
+    // Within the five minutes before its end in which it is renewed.
     const STALE: Result<(Duration, Duration), &'static str> =
-        Ok((Duration::from_millis(120_000), Duration::from_millis(0)));
+        Ok((Duration::from_millis(307_000), Duration::from_millis(7_200)));
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let credential = Arc::new(Credential(issuer.clone()));

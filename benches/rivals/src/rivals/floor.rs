@@ -1,4 +1,5 @@
-//! What no cache can beat: a header in an `ArcSwap`, never looked at, never renewed.
+//! The plainest cache: a header in an `ArcSwap`, never looked at, never renewed. All threads count the references of one
+//! header, and take turns at it.
 
 use std::time::Duration;
 

@@ -23,9 +23,9 @@ impl Rival for GcpAuth {
     const NAME: &'static str = "gcp_auth 0.12.7";
     const FED: &'static str = "By the loopback endpoint, as the `token_uri` of a key for `CustomServiceAccount::from_json`.";
 
-    // All of it lies in the 20 s before its end in which it is renewed.
+    // Within the 20 s before its end in which it is renewed.
     const STALE: Result<(Duration, Duration), &'static str> =
-        Ok((Duration::from_millis(15_000), Duration::from_millis(0)));
+        Ok((Duration::from_millis(27_000), Duration::from_millis(7_200)));
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let account = json!({

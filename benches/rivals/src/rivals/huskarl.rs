@@ -29,9 +29,8 @@ impl Rival for Huskarl {
     const NAME: &'static str = "huskarl 0.11.10";
     const FED: &'static str = "In process: an `HttpClient` beneath a client credentials grant, in the caching guide's `HttpAuthorizer`.";
 
-    // Renewed by a caller from 16 to 20 s on, and not served after 20 s.
     const STALE: Result<(Duration, Duration), &'static str> =
-        Ok((Duration::from_millis(40_000), Duration::from_millis(18_900)));
+        Err("it draws the instant of its renewal from all the time before it must be renewed");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let token_endpoint = EndpointUrl::try_from(issuer.token_url()).map_err(text_of)?;

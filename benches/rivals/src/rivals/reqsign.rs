@@ -20,9 +20,9 @@ impl Rival for Reqsign {
     const NAME: &'static str = "reqsign-core 3.3.2";
     const FED: &'static str = "In process: a `ProvideCredential`, and a `SignRequest` that clones the ready header, in a `Signer`.";
 
-    // All of it lies in the buffer.
+    // Within the buffer.
     const STALE: Result<(Duration, Duration), &'static str> =
-        Ok((Duration::from_millis(100_000), Duration::from_millis(0)));
+        Ok((Duration::from_millis(127_000), Duration::from_millis(7_200)));
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let loader = Loader(issuer.clone());
