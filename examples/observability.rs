@@ -13,12 +13,12 @@ use sitecore_sandbox::{Api, Fault, Sandbox};
 use support::{Cloud, Kind, Result};
 use tokio::net::TcpListener;
 
-/// Ready while calls get a token at once, and before the first call, which would never come otherwise. A failure is no
-/// reason to restart the process: that would begin without a token.
+/// Ready while calls get a token at once, or nothing is known against it. A failure is no reason to restart the process:
+/// that would begin without a token. Where calls come only to who is ready, spawn `keep_fresh`, or nobody would ask.
 async fn ready(State((cache, _)): State<Watched>) -> (StatusCode, String) {
+    let is_well = cache.current().is_some() || cache.status().last_error().is_none();
     let status = cache.status();
-    let is_untried = status.freshness().is_none() && status.last_error().is_none();
-    let code = if status.is_usable() || is_untried {
+    let code = if is_well {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE

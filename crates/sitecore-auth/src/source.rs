@@ -10,6 +10,23 @@ use crate::{Result, Token, stamp::Life};
 
 /// Gets tokens, one call a token. It need not cache, retry or guard against many callers: the
 /// [`TokenCache`](crate::TokenCache) in front of it does.
+///
+/// An implementation wants the crate `async-trait`. For one in front of a [`TokenClient`], whose own `fetch` hides
+/// this one:
+///
+/// ```
+/// use sitecore_auth::{Result, Token, TokenClient, TokenSource};
+///
+/// struct Logged(TokenClient);
+///
+/// #[async_trait::async_trait]
+/// impl TokenSource for Logged {
+///     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+///         println!("asking for a token");
+///         TokenSource::fetch(&self.0, replacing).await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait TokenSource: Send + Sync + 'static {
     /// Gets one token.

@@ -151,7 +151,7 @@ impl AuthMiddleware {
                 scheme = url.scheme(),
                 host,
                 path = url.path(),
-                "no target covers this request: it gets no token"
+                "no target of this layer covers this request"
             );
         }
         rule
