@@ -65,7 +65,8 @@ impl Target {
             text.chars().all(plain) && text.chars().any(char::is_alphabetic) && !text.contains("..")
         };
         match Host::parse(given) {
-            Ok(Host::Domain(host)) if is_name(given) => Ok(Self {
+            // What is written may be a name, and nothing of it be left: some letters count for nothing in a host.
+            Ok(Host::Domain(host)) if is_name(given) && is_name(without_dot(&host)) => Ok(Self {
                 rules: vec![
                     Rule::https(without_dot(&host), AUTHORING_PATH).of(ClientKind::Environment),
                 ],
