@@ -10,6 +10,7 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
 use tokio::time::{advance, sleep};
+use tracing::{Instrument as _, info_span};
 
 use crate::support::{Logs, Memory, PausedClock, ScriptedSource, Step, cache_of, caches, settle};
 
@@ -56,6 +57,39 @@ async fn a_name_tells_caches_apart_in_logs() {
         text.contains(r#"token_refresh{cache="deploy" reason="empty""#),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn what_a_layer_says_of_a_request_stands_in_its_span() {
+    let logs = Logs::capture();
+    let cache = cache_of(&ScriptedSource::granting(DAY), PausedClock::new());
+    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
+    let auth = AuthMiddleware::builder(cache).target(target);
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(auth.build().unwrap())
+        .with(RefusesNone)
+        .build();
+    let call = client.get("https://other.example/").send();
+    call.instrument(info_span!("of_the_caller")).await.unwrap();
+    let text = logs.text();
+    let line = text
+        .lines()
+        .find(|line| line.contains("no target of this layer"));
+    assert!(line.expect("a line").contains("of_the_caller"), "{text}");
+}
+
+struct RefusesNone;
+
+#[async_trait]
+impl Middleware for RefusesNone {
+    async fn handle(
+        &self,
+        _: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        Ok(http::Response::new("").into())
+    }
 }
 
 /// Refuses the first token that it sees, as an API does.

@@ -19,7 +19,8 @@ use http::{Extensions, header::AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 use sitecore_token::{ClientCredentials, TokenClient};
-use tracing::debug;
+use tracing::{Level, debug, enabled};
+use url::Url;
 
 use self::{
     deadline::Deadline,
@@ -136,26 +137,17 @@ impl AuthMiddleware {
         &self.cache
     }
 
-    fn rule_for(&self, request: &Request, extensions: &Extensions) -> Option<&Rule> {
-        // A request has few headers: to look at each costs less than to hash two names.
-        let mut names = request.headers().keys();
-        let has_key = names.any(|name| *name == AUTHORIZATION || *name == API_KEY);
-        if has_key || extensions.get::<NoAuth>().is_some() {
-            return None;
-        }
-        let mut targets = self.targets.iter();
-        let rule = targets.find_map(|target| target.rule_for(request.url()));
-        if rule.is_none() {
-            let (url, host) = (request.url(), request.url().host_str());
-            debug!(
-                scheme = url.scheme(),
-                host,
-                path = url.path(),
-                "no target of this layer covers this request"
-            );
-        }
-        rule
+    fn rule_for(&self, url: &Url) -> Option<&Rule> {
+        self.targets.iter().find_map(|target| target.rule_for(url))
     }
+}
+
+/// Tells whether a request carries a header of the caller's own, or wants none.
+fn is_left_alone(request: &Request, extensions: &Extensions) -> bool {
+    // A request has few headers: to look at each costs less than to hash two names.
+    let mut names = request.headers().keys();
+    names.any(|name| *name == AUTHORIZATION || *name == API_KEY)
+        || extensions.get::<NoAuth>().is_some()
 }
 
 impl Middleware for AuthMiddleware {
@@ -173,8 +165,18 @@ impl Middleware for AuthMiddleware {
         'next: 'all,
         Self: 'all,
     {
-        let Some(rule) = self.rule_for(&request, extensions) else {
+        if is_left_alone(&request, extensions) {
             return next.run(request, extensions);
+        }
+        let Some(rule) = self.rule_for(request.url()) else {
+            if !enabled!(Level::DEBUG) {
+                return next.run(request, extensions);
+            }
+            // Within the future, and so within the span of whoever awaits it.
+            return Box::pin(async move {
+                say_untargeted(request.url());
+                next.run(request, extensions).await
+            });
         };
         Box::pin(async move {
             let own = extensions.get::<TokenCache>().cloned();
@@ -223,6 +225,14 @@ impl Middleware for AuthMiddleware {
             Box::pin(sent.judge(answer, &self.rejections, extensions, next)).await
         })
     }
+}
+
+fn say_untargeted(url: &Url) {
+    let (scheme, host, path) = (url.scheme(), url.host_str(), url.path());
+    debug!(
+        scheme,
+        host, path, "no target of this layer covers this request"
+    );
 }
 
 /// Settings of an [`AuthMiddleware`].
