@@ -1,8 +1,17 @@
 //! The cache on paused time: fresh, stale, expired; the gate; two clocks; newer wins.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use sitecore_auth::{Error, ErrorKind, Token, TokenCache, TokenSource, source_fn};
+use sitecore_auth::{
+    Clock, Error, ErrorKind, ManualClock, Now, Token, TokenCache, TokenSource, source_fn,
+};
 use tokio::time::{Instant, advance, sleep};
 
 use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
@@ -638,4 +647,85 @@ fn what_cannot_stand_in_a_header_is_no_token() {
         let error = Token::api_key("sc_apikey".parse().unwrap(), bad).expect_err(bad);
         assert_eq!(error.kind(), ErrorKind::Malformed);
     }
+}
+
+/// Says always the same.
+#[derive(Debug)]
+struct Stopped(Now);
+
+impl Clock for Stopped {
+    fn now(&self) -> Now {
+        self.0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_beyond_all_measure_keeps_tokens_and_gates() {
+    let clock = || Stopped(Now::new(Duration::MAX, Duration::MAX));
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, clock());
+    for _ in 0..10 {
+        cache.token().await.unwrap();
+    }
+    assert_eq!(source.calls(), 1);
+    let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
+    let cache = cache_of(&source, clock());
+    for _ in 0..10 {
+        cache.token().await.unwrap_err();
+    }
+    assert_eq!(source.calls(), 1);
+}
+
+/// The cause of a failure, which looks at the cache when it is dropped.
+#[derive(Debug)]
+struct Curious(Arc<OnceLock<TokenCache>>);
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0.get() {
+            let _ = cache.status();
+        }
+    }
+}
+
+impl fmt::Display for Curious {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("curious")
+    }
+}
+
+impl std::error::Error for Curious {}
+
+#[test]
+fn the_cause_of_a_failure_may_look_at_the_cache_when_it_is_dropped() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    // A thread of its own: were the lock held, it would hang.
+    std::thread::spawn(move || {
+        let kept = Arc::new(OnceLock::new());
+        let (cause, fails) = (Arc::clone(&kept), AtomicBool::new(true));
+        let source = source_fn(move |_| {
+            let answer = if fails.swap(false, Ordering::SeqCst) {
+                Err(Error::new(ErrorKind::Refused, Curious(Arc::clone(&cause))))
+            } else {
+                Token::bearer("token", HOUR)
+            };
+            async { answer }
+        });
+        let clock = ManualClock::new();
+        let cache = TokenCache::builder(source)
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        kept.set(cache.clone()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(cache.token()).unwrap_err();
+        clock.advance(HOUR);
+        runtime.block_on(cache.token()).unwrap();
+        done.send(()).unwrap();
+    });
+    let waited = is_done.recv_timeout(Duration::from_secs(20));
+    waited.expect("the lock was held while the failure was let go");
 }

@@ -14,7 +14,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// An instant by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// In nanoseconds, which last for 584 years: one number is compared faster than a `Duration`'s two.
+    /// In nanoseconds: one number is compared faster than a `Duration`'s two. A reading goes to the middle of what it
+    /// can hold, so that an instant that is reckoned from it is still ahead.
     monotonic: u64,
     wall: u64,
 }
@@ -27,12 +28,12 @@ impl Now {
     };
 
     /// Makes an instant of a monotonic reading (from any fixed origin) and of the time since the UNIX
-    /// epoch. What is more than 584 years is cut to that.
+    /// epoch. What is more than 292 years is cut to that.
     #[must_use]
     pub const fn new(monotonic: Duration, wall: Duration) -> Self {
         Self {
-            monotonic: nanos(monotonic),
-            wall: nanos(wall),
+            monotonic: reading(monotonic),
+            wall: reading(wall),
         }
     }
 
@@ -97,6 +98,12 @@ impl Now {
     }
 }
 
+const fn reading(time: Duration) -> u64 {
+    const MOST: u64 = u64::MAX / 2;
+    let nanos = nanos(time);
+    if nanos > MOST { MOST } else { nanos }
+}
+
 const fn nanos(time: Duration) -> u64 {
     let nanos = time.as_nanos();
     if nanos > u64::MAX as u128 {
@@ -122,7 +129,7 @@ impl Clock for SystemClock {
         use rustix::time::{ClockId, clock_gettime};
         let read = |id| {
             let time = clock_gettime(id);
-            // Both parts are in range unless the wall clock stands before 1970: then it is 0.
+            // Both parts are in range unless the wall clock stands before 1970, and Linux ends before the middle.
             let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
             let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
             seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
@@ -222,9 +229,8 @@ impl Default for ManualClock {
 #[cfg(feature = "test-util")]
 impl Clock for ManualClock {
     fn now(&self) -> Now {
-        *self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        let now = self.0.lock();
+        let now = now.unwrap_or_else(std::sync::PoisonError::into_inner);
+        Now::new(now.monotonic(), now.wall())
     }
 }

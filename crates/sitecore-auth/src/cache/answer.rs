@@ -22,7 +22,10 @@ impl Shared {
     /// been given up: others have gone on without it.
     pub(super) fn complete(&self, start: &Start, brought: Result<Option<Token>>) -> Option<Ended> {
         let now = self.now();
+        // The last failure is let go after the lock: its cause is the source's own, and may do what it likes then.
+        let _before;
         let mut state = self.state.lock();
+        _before = state.gate.as_ref().map(Gate::cause);
         state
             .flight
             .take_if(|flight| flight.generation() == start.generation)?;

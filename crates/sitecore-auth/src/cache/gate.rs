@@ -37,6 +37,11 @@ impl Gate {
         }
     }
 
+    /// Returns the failure that closed the gate.
+    pub(super) fn cause(&self) -> Error {
+        self.error.clone()
+    }
+
     pub(super) fn left(&self, now: Now) -> Duration {
         now.until(self.opens)
             .max(self.named_until.saturating_sub(now.monotonic()))
@@ -44,7 +49,7 @@ impl Gate {
 
     /// Returns the failure that closed the gate, with the time until it opens.
     pub(super) fn error(&self, now: Now) -> Error {
-        self.error.clone().with_retry_after(self.left(now))
+        self.cause().with_retry_after(self.left(now))
     }
 
     pub(super) fn pass(&self, now: Now) -> Result<Passage> {
