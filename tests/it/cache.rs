@@ -494,7 +494,7 @@ async fn after_suspend_the_newer_token_is_taken() {
 async fn a_token_that_is_stale_on_arrival_does_not_cost_a_grant_per_call() {
     let number = std::sync::atomic::AtomicU64::new(0);
     let source = source_fn(move |_| {
-        let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let number = number.fetch_add(1, Ordering::SeqCst);
         async move {
             Ok(
                 Token::bearer(format!("old-{number}"), DAY + number as u32 * SECOND)?
