@@ -94,9 +94,9 @@ mod tests {
     use super::*;
     use crate::policy::tests::duration;
 
-    /// What a clock may say: up to three centuries.
+    /// What a clock may say: up to a century and a half, far from where readings are cut.
     fn reading() -> impl Strategy<Value = Duration> {
-        (0_u64..10_000_000_000).prop_map(Duration::from_secs)
+        (0_u64..5_000_000_000).prop_map(Duration::from_secs)
     }
 
     proptest! {
