@@ -66,16 +66,32 @@ async fn what_a_layer_says_of_a_request_stands_in_its_span() {
     let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
     let auth = AuthMiddleware::builder(cache).target(target);
     let client = ClientBuilder::new(reqwest::Client::new())
+        .with(Spans)
         .with(auth.build().unwrap())
         .with(RefusesNone)
         .build();
-    let call = client.get("https://other.example/").send();
-    call.instrument(info_span!("of_the_caller")).await.unwrap();
+    client.get("https://other.example/").send().await.unwrap();
     let text = logs.text();
     let line = text
         .lines()
         .find(|line| line.contains("no target of this layer"));
     assert!(line.expect("a line").contains("of_the_caller"), "{text}");
+}
+
+/// Gives what is below it a span, as layers for tracing do.
+struct Spans;
+
+#[async_trait]
+impl Middleware for Spans {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let answer = next.run(request, extensions);
+        answer.instrument(info_span!("of_the_caller")).await
+    }
 }
 
 struct RefusesNone;
