@@ -49,7 +49,7 @@ fn take<R: Rival>(rival: &Arc<R>, threads: usize, _alive: &Runtime) -> f64 {
     let threads = (0..threads).map(|core| {
         let (rival, ready) = (Arc::clone(rival), Arc::clone(&ready));
         std::thread::spawn(move || {
-            stay_on(core);
+            crate::stay_on(core);
             let runtime = crate::runtime(0);
             ready.fetch_add(1, SeqCst);
             while ready.load(SeqCst) < threads {
@@ -64,18 +64,6 @@ fn take<R: Rival>(rival: &Arc<R>, threads: usize, _alive: &Runtime) -> f64 {
     let threads: Vec<_> = threads.collect();
     let each = threads.into_iter().map(|thread| thread.join().unwrap());
     each.fold(0.0, f64::max)
-}
-
-/// Ties this thread to a core. Left to themselves, two that are busy for milliseconds run one after the other on one.
-fn stay_on(core: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        let mut cores = rustix::thread::CpuSet::new();
-        cores.set(core);
-        rustix::thread::sched_setaffinity(None, &cores).expect("two cores");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = core;
 }
 
 async fn headers<R: Rival>(rival: &R, count: u64) {

@@ -88,6 +88,19 @@ fn runtime(workers: usize) -> Runtime {
     builder.build().expect("a runtime")
 }
 
+/// Ties this thread to a core. Left to themselves, two threads share one or do not, as the system likes, and
+/// that is the greater difference.
+fn stay_on(core: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let mut cores = rustix::thread::CpuSet::new();
+        cores.set(core);
+        rustix::thread::sched_setaffinity(None, &cores).expect("two cores");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = core;
+}
+
 /// What this was measured on.
 fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
