@@ -183,7 +183,7 @@ impl Report {
         }
         let sections = self.sections;
         let page = format!(
-            "{by_hand}{BEGIN}\n\n{machine}\n\n### The goals\n\nMedians of {RUNS} runs (least–most), and in how many of them the goal was met. A time must keep its bound in the \n median, a count in every run.\n\n{goals}\n{sections}"
+            "{by_hand}{BEGIN}\n\n{machine}\n\n### The goals\n\nMedians of {RUNS} runs (least–most), and in how many of them the goal was met. A time must keep its bound in the median, a count in every run.\n\n{goals}\n{sections}"
         );
         Ok(fs::write(path, page)?)
     }
@@ -202,14 +202,19 @@ impl Plot {
         let height = 70 + 26 * bars.len() as u32;
         let area = SVGBackend::new(&path, (860, height)).into_drawing_area();
         area.fill(&WHITE)?;
-        let most = bars.iter().map(|(_, value)| *value).fold(1.0, f64::max);
+        let values = || bars.iter().map(|(_, value)| *value);
+        let most = values().fold(1.0, f64::max);
+        // The axis is logarithmic, and begins left of the smallest bar.
+        let least = 0.7 * values().filter(|value| *value > 0.0).fold(1.0, f64::min);
+        let longest = bars.iter().map(|(name, _)| name.len()).max();
+        let names = 20 + 6 * longest.unwrap_or_default() as u32;
         let mut chart = ChartBuilder::on(&area)
             .caption(*title, ("sans-serif", 18))
             .margin(8)
-            .set_label_area_size(LabelAreaPosition::Left, 190)
+            .set_label_area_size(LabelAreaPosition::Left, names)
             .set_label_area_size(LabelAreaPosition::Bottom, 24)
             .build_cartesian_2d(
-                (0.7..most * 1.6).log_scale(),
+                (least..most * 2.0).log_scale(),
                 (0..bars.len()).into_segmented(),
             )?;
         let name = |place: &SegmentValue<usize>| match place {
@@ -231,9 +236,11 @@ impl Plot {
             } else {
                 RGBColor(130, 130, 140)
             };
-            let corner = (value.max(0.7), SegmentValue::Exact(place + 1));
-            let mut bar =
-                Rectangle::new([(0.7, SegmentValue::Exact(place)), corner], color.filled());
+            let corner = (value.max(least), SegmentValue::Exact(place + 1));
+            let mut bar = Rectangle::new(
+                [(least, SegmentValue::Exact(place)), corner],
+                color.filled(),
+            );
             bar.set_margin(4, 4, 0, 0);
             chart.draw_series([bar])?;
             let label = Text::new(
@@ -241,7 +248,7 @@ impl Plot {
                     0.0 => value.to_string(),
                     _ => format!("{value:.2}"),
                 },
-                (value.max(0.7), SegmentValue::CenterOf(place)),
+                (value.max(least), SegmentValue::CenterOf(place)),
                 ("sans-serif", 13),
             );
             chart.draw_series([label])?;
