@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Reason, Shared,
     gate::Gate,
-    state::{Inner, Refused, Start},
+    state::{Api, Inner, Refused, Start},
 };
 use crate::{Error, ErrorKind, Freshness, Result, Token, clock::Now};
 
@@ -60,22 +60,14 @@ impl Shared {
                 .is_some_and(|rejected| rejected.is_same(token))
         };
         let same_again = was_refused(&token);
-        if start.reason == Reason::Refused {
+        if let Reason::Refused(api) = &start.reason {
             // A token with an age was adopted from somebody else, and was no grant.
             if same_again || token.age().is_zero() {
-                let before = state.refused.get(&start.api);
-                let grants = before.map_or(0, |before| before.grants) + 1;
-                let wait = self.policy.refused_wait(token.lifetime(), grants);
-                let until = now.after(wait);
-                let refused = Refused { grants, until };
-                state.refused.insert(start.api.clone(), refused);
+                self.count_refused(state, api, &token, now);
             }
             if same_again {
-                return Ok(Ended::Failed(state.refused_error(
-                    "the refused token was granted once more",
-                    &start.api,
-                    now,
-                )));
+                let why = "the refused token was granted once more";
+                return Ok(Ended::Failed(state.refused_error(why, api, now)));
             }
         } else {
             let held = held.filter(|held| held.freshness(now) != Freshness::Expired);
@@ -95,6 +87,15 @@ impl Shared {
         }
         self.held.store(&token);
         Ok(Ended::Renewed(token))
+    }
+
+    /// Counts a grant whose reason was a refusal: if this token is refused too, it is replaced the later.
+    fn count_refused(&self, state: &mut Inner, api: &Api, token: &Token, now: Now) {
+        let before = state.refused.get(api);
+        let grants = before.map_or(0, |before| before.grants) + 1;
+        let wait = self.policy.refused_wait(token.lifetime(), grants);
+        let until = now.after(wait);
+        state.refused.insert(api.clone(), Refused { grants, until });
     }
 
     /// Puts off the next renewal to half of the token's remaining use. Returns how long.

@@ -85,13 +85,26 @@ struct Shared {
 }
 
 /// Why a refresh is started.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
     Empty,
     Stale,
     Expired,
-    /// An API said no to the token held.
-    Refused,
+    /// This API said no to the token held.
+    Refused(Api),
+}
+
+impl Reason {
+    /// Names it, for a label or a field.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+            Self::Refused(Some(_)) => "refused",
+            // By the program's own word.
+            Self::Refused(None) => "forced",
+        }
+    }
 }
 
 impl TokenCache {

@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, time};
 use tracing::{Instrument as _, Span, debug, field::Empty, info, info_span, warn};
 
 use super::{
-    Reason, Shared,
+    Shared,
     answer::Ended,
     state::{Api, Joined, Start},
 };
@@ -59,7 +59,7 @@ fn spawn(runtime: &Handle, shared: &Arc<Shared>, start: Start) {
         parent: None,
         "token_refresh",
         cache,
-        reason = start.reason(),
+        reason = start.reason.name(),
         grants = Empty,
         outcome = Empty
     );
@@ -93,7 +93,7 @@ async fn run(shared: Arc<Shared>, start: Start) {
     span.record("grants", tried.into_inner());
     span.record("outcome", outcome);
     let took = shared.now().elapsed_since(begun);
-    telemetry::refreshed(&shared.name, start.reason(), outcome, took);
+    telemetry::refreshed(&shared.name, start.reason.name(), outcome, took);
     let outcome = match ended {
         Some(Ended::Renewed(token)) => {
             telemetry::usable_until(&shared.name, token.unusable_from());
@@ -129,7 +129,7 @@ async fn grants(shared: &Shared, start: &Start, tried: &AtomicU32) -> Result<Opt
         let grants = tried.fetch_add(1, Relaxed) + 1;
         let answer = shared.source.fetch(start.replacing.as_ref()).await;
         let outcome = telemetry::outcome(&answer, "token");
-        telemetry::granted(&shared.name, start.reason(), outcome);
+        telemetry::granted(&shared.name, start.reason.name(), outcome);
         let error = match answer {
             Ok(token) => return Ok(Some(token.stamped(&shared.policy, asked))),
             Err(error) => error,
@@ -144,20 +144,6 @@ async fn grants(shared: &Shared, start: &Start, tried: &AtomicU32) -> Result<Opt
                 time::sleep(pause).await;
             }
             _ => return Err(error),
-        }
-    }
-}
-
-impl Start {
-    /// Names the reason, for a label or a field.
-    fn reason(&self) -> &'static str {
-        match self.reason {
-            Reason::Empty => "empty",
-            Reason::Stale => "stale",
-            Reason::Expired => "expired",
-            Reason::Refused if self.api.is_some() => "refused",
-            // By the program's own word.
-            Reason::Refused => "forced",
         }
     }
 }

@@ -61,8 +61,6 @@ pub(super) struct Start {
     pub(super) generation: u64,
     pub(super) reason: Reason,
     pub(super) replacing: Option<Token>,
-    /// That refused the token, if that is the reason.
-    pub(super) api: Api,
     /// The gate is closed by a refusal: only new credentials are a reason to ask.
     pub(super) only_if_new_credentials: bool,
     pub(super) outcome: watch::Sender<Option<Outcome>>,
@@ -122,14 +120,13 @@ impl Shared {
             // A usable token that gets here is the rejected one.
             (Some(_), _) => {
                 state.check_refused(api, now)?;
-                Reason::Refused
+                Reason::Refused(api.clone())
             }
             (None, Some(_)) => Reason::Expired,
             (None, None) => Reason::Empty,
         };
-        let (mut start, waiter) =
-            self.start(&mut state, now, passage, reason, rejected.cloned().or(held));
-        start.api.clone_from(api);
+        let replacing = rejected.cloned().or(held);
+        let (start, waiter) = self.start(&mut state, now, passage, reason, replacing);
         Ok((Joined::Refresh(waiter), Some(start)))
     }
 
@@ -182,7 +179,6 @@ impl Shared {
                 generation,
                 reason,
                 replacing,
-                api: None,
                 only_if_new_credentials,
                 outcome,
             },

@@ -74,7 +74,7 @@ impl CacheStatus {
     }
 
     /// Returns the time until the source is next asked, if somebody calls; `None` for a key without
-    /// expiry.
+    /// expiry. An API that refuses the token held can have it asked before.
     #[must_use]
     pub fn next_attempt_in(&self) -> Option<Duration> {
         self.next_attempt_in
