@@ -1,32 +1,179 @@
-//! The documentation names tests that exist.
+//! The documentation says what is there: tests, log lines, metrics, files, dependencies; and all of it.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+const LIBRARIES: [&str; 3] = ["sitecore-token", "sitecore-auth", "sitecore-token-store"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files of a kind in a folder and below.
+fn files(folder: &Path, kind: &str, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            files(&path, kind, all);
+        } else if path.extension().is_some_and(|extension| extension == kind) {
+            all.push(path);
+        }
+    }
+}
+
+fn sources(name: &str) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    files(
+        &root().join("crates").join(name).join("src"),
+        "rs",
+        &mut all,
+    );
+    all
+}
 
 /// All of the libraries' code, in one.
-fn sources() -> String {
-    fn read(folder: &Path, all: &mut String) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                read(&path, all);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                *all += &fs::read_to_string(&path).unwrap();
+fn code() -> String {
+    let all = LIBRARIES.iter().flat_map(|name| sources(name));
+    all.map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+/// A page without its code.
+fn prose(path: &Path) -> String {
+    let page = fs::read_to_string(path).unwrap();
+    page.split("```").step_by(2).collect()
+}
+
+/// The anchor that a heading gets where Markdown is shown.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading
+        .chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut pages = Vec::new();
+    for folder in ["docs", "crates", "benches"] {
+        files(&root().join(folder), "md", &mut pages);
+    }
+    for page in [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ] {
+        pages.push(root().join(page));
+    }
+    let mut links = 0;
+    for page in &pages {
+        let text = prose(page);
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => page.clone(),
+                _ => page.parent().unwrap().join(file),
+            };
+            assert!(target.exists(), "{}: {link} is not there", page.display());
+            if !heading.is_empty() {
+                let target = prose(&target);
+                let mut headings = target.lines().filter(|line| line.starts_with('#'));
+                assert!(
+                    headings.any(|line| anchor(line) == heading),
+                    "{}: no heading for {link}",
+                    page.display()
+                );
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 40, "only {links} links were found");
+}
+
+#[test]
+fn every_dependency_has_its_line() {
+    let design = fs::read_to_string(root().join("docs/design.md")).unwrap();
+    let table = design.split("## Dependencies").nth(1).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let named: BTreeSet<_> = rows
+        .flat_map(|row| row.split('|').next().unwrap().split([',', '`']))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    let mut used = BTreeSet::new();
+    for name in LIBRARIES.iter().chain(&["sitecore-sandbox"]) {
+        let manifest = root().join("crates").join(name).join("Cargo.toml");
+        let manifest = fs::read_to_string(manifest).unwrap();
+        for section in manifest.split("\n[").skip(1) {
+            let (title, lines) = section.split_once("]\n").unwrap();
+            if title.ends_with("dependencies") && title != "dev-dependencies" {
+                let names = lines
+                    .lines()
+                    .filter_map(|line| line.split(['.', ' ']).next());
+                used.extend(names.filter(|name| !name.is_empty()).map(str::to_owned));
             }
         }
     }
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
-    let mut all = String::new();
-    for name in ["sitecore-token", "sitecore-auth", "sitecore-token-store"] {
-        read(&crates.join(name).join("src"), &mut all);
+    used.retain(|name| !name.starts_with("sitecore-"));
+    assert!(used.len() > 20, "only {used:?} were found");
+    assert_eq!(named, used.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn every_public_future_says_what_becomes_of_it_when_it_is_dropped() {
+    let mut futures = 0;
+    for path in LIBRARIES
+        .iter()
+        .chain(&["sitecore-sandbox"])
+        .flat_map(|name| sources(name))
+    {
+        let source = fs::read_to_string(&path).unwrap();
+        let (mut docs, mut of_trait) = (String::new(), None);
+        for line in source.lines() {
+            let code = line.trim_start();
+            if line.starts_with("pub trait ") {
+                of_trait = Some(docs.clone());
+            } else if line == "}" {
+                of_trait = None;
+            }
+            if let Some(doc) = code.strip_prefix("///") {
+                docs += doc;
+                continue;
+            }
+            let is_public = code.starts_with("pub async fn ")
+                || (code.starts_with("pub fn ") && line.contains("impl Future<"))
+                || (of_trait.is_some() && code.starts_with("async fn "));
+            if is_public {
+                docs += of_trait.as_deref().unwrap_or_default();
+                assert!(
+                    docs.contains("# Cancel safety"),
+                    "{}: {code}",
+                    path.display()
+                );
+                futures += 1;
+            }
+            if !code.starts_with("#[") {
+                docs.clear();
+            }
+        }
     }
-    all
+    assert!(futures > 12, "only {futures} were found");
 }
 
 #[test]
 fn operations_names_the_log_lines_and_metrics_that_there_are() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
-    let page = fs::read_to_string(page).unwrap();
-    let code = sources();
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let code = code();
     let mut lines = 0;
     for row in page.lines() {
         let level = ["| INFO |", "| WARN |", "| DEBUG |"];
@@ -70,7 +217,7 @@ fn operations_names_the_log_lines_and_metrics_that_there_are() {
 
 #[test]
 fn every_test_named_in_failure_modes_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let rows = fs::read_to_string(root.join("docs/failure-modes.md")).unwrap();
     let modules = fs::read_dir(root.join("tests/it"))
         .unwrap()

@@ -27,6 +27,10 @@ use crate::{Result, Token, stamp::Life};
 ///     }
 /// }
 /// ```
+///
+/// # Cancel safety
+///
+/// The futures are dropped when a refresh is out of time. No caller's fate drops them.
 #[async_trait]
 pub trait TokenSource: Send + Sync + 'static {
     /// Gets one token.
@@ -39,10 +43,6 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// Whatever went wrong, by [`ErrorKind`](crate::ErrorKind): the cache repeats the call at once for
     /// a transient error, and leaves the source alone for a while after any.
-    ///
-    /// # Cancel safety
-    ///
-    /// The future is dropped when a refresh is out of time. No caller's fate drops it.
     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token>;
 
     /// Tells what the tokens are tied to, with the credentials in force: sources that say the same may share
