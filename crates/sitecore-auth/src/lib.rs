@@ -16,6 +16,35 @@
 //! # }
 //! ```
 //!
+//! Without a tenant, on the Sitecore Cloud in a process that the crate `sitecore-sandbox` is:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
+//! use sitecore_sandbox::{Api, Sandbox};
+//!
+//! let sandbox = Sandbox::start().await?;
+//! let (id, secret) = (sandbox.organization().id(), sandbox.organization().secret());
+//! let tokens = TokenClient::builder(ClientCredentials::new(id, secret))
+//!     .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
+//!     .build()?;
+//! let auth = AuthMiddleware::builder(TokenCache::new(tokens))
+//!     .target(Target::deploy().at(sandbox.origin(Api::Deploy).clone())?)
+//!     .build()?;
+//! let http = reqwest::Client::builder().no_proxy().build()?;
+//! let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
+//!
+//! let projects = sandbox.url(Api::Deploy, "/api/projects/v1");
+//! assert!(client.get(projects.clone()).send().await?.status().is_success());
+//! // Somebody revokes the token: the layer replaces it, and sends the request once more.
+//! sandbox.revoke_tokens();
+//! assert!(client.get(projects).send().await?.status().is_success());
+//! assert_eq!((sandbox.grants(), sandbox.refusals(Api::Deploy)), (2, 1));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The way of a request: [`AuthMiddleware`] finds out whether the request is for one of its [`Target`]s,
 //! asks its [`TokenCache`] for a [`Token`], and puts the token's header on the request. The cache gets
 //! tokens from a [`TokenSource`], as a rule a [`TokenClient`], and renews them by a [`RefreshPolicy`].
@@ -27,10 +56,13 @@
 //! - `metrics`: counts, by the `metrics` facade: see `docs/operations.md`.
 //! - `test-util`: a clock for your tests that moves when it is told to, `ManualClock`.
 
+// Shows, where the documentation is published, which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
     missing_docs,
     clippy::exhaustive_enums,
     clippy::exhaustive_structs,
+    clippy::missing_errors_doc,
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used

@@ -31,6 +31,7 @@
     missing_docs,
     clippy::exhaustive_enums,
     clippy::exhaustive_structs,
+    clippy::missing_errors_doc,
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used

@@ -4,15 +4,29 @@
 //! Issuers count and bill machine-to-machine tokens. A job that starts fifty times a day, or a hundred workers
 //! that start at once, then cost one grant for as long as the token lives.
 //!
-//! ```no_run
+//! Here three caches stand for three processes, and the crate `sitecore-sandbox` for Sitecore Cloud:
+//!
+//! ```
 //! # #[cfg(feature = "file")]
-//! # fn main() -> Result<(), sitecore_auth::Error> {
-//! use sitecore_auth::{AuthMiddleware, ClientCredentials, Target, TokenCache, TokenClient};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use sitecore_auth::{ClientCredentials, Endpoint, TokenCache, TokenClient};
+//! use sitecore_sandbox::Sandbox;
 //! use sitecore_token_store::{FileStore, SharedSource};
 //!
-//! let tokens = TokenClient::new(ClientCredentials::from_env()?)?;
-//! let shared = SharedSource::new(tokens, FileStore::new()?)?;
-//! let auth = AuthMiddleware::builder(TokenCache::new(shared)).target(Target::deploy()).build()?;
+//! let sandbox = Sandbox::start().await?;
+//! let (id, secret) = (sandbox.organization().id(), sandbox.organization().secret());
+//! let folder = tempfile::tempdir()?;
+//! for _process in 0..3 {
+//!     let tokens = TokenClient::builder(ClientCredentials::new(id, secret))
+//!         .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
+//!         .build()?;
+//!     // `FileStore::new` has a folder of its own, where this platform keeps caches.
+//!     let store = FileStore::at(folder.path().join("tokens"))?;
+//!     let cache = TokenCache::new(SharedSource::new(tokens, store)?);
+//!     cache.token().await?;
+//! }
+//! assert_eq!(sandbox.grants(), 1);
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "file"))]
@@ -26,11 +40,15 @@
 //!
 //! - `file`: `FileStore`, for the processes of one machine.
 //! - `redis`: `RedisStore`, for many machines, in Redis or Valkey.
+//! - `metrics`: counts, by the `metrics` facade: see `docs/operations.md`.
 
+// Shows, where the documentation is published, which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
     missing_docs,
     clippy::exhaustive_enums,
     clippy::exhaustive_structs,
+    clippy::missing_errors_doc,
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used

@@ -4,18 +4,28 @@
 //! This is the raw fetcher. It keeps nothing, repeats nothing and reads no clock; a program that calls
 //! APIs wants the crate `sitecore-auth`, which does all of that on top of this one.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), sitecore_token::Error> {
+//! With `ClientCredentials::from_env()` and `Endpoint::from_env()` it asks Sitecore Cloud; here, the one in a process
+//! that the crate `sitecore-sandbox` is:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use sitecore_sandbox::Sandbox;
 //! use sitecore_token::{ClientCredentials, Endpoint, ErrorKind, TokenClient};
 //!
-//! let client = TokenClient::builder(ClientCredentials::from_env()?)
-//!     .endpoint(Endpoint::from_env()?)
-//!     .build()?;
-//! match client.fetch().await {
-//!     Ok(answer) => println!("granted for {:?}: {:?}", answer.expires_in(), answer.scopes().collect::<Vec<_>>()),
-//!     Err(error) if error.kind() == ErrorKind::Refused => eprintln!("{error}"),
-//!     Err(error) => eprintln!("no token ({error}); come back in {:?}", error.retry_after()),
-//! }
+//! let sandbox = Sandbox::start().await?;
+//! let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+//! let client = |secret: &str| {
+//!     let credentials = ClientCredentials::new(sandbox.environment().id(), secret);
+//!     TokenClient::builder(credentials).endpoint(endpoint.clone()).build()
+//! };
+//!
+//! let answer = client(sandbox.environment().secret())?.fetch().await?;
+//! println!("granted for {:?}: {:?}", answer.expires_in(), answer.scopes().collect::<Vec<_>>());
+//!
+//! let error = client("a wrong secret")?.fetch().await.unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Refused);
+//! println!("{error}; worth another try: {}", error.is_transient());
 //! # Ok(())
 //! # }
 //! ```
@@ -25,10 +35,13 @@
 //! - `rustls` (default): TLS by rustls.
 //! - `native-tls`: TLS by the platform's library.
 
+// Shows, where the documentation is published, which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
     missing_docs,
     clippy::exhaustive_enums,
     clippy::exhaustive_structs,
+    clippy::missing_errors_doc,
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used
