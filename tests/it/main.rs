@@ -12,6 +12,7 @@ mod credentials;
 mod deadlines;
 mod docs;
 mod edge;
+#[cfg(unix)]
 mod file_store;
 mod fleet;
 mod fleet_failures;
@@ -21,9 +22,11 @@ mod keep_fresh;
 mod layer;
 mod media;
 mod policy;
+#[cfg(unix)]
 mod processes;
 mod providers;
 mod redirects;
+#[cfg(unix)]
 mod redis;
 mod refused;
 mod replay;

@@ -230,6 +230,8 @@ fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> io::Result<()> 
             });
         }
     }
+    #[cfg(not(unix))]
+    let _ = metadata;
     Ok(())
 }
 

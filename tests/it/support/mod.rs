@@ -6,6 +6,7 @@ mod clock;
 mod cloud;
 mod logs;
 mod raw;
+#[cfg(unix)]
 mod redis;
 mod source;
 mod store;
@@ -17,11 +18,12 @@ pub(crate) use self::{
     cloud::{ENVIRONMENT, cache_for, client_for, delivery_client, graphql},
     logs::Logs,
     raw::{RawServer, Then},
-    redis::{RedisServer, free_port, pause},
     source::{ScriptedSource, Step, cache_of, text},
     store::{ByLease, FLEET_SECRET, Memory, Tied, caches, shared},
     two_faced::TwoFaced,
 };
+#[cfg(unix)]
+pub(crate) use self::redis::{RedisServer, free_port, pause};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
