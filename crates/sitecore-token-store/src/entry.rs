@@ -4,20 +4,11 @@ use std::time::Duration;
 
 use http::{HeaderName, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
-use sitecore_auth::{Error, ErrorKind, Result, Token};
+use sitecore_auth::{Error, ErrorKind, RefreshPolicy, Result, Token};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// How far another host's clock may be ahead.
 const AHEAD: Duration = Duration::from_secs(60);
-
-/// More life than this is not believed.
-const MAX_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// The life of a bearer token whose issuer named none.
-const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-
-/// Nobody is told to leave the issuer in peace for longer, whatever it has named.
-const MAX_WAIT: Duration = Duration::from_secs(3_600);
 
 /// A key without expiry is asked for anew after this.
 const KEEP_KEYS: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -71,7 +62,7 @@ impl Entry {
             .then(|| text.strip_prefix("Bearer "))
             .flatten();
         let life = match token.lifetime() {
-            None if bearer.is_some() => Some(UNKNOWN_LIFE),
+            None if bearer.is_some() => Some(policy().unknown_lifetime),
             life => life,
         };
         let token = Granted {
@@ -91,7 +82,7 @@ impl Entry {
         let before = self.failure.as_ref();
         let failures = before.map_or(0, |failure| failure.count);
         let until = match error.retry_after() {
-            Some(named) => now.saturating_add(named.min(MAX_WAIT)),
+            Some(named) => now.saturating_add(named.min(policy().max_retry_after)),
             // Who fails alone does not keep the others from trying. And nobody waits for longer than there is a
             // token: then somebody is in need.
             None => {
@@ -189,7 +180,7 @@ impl Failure {
             Duration::from_millis(self.at),
             Duration::from_millis(self.until),
         );
-        let is_believed = at <= now + AHEAD && until.saturating_sub(at) <= MAX_WAIT;
+        let is_believed = at <= now + AHEAD && until.saturating_sub(at) <= policy().max_retry_after;
         (is_believed && until > now && self.saved_by != reader).then(|| {
             let why = format!("another process was told: {}", self.why);
             let error = Error::new(kind_of(&self.kind), why);
@@ -219,7 +210,9 @@ impl Granted {
             return None;
         }
         let token = match life {
-            Some(life) if life > MAX_LIFE || age >= life.saturating_sub(margin(life)) => {
+            Some(life)
+                if life > policy().max_lifetime || age >= life.saturating_sub(margin(life)) =>
+            {
                 return None;
             }
             Some(life) => Token::bearer(self.text.as_str(), life).ok()?.with_age(age),
@@ -248,9 +241,15 @@ fn causes(error: &Error) -> String {
     why
 }
 
-/// Returns how long before its end a token is handed out no more: the cache's own margin.
+/// Returns the numbers of the caches that share. Those that have others share all the same, and keep to their own.
+fn policy() -> RefreshPolicy {
+    RefreshPolicy::default()
+}
+
+/// Returns how long before its end a token is handed out no more.
 fn margin(life: Duration) -> Duration {
-    (life / 10).min(AHEAD)
+    let policy = policy();
+    life.mul_f64(policy.margin_part).min(policy.margin)
 }
 
 /// Returns when a token that a cache holds was issued; a little earlier, for the cache asked before the store did.
@@ -261,12 +260,13 @@ fn replaced_issue(token: &Token) -> Option<Duration> {
 
 /// Returns how long nobody should ask after this many failures before.
 fn backoff(kind: ErrorKind, failures: u32) -> Duration {
-    let (first, most) = match kind {
-        ErrorKind::Refused => (60, 900),
-        _ => (1, 30),
+    let policy = policy();
+    let backoff = match kind {
+        ErrorKind::Refused => policy.gate_refused,
+        _ => policy.gate_without_token,
     };
-    let factor = 1_u64.checked_shl(failures).unwrap_or(u64::MAX);
-    Duration::from_secs(u64::min(factor.saturating_mul(first), most))
+    let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
+    backoff.first.saturating_mul(factor).min(backoff.max)
 }
 
 const KINDS: [(ErrorKind, &str); 5] = [

@@ -12,6 +12,8 @@ mod source;
 mod store;
 mod two_faced;
 
+#[cfg(unix)]
+pub(crate) use self::redis::{RedisServer, free_port, pause};
 pub(crate) use self::{
     api::{Api, frames},
     clock::PausedClock,
@@ -22,8 +24,6 @@ pub(crate) use self::{
     store::{ByLease, FLEET_SECRET, Memory, Tied, caches, shared},
     two_faced::TwoFaced,
 };
-#[cfg(unix)]
-pub(crate) use self::redis::{RedisServer, free_port, pause};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
