@@ -14,6 +14,8 @@ use sitecore_sandbox::{Api, Fault, Sandbox};
 
 /// Strategy and policy in one: what the layer says of an attempt lengthens the pause before the next.
 /// reqwest-retry itself takes every error of a middleware as fatal.
+///
+/// The two meet here, and so calls at the same time see each other's wait: it is the same one, the cache's.
 #[derive(Clone)]
 struct AsTheLayerSays {
     backoff: ExponentialBackoff,

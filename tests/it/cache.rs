@@ -14,7 +14,7 @@ use sitecore_auth::{
 };
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
+use crate::support::{PausedClock, ScriptedSource, Step, cache_of, everything_said, settle, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -365,6 +365,20 @@ async fn no_grant_begins_when_the_time_is_almost_over() {
     let cache = cache_of(&source, PausedClock::new());
     assert!(cache.token().await.is_err());
     assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_cut_off_tells_why_the_grant_before_failed() {
+    let refused = Step::SlowFail(10 * SECOND, ErrorKind::RateLimited);
+    let source = ScriptedSource::new([refused], Step::Hang);
+    let cache = cache_of(&source, PausedClock::new());
+    let error = cache.token().await.expect_err("a hang");
+    assert_eq!(source.calls(), 2);
+    let said = everything_said(&error);
+    assert!(
+        said.contains("no token within 30s; the grant before failed: scripted"),
+        "{said}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,6 +69,15 @@ async fn the_same_token_granted_again_is_an_error() {
     assert_eq!(text(&cache.token().await.unwrap()), "token-1");
     assert!(cache.replace(&first).await.is_err());
     assert_eq!(source.calls(), 2);
+    // The status tells it until a refresh brings another.
+    advance(20 * SECOND).await;
+    let status = cache.status();
+    let told = status.last_error().expect("the last refresh failed");
+    assert_eq!(told.retry_after(), Some(40 * SECOND));
+    advance(40 * SECOND).await;
+    source.turn_to(Step::Grant(DAY));
+    cache.replace(&first).await.expect("another");
+    assert!(cache.status().last_error().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use sitecore_auth::{
 };
 use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
-use crate::support::{ScriptedSource, Step, auth_error, client_with, text};
+use crate::support::{Logs, ScriptedSource, Step, auth_error, client_with, settle, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
@@ -106,13 +106,13 @@ fn a_stale_token_is_renewed_although_the_last_runtime_took_its_refresh_with_it()
     until_stale.block_on(async { tokio::time::sleep(1_650 * MS).await });
     until_stale.block_on(async {
         assert!(cache.current().is_some());
-        crate::support::settle().await;
+        settle().await;
     });
     assert_eq!(source.calls(), 2);
     drop(until_stale);
     current_thread().block_on(async {
         assert!(cache.current().is_some());
-        crate::support::settle().await;
+        settle().await;
     });
     assert_eq!(source.calls(), 3);
 }
@@ -128,7 +128,7 @@ fn a_stale_token_is_renewed_although_the_last_runtime_is_parked() {
     let look = |runtime: &tokio::runtime::Runtime| {
         runtime.block_on(async {
             assert!(cache.current().is_some());
-            crate::support::settle().await;
+            settle().await;
         });
     };
     let (parked, other) = (current_thread(), current_thread());
@@ -367,6 +367,31 @@ fn a_runtime_without_timers_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn renewal_on_a_runtime_without_timers_is_an_error_and_no_panic() {
+    let logs = Logs::capture();
+    let clock = ManualClock::new();
+    let source = ScriptedSource::granting(DAY);
+    let cache = TokenCache::builder(source.clone()).clock(clock.clone());
+    let cache = cache.build().unwrap();
+    let without_timers = Builder::new_current_thread().build().unwrap();
+    without_timers.block_on(cache.keep_fresh());
+    assert!(logs.text().contains("keep_fresh needs a Tokio runtime"));
+    assert_eq!(source.calls(), 0);
+
+    current_thread().block_on(cache.token()).unwrap();
+    clock.advance(20 * 3_600_000 * MS);
+    without_timers.block_on(async {
+        cache.current().expect("a stale token");
+        settle().await;
+    });
+    let status = cache.status();
+    let error = status.last_error().expect("the refresh failed");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(crate::support::everything_said(error).contains("enable_time"));
+    assert_eq!(source.calls(), 1);
+}
+
+#[test]
 fn who_joins_late_on_a_parked_runtime_waits_no_longer_than_the_first() {
     let (sender, called) = channel();
     let mut policy = RefreshPolicy::default();
@@ -407,7 +432,7 @@ fn a_runtime_that_is_shutting_down_holds_nobody() {
         let _asks = AskWhenDropped(cache, sender);
         std::future::pending::<()>().await;
     });
-    runtime.block_on(crate::support::settle());
+    runtime.block_on(settle());
     drop(runtime);
     assert!(told.recv_timeout(Duration::from_secs(5)).expect("no hang"));
 }

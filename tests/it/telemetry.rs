@@ -48,6 +48,77 @@ async fn each_refresh_tells_its_reason_its_grants_and_its_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gate_that_stays_closed_is_told_once() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let logs = Logs::capture();
+    let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
+    let cache = cache_of(&source, PausedClock::new());
+    for _ in 0..20 {
+        cache.token().await.unwrap_err();
+        advance(SECOND).await;
+    }
+    assert_eq!(source.calls(), 1);
+    let text = logs.text();
+    let warnings = text.lines().filter(|line| line.contains("no new token"));
+    assert_eq!(warnings.count(), 1, "{text}");
+    assert!(
+        text.contains(r#"grants=0 outcome="still_closed"}: "#),
+        "{text}"
+    );
+    let said = recorder.handle().render();
+    let refreshes = "sitecore_auth_refresh_seconds_count";
+    let refreshes = said.lines().filter(|line| line.starts_with(refreshes));
+    assert_eq!(
+        refreshes.collect::<Vec<_>>(),
+        [r#"sitecore_auth_refresh_seconds_count{cache="",reason="empty",outcome="refused"} 1"#]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_granted_once_more_closes_no_gate() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let logs = Logs::capture();
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    cache.replace(&first).await.unwrap_err();
+    assert!(logs.text().contains("no new token"));
+    let said = recorder.handle().render();
+    assert!(!said.contains("sitecore_auth_gate_closed"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_about_a_refusal_names_cache_and_api() {
+    let logs = Logs::capture();
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
+    let cache = TokenCache::builder(source.clone()).name("deploy");
+    let cache = cache.clock(PausedClock::new()).build().unwrap();
+    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
+    let auth = AuthMiddleware::builder(cache).target(target);
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(auth.build().unwrap())
+        .with(RefusesTheFirst)
+        .build();
+    let call = || client.get("https://api.example/").send();
+    assert_eq!(call().await.unwrap().status(), 401);
+    source.turn_to(Step::Grant(DAY));
+    advance(DAY / 2).await;
+    assert_eq!(call().await.unwrap().status(), 200);
+    let text = logs.text();
+    for line in [
+        "the refused token could not be replaced",
+        "a request is sent once more",
+    ] {
+        let line = text.lines().find(|said| said.contains(line)).expect(line);
+        for field in [r#"cache="deploy""#, r#"api="https://api.example/""#] {
+            assert!(line.contains(field), "{line}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_tells_caches_apart_in_logs() {
     let logs = Logs::capture();
     let cache = TokenCache::builder(ScriptedSource::granting(DAY)).name("deploy");

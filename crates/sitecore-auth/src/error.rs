@@ -53,7 +53,8 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// Makes an error, for [`TokenSource`](crate::TokenSource)s of your own.
+    /// Makes an error, for [`TokenSource`](crate::TokenSource)s of your own. Those of kind `RateLimited`,
+    /// `Unavailable` and `Timeout` are [transient](Self::is_transient).
     pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self(Arc::new(Inner {
             kind,
@@ -66,8 +67,8 @@ impl Error {
         }))
     }
 
-    /// Sets the time to leave the issuer alone: the cache asks for no token before it is over (but tries
-    /// again within the hour).
+    /// Sets the time to leave the issuer alone: the cache asks for no token before it is over, but believes
+    /// [an hour](crate::RefreshPolicy::max_retry_after) at most.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         Arc::make_mut(&mut self.0).retry_after = Some(wait);
@@ -97,7 +98,7 @@ impl Error {
     }
 
     /// Returns how long it makes no sense to try again. From a cache: the time until it will ask for a
-    /// token again.
+    /// token again. `None` if that is not known, as with [`Timeout`](ErrorKind::Timeout).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after

@@ -51,7 +51,7 @@ pub struct RefreshPolicy {
     pub gate_refused: Backoff,
     /// By which part the gates vary up and down; 0.25. A fleet does not come back in one instant.
     pub gate_spread: f64,
-    /// The longest wait that a server can impose; 1 h. The quota may have been raised.
+    /// The longest wait that a server can impose, before it is spread; 1 h. The quota may have been raised.
     pub max_retry_after: Duration,
     /// By which part a server's wait is lengthened at most; 0.1. Auth0's windows end on the hour for
     /// everybody.
@@ -66,7 +66,8 @@ pub struct RefreshPolicy {
     pub least_spacing: Duration,
 }
 
-/// A wait that doubles from `first` to `max` with each failure in a row.
+/// A wait that doubles from `first` to `max` with each failure in a row, before it is
+/// [spread](RefreshPolicy::gate_spread).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backoff {

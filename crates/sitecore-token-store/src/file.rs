@@ -27,7 +27,8 @@ const LEFT: Duration = Duration::from_secs(3_600);
 ///
 /// An entry is written beside the old one and renamed: at any moment there is the old one or the new one, whole.
 /// A lease is a lock of the operating system on a file: it ends with the process that has it, however that ends.
-/// A folder or file that belongs to another user, is open to others or is a link, is not used.
+/// A folder or file that belongs to another user, is open to others or is a link, is not used. On other systems than
+/// Unix neither owner nor rights are looked at: there the folder's own must keep others out.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     folder: PathBuf,

@@ -57,7 +57,7 @@ impl TokenClientBuilder {
         self
     }
 
-    /// Asks for these scopes, separated by spaces. By default none is asked for, and the issuer grants
+    /// Asks for these scopes: all in one text, separated by spaces. By default none is asked for, and the issuer grants
     /// what the client has: Auth0 refuses the whole request if one scope is not granted.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.settings.scope = Some(scope.into());
@@ -88,7 +88,7 @@ impl TokenClientBuilder {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) if the id or the secret is empty, the timeout is zero, a parameter
-    /// is one that the client sets itself, or the HTTP client cannot be built.
+    /// is one that the client sets itself, or is there twice where JSON is to be written, or the HTTP client cannot be built.
     pub fn build(self) -> Result<TokenClient> {
         let Self {
             credentials,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Reason, Shared,
     gate::Gate,
-    state::{Api, Inner, Refused, Start},
+    state::{Inner, Refused, RefusedBy, Start},
 };
 use crate::{Error, ErrorKind, Freshness, Result, Token, clock::Now};
 
@@ -14,7 +14,12 @@ pub(super) enum Ended {
     Renewed(Token),
     /// The token held is as good; the source is asked again after this time.
     NoNewer(Duration),
+    /// The token that an API refused was granted once more.
+    RefusedAgain(Error),
+    /// The gate is closed.
     Failed(Error),
+    /// The gate stays closed: there are no new credentials, and nothing was asked for.
+    StillClosed(Error),
 }
 
 impl Shared {
@@ -29,6 +34,7 @@ impl Shared {
         state
             .flight
             .take_if(|flight| flight.generation() == start.generation)?;
+        state.granted_again = None;
         let ended = match brought {
             Ok(Some(token)) => self.accept(&mut state, start, token, now),
             Ok(None) => Ok(state.stay_closed(now)),
@@ -37,7 +43,11 @@ impl Shared {
         Some(ended.unwrap_or_else(|error| self.close_gate(&mut state, error, now)))
     }
 
-    /// Puts a new token in the place of the one held, unless the one held is as good.
+    /// Puts a new token in the place of the one held, unless that is as good.
+    ///
+    /// After a refusal any other token will do. One that was asked for because of the age of the one held must not be
+    /// the same, nor the one that was refused last, nor end earlier; but to end earlier is no fault where the one
+    /// held is itself the refused one. Where none is usable, any will do.
     fn accept(&self, state: &mut Inner, start: &Start, token: Token, now: Now) -> Result<Ended> {
         let held = self.held.load();
         // The same token again has no new life, whatever the answer says.
@@ -55,25 +65,25 @@ impl Shared {
         state.failures = None;
         let was_refused = |token: &Token| {
             state
-                .rejected
+                .last_refused
                 .as_ref()
-                .is_some_and(|rejected| rejected.is_same(token))
+                .is_some_and(|refused| refused.is_same(token))
         };
-        let same_again = was_refused(&token);
-        if let Reason::Refused(api) = &start.reason {
+        let is_refused_one = was_refused(&token);
+        if let Reason::Refused(by) = &start.reason {
             // A token with an age was adopted from somebody else, and was no grant.
-            if same_again || token.age().is_zero() {
-                self.count_refused(state, api, &token, now);
+            if is_refused_one || token.age().is_zero() {
+                self.count_refused(state, by, &token, now);
             }
-            if same_again {
-                let why = "the refused token was granted once more";
-                return Ok(Ended::Failed(state.refused_error(why, api, now)));
+            if is_refused_one {
+                state.granted_again = Some(by.clone());
+                return Ok(Ended::RefusedAgain(state.granted_again_error(by, now)));
             }
         } else {
             let held = held.filter(|held| held.freshness(now) != Freshness::Expired);
             if let Some(held) = held
                 && (held.is_same(&token)
-                    || same_again
+                    || is_refused_one
                     || (token.ends_before(&held, now) && !was_refused(&held)))
             {
                 return Ok(Ended::NoNewer(self.space(state, &held, now)));
@@ -90,12 +100,12 @@ impl Shared {
     }
 
     /// Counts a grant whose reason was a refusal: if this token is refused too, it is replaced the later.
-    fn count_refused(&self, state: &mut Inner, api: &Api, token: &Token, now: Now) {
-        let before = state.refused.get(api);
+    fn count_refused(&self, state: &mut Inner, by: &RefusedBy, token: &Token, now: Now) {
+        let before = state.refused.get(by);
         let grants = before.map_or(0, |before| before.grants) + 1;
         let wait = self.policy.refused_wait(token.lifetime(), grants);
         let until = now.after(wait);
-        state.refused.insert(api.clone(), Refused { grants, until });
+        state.refused.insert(by.clone(), Refused { grants, until });
     }
 
     /// Puts off the next renewal to half of the token's remaining use. Returns how long.
@@ -136,7 +146,7 @@ impl Shared {
 impl Inner {
     /// There were no new credentials: the gate stays as it is.
     fn stay_closed(&mut self, now: Now) -> Ended {
-        Ended::Failed(
+        Ended::StillClosed(
             self.gate
                 .as_mut()
                 .map_or_else(super::lost, |gate| gate.looked(now)),

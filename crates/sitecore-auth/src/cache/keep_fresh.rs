@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, time::timeout};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::{Shared, TokenCache, refresh};
@@ -18,7 +18,7 @@ impl TokenCache {
     /// there is none, renews it when it is stale, and notices within 30 s that the machine slept.
     ///
     /// It holds the cache weakly, and ends when the last handle is dropped. For a key without expiry it
-    /// idles. Outside a Tokio runtime it ends at once.
+    /// idles. Outside a Tokio runtime, or in one without timers, it ends at once, with a warning.
     ///
     /// ```
     /// # fn example(cache: sitecore_auth::TokenCache) {
@@ -33,8 +33,8 @@ impl TokenCache {
         let weak = Arc::downgrade(&self.shared);
         let gone = Arc::clone(&self.shared.gone);
         async move {
-            if Handle::try_current().is_err() {
-                warn!("keep_fresh needs a Tokio runtime");
+            if let Err(error) = refresh::check_runtime() {
+                warn!(cause = %error.cause(), "keep_fresh needs a Tokio runtime");
                 return;
             }
             loop {

@@ -23,7 +23,7 @@ pub(crate) use self::refresh::check_runtime;
 pub use self::{builder::TokenCacheBuilder, status::CacheStatus};
 use self::{
     held::Held,
-    state::{Api, Joined, State},
+    state::{Joined, RefusedBy, State},
 };
 use crate::{
     Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
@@ -89,8 +89,8 @@ enum Reason {
     Empty,
     Stale,
     Expired,
-    /// This API said no to the token held.
-    Refused(Api),
+    /// The token held, which is usable.
+    Refused(RefusedBy),
 }
 
 impl Reason {
@@ -100,9 +100,8 @@ impl Reason {
             Self::Empty => "empty",
             Self::Stale => "stale",
             Self::Expired => "expired",
-            Self::Refused(Some(_)) => "refused",
-            // By the program's own word.
-            Self::Refused(None) => "forced",
+            Self::Refused(RefusedBy::Api(_)) => "refused",
+            Self::Refused(RefusedBy::Program) => "forced",
         }
     }
 }
@@ -172,7 +171,7 @@ impl TokenCache {
             {
                 return Poll::Ready(Ok(token));
             }
-            let obtain = || Box::pin(self.obtain(None, &None)) as _;
+            let obtain = || Box::pin(self.obtain(None)) as _;
             waiting.get_or_insert_with(obtain).as_mut().poll(context)
         })
     }
@@ -189,20 +188,20 @@ impl TokenCache {
     ///
     /// As [`token`](Self::token).
     pub async fn replace(&self, rejected: &Token) -> Result<Token> {
-        self.obtain(Some(rejected), &None).await
+        self.obtain(Some((rejected, &RefusedBy::Program))).await
     }
 
     /// As [`replace`](Self::replace), for a token that this API has refused: what others refuse makes it wait for
     /// nothing.
     pub(crate) async fn replace_for(&self, api: Arc<str>, rejected: &Token) -> Result<Token> {
-        self.obtain(Some(rejected), &Some(api)).await
+        self.obtain(Some((rejected, &RefusedBy::Api(api)))).await
     }
 
-    /// Joins refreshes until there is a token other than `rejected`. A refresh that was lost ends too: the
+    /// Joins refreshes until there is a token other than the refused one. A refresh that was lost ends too: the
     /// caller joins the next one.
-    async fn obtain(&self, rejected: Option<&Token>, api: &Api) -> Result<Token> {
+    async fn obtain(&self, refused: Option<(&Token, &RefusedBy)>) -> Result<Token> {
         for _ in 0..ELECTIONS {
-            let waiter = match refresh::join(&self.shared, rejected, api)? {
+            let waiter = match refresh::join(&self.shared, refused)? {
                 Joined::Held(token) => return Ok(token),
                 Joined::Refresh(waiter) => waiter,
             };
@@ -227,6 +226,11 @@ impl TokenCache {
     pub(crate) fn name(&self) -> &str {
         &self.shared.name
     }
+
+    /// Returns the name for a log, which leaves out an empty one.
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.shared.label()
+    }
 }
 
 impl Shared {
@@ -234,6 +238,10 @@ impl Shared {
     fn now(&self) -> Now {
         let clock = self.clock.as_deref();
         clock.map_or_else(|| SystemClock.now(), Clock::now)
+    }
+
+    fn label(&self) -> Option<&str> {
+        Some(&*self.name).filter(|name| !name.is_empty())
     }
 
     /// Returns the token held and how good it is, unless it is expired.

@@ -2,10 +2,7 @@
 
 use std::{
     panic::{self, AssertUnwindSafe},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +13,7 @@ use tracing::{Instrument as _, Span, debug, field::Empty, info, info_span, warn}
 use super::{
     Shared,
     answer::Ended,
-    state::{Api, Joined, Start},
+    state::{Joined, RefusedBy, Start},
 };
 use crate::{Error, ErrorKind, Result, Token, telemetry};
 
@@ -28,16 +25,17 @@ pub(super) fn start_beside(shared: &Arc<Shared>) {
 }
 
 /// Finds what a caller without a (good) token gets, and starts a refresh if that is what it takes.
-pub(super) fn join(shared: &Arc<Shared>, rejected: Option<&Token>, api: &Api) -> Result<Joined> {
+pub(super) fn join(shared: &Arc<Shared>, refused: Option<(&Token, &RefusedBy)>) -> Result<Joined> {
     let runtime = check_runtime()?;
-    let (joined, start) = shared.join(rejected, api)?;
+    let (joined, start) = shared.join_or_start(refused)?;
     if let Some(start) = start {
         spawn(&runtime, shared, start);
     }
     Ok(joined)
 }
 
-/// Returns the runtime that the caller is in, if it can run a refresh and wait for one.
+/// Returns the runtime that the caller is in, if it can run a refresh and wait for one. That it has no timers, Tokio
+/// tells by a panic alone.
 pub(crate) fn check_runtime() -> Result<Handle> {
     let runtime = Handle::try_current().map_err(|error| Error::new(ErrorKind::Config, error))?;
     if panic::catch_unwind(|| time::sleep(Duration::ZERO)).is_err() {
@@ -54,11 +52,10 @@ pub(crate) fn check_runtime() -> Result<Handle> {
     reason = "this is the one task: a refresh belongs to no caller"
 )]
 fn spawn(runtime: &Handle, shared: &Arc<Shared>, start: Start) {
-    let cache = Some(&*shared.name).filter(|name| !name.is_empty());
     let span = info_span!(
         parent: None,
         "token_refresh",
-        cache,
+        cache = shared.label(),
         reason = start.reason.name(),
         grants = Empty,
         outcome = Empty
@@ -69,44 +66,22 @@ fn spawn(runtime: &Handle, shared: &Arc<Shared>, start: Start) {
 /// One refresh. Whatever the source does (fail, hang, panic), it ends, and whoever waits is told.
 async fn run(shared: Arc<Shared>, start: Start) {
     let bound = shared.policy.refresh_timeout;
-    let (begun, tried) = (shared.now(), AtomicU32::new(0));
-    let refresh = async { time::timeout(bound, grants(&shared, &start, &tried)).await };
-    let brought = match AssertUnwindSafe(refresh).catch_unwind().await {
+    let (begun, mut tried) = (shared.now(), Tried::default());
+    let refresh = async { time::timeout(bound, grants(&shared, &start, &mut tried)).await };
+    let brought = AssertUnwindSafe(refresh).catch_unwind().await;
+    let brought = match brought {
         Ok(Ok(brought)) => brought,
-        Ok(Err(_elapsed)) => Err(Error::new(
-            ErrorKind::Unavailable,
-            format!("no token within {bound:?}"),
-        )),
-        Err(_panic) => Err(Error::new(
-            ErrorKind::Unavailable,
-            "the token source panicked",
-        )),
+        Ok(Err(_elapsed)) => Err(tried.out_of_time(bound)),
+        Err(_panic) => Err(check_runtime()
+            .err()
+            .unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "the token source panicked"))),
     };
     let ended = shared.complete(&start, brought);
-    let outcome = match &ended {
-        Some(Ended::Renewed(_)) => "renewed",
-        Some(Ended::NoNewer(_)) => "no_newer",
-        Some(Ended::Failed(error)) => telemetry::kind(error),
-        None => "given_up",
-    };
-    let span = Span::current();
-    span.record("grants", tried.into_inner());
-    span.record("outcome", outcome);
     let took = shared.now().elapsed_since(begun);
-    telemetry::refreshed(&shared.name, start.reason.name(), outcome, took);
+    report(&shared, &start, ended.as_ref(), tried.grants, took);
     let outcome = match ended {
-        Some(Ended::Renewed(token)) => {
-            telemetry::usable_until(&shared.name, token.unusable_from());
-            info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "a new token");
-            Ok(())
-        }
-        Some(Ended::NoNewer(again_in)) => {
-            info!(?again_in, "the issuer has no newer token");
-            Ok(())
-        }
-        Some(Ended::Failed(error)) => {
-            telemetry::gate_closed(&shared.name, shared.now(), error.retry_after());
-            warn!(kind = ?error.kind(), cause = %error.cause(), again_in = ?error.retry_after(), "no new token");
+        Some(Ended::Renewed(_) | Ended::NoNewer(_)) => Ok(()),
+        Some(Ended::RefusedAgain(error) | Ended::Failed(error) | Ended::StillClosed(error)) => {
             Err(error)
         }
         None => return,
@@ -114,9 +89,66 @@ async fn run(shared: Arc<Shared>, start: Start) {
     start.outcome.send_replace(Some(outcome));
 }
 
+/// Lets those who watch know what came of a refresh.
+fn report(shared: &Shared, start: &Start, ended: Option<&Ended>, grants: u32, took: Duration) {
+    let warn_of = |error: &Error| {
+        warn!(kind = ?error.kind(), cause = %error.cause(), again_in = ?error.retry_after(), "no new token");
+    };
+    let outcome = match ended {
+        Some(Ended::Renewed(token)) => {
+            telemetry::usable_until(&shared.name, token.unusable_from());
+            info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "a new token");
+            "renewed"
+        }
+        Some(Ended::NoNewer(again_in)) => {
+            info!(?again_in, "the issuer has no newer token");
+            "no_newer"
+        }
+        Some(Ended::RefusedAgain(error)) => {
+            warn_of(error);
+            telemetry::kind(error)
+        }
+        Some(Ended::Failed(error)) => {
+            telemetry::gate_closed(&shared.name, shared.now(), error.retry_after());
+            warn_of(error);
+            telemetry::kind(error)
+        }
+        Some(Ended::StillClosed(_)) => {
+            debug!("there are no new credentials: not asking yet");
+            "still_closed"
+        }
+        None => "given_up",
+    };
+    let span = Span::current();
+    span.record("grants", grants);
+    span.record("outcome", outcome);
+    // Where nothing was asked for, there is nothing to count.
+    if !matches!(ended, Some(Ended::StillClosed(_))) {
+        telemetry::refreshed(&shared.name, start.reason.name(), outcome, took);
+    }
+}
+
+/// The grants of one refresh.
+#[derive(Default)]
+struct Tried {
+    grants: u32,
+    /// Why the last one that has ended brought nothing.
+    failure: Option<Error>,
+}
+
+impl Tried {
+    /// Returns the error of a refresh that was cut off.
+    fn out_of_time(&self, bound: Duration) -> Error {
+        let before = self.failure.as_ref();
+        let before = before.map(|error| format!("; the grant before failed: {}", error.cause()));
+        let message = format!("no token within {bound:?}{}", before.unwrap_or_default());
+        Error::new(ErrorKind::Unavailable, message)
+    }
+}
+
 /// Asks the source, more than once only while somebody waits and the error may pass. Nothing is asked for
 /// if there is no reason but new credentials, and there are none.
-async fn grants(shared: &Shared, start: &Start, tried: &AtomicU32) -> Result<Option<Token>> {
+async fn grants(shared: &Shared, start: &Start, tried: &mut Tried) -> Result<Option<Token>> {
     if start.only_if_new_credentials && !shared.source.has_new_credentials().await {
         return Ok(None);
     }
@@ -126,7 +158,7 @@ async fn grants(shared: &Shared, start: &Start, tried: &AtomicU32) -> Result<Opt
         if !shared.state.begin_grant(start.generation) {
             return Err(super::lost());
         }
-        let grants = tried.fetch_add(1, Relaxed) + 1;
+        tried.grants += 1;
         let answer = shared.source.fetch(start.replacing.as_ref()).await;
         let outcome = telemetry::outcome(&answer, "token");
         telemetry::granted(&shared.name, start.reason.name(), outcome);
@@ -138,9 +170,13 @@ async fn grants(shared: &Shared, start: &Start, tried: &AtomicU32) -> Result<Opt
         let left = shared.policy.refresh_timeout.saturating_sub(elapsed);
         // One receiver is the state's own.
         let awaited = start.outcome.receiver_count() > 1;
-        match shared.policy.pause(&error, grants, left, fastrand::f64()) {
+        match shared
+            .policy
+            .pause(&error, tried.grants, left, fastrand::f64())
+        {
             Some(pause) if awaited => {
                 debug!(kind = ?error.kind(), cause = %error.cause(), ?pause, "a grant failed and is tried again");
+                tried.failure = Some(error);
                 time::sleep(pause).await;
             }
             _ => return Err(error),

@@ -31,17 +31,24 @@ pub(super) struct Inner {
     pub(super) failures: Option<(Backoff, u32)>,
     /// A stale token is not renewed before: the issuer had nothing newer.
     pub(super) spaced_until: Option<Now>,
+    /// Who had refused the token that the last refresh brought once more.
+    pub(super) granted_again: Option<RefusedBy>,
     /// The token that was refused last.
-    pub(super) rejected: Option<Token>,
+    pub(super) last_refused: Option<Token>,
     /// What each API that refused a token has cost, since one was renewed for its age: an API that refuses every
     /// token keeps no other from having one replaced.
-    pub(super) refused: HashMap<Api, Refused>,
+    pub(super) refused: HashMap<RefusedBy, Refused>,
     /// Calls of the source, since the cache was made.
     pub(super) grants: u64,
 }
 
-/// Who refused a token; `None` if the program did not say.
-pub(crate) type Api = Option<Arc<str>>;
+/// Who said no to a token.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum RefusedBy {
+    Api(Arc<str>),
+    /// The program, which did not say why.
+    Program,
+}
 
 /// Grants in a row whose reason was that an API refused the token before.
 pub(super) struct Refused {
@@ -95,10 +102,9 @@ impl State {
 impl Shared {
     /// Finds what a caller without a (good) token gets: one that arrived meanwhile, the refresh in
     /// flight, a new refresh that the caller must run, or the reason why there is none.
-    pub(super) fn join(
+    pub(super) fn join_or_start(
         &self,
-        rejected: Option<&Token>,
-        api: &Api,
+        refused: Option<(&Token, &RefusedBy)>,
     ) -> Result<(Joined, Option<Start>)> {
         let now = self.now();
         let mut state = self.state.lock();
@@ -107,8 +113,10 @@ impl Shared {
             .clone()
             .filter(|held| held.freshness(now) != Freshness::Expired);
         if let Some(token) = &usable {
-            match rejected {
-                Some(rejected) if rejected.is_same(token) => state.rejected = Some(token.clone()),
+            match refused {
+                Some((refused, _)) if refused.is_same(token) => {
+                    state.last_refused = Some(token.clone());
+                }
                 _ => return Ok((Joined::Held(token.clone()), None)),
             }
         }
@@ -116,16 +124,16 @@ impl Shared {
             return Ok((Joined::Refresh(waiter), None));
         }
         let passage = state.pass_gate(now)?;
-        let reason = match (usable, &held) {
-            // A usable token that gets here is the rejected one.
-            (Some(_), _) => {
-                state.check_refused(api, now)?;
-                Reason::Refused(api.clone())
+        let reason = match (usable, refused) {
+            // A usable token that gets here is the refused one.
+            (Some(_), Some((_, by))) => {
+                state.check_refused(by, now)?;
+                Reason::Refused(by.clone())
             }
-            (None, Some(_)) => Reason::Expired,
-            (None, None) => Reason::Empty,
+            _ if held.is_some() => Reason::Expired,
+            _ => Reason::Empty,
         };
-        let replacing = rejected.cloned().or(held);
+        let replacing = refused.map(|(token, _)| token.clone()).or(held);
         let (start, waiter) = self.start(&mut state, now, passage, reason, replacing);
         Ok((Joined::Refresh(waiter), Some(start)))
     }
@@ -206,18 +214,22 @@ impl Inner {
             .map_or(Ok(Passage::Free), |gate| gate.pass(now))
     }
 
-    fn check_refused(&self, api: &Api, now: Now) -> Result<()> {
-        match self.refused.get(api) {
+    fn check_refused(&self, by: &RefusedBy, now: Now) -> Result<()> {
+        match self.refused.get(by) {
             Some(refused) if !now.has_reached(refused.until) => {
                 let why = "the tokens granted are refused again and again";
-                Err(self.refused_error(why, api, now))
+                Err(self.refused_error(why, by, now))
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn refused_error(&self, why: &'static str, api: &Api, now: Now) -> Error {
-        let refused = self.refused.get(api);
+    pub(super) fn granted_again_error(&self, by: &RefusedBy, now: Now) -> Error {
+        self.refused_error("the refused token was granted once more", by, now)
+    }
+
+    fn refused_error(&self, why: &'static str, by: &RefusedBy, now: Now) -> Error {
+        let refused = self.refused.get(by);
         let wait = refused.map_or(Duration::ZERO, |refused| now.until(refused.until));
         Error::new(ErrorKind::Unavailable, why).with_retry_after(wait)
     }

@@ -67,7 +67,8 @@ impl CacheStatus {
         self.held.as_ref()?.expires_at()
     }
 
-    /// Returns why the last refresh failed; `None` if it did not.
+    /// Returns why the last refresh failed; `None` if it did not. That an API refuses each new token is no failure of
+    /// a refresh, and does not show here.
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
@@ -124,6 +125,10 @@ impl Shared {
         let state = self.state.lock();
         let held = self.held.load();
         let gate = state.gate.as_ref();
+        let again = || {
+            let by = state.granted_again.as_ref();
+            by.map(|by| state.granted_again_error(by, now))
+        };
         let due = held.as_ref().map_or(now, Token::stale_from);
         let waits = [
             now.until(due),
@@ -140,7 +145,7 @@ impl Shared {
                 .flight
                 .as_ref()
                 .is_some_and(|flight| !flight.is_lost(now)),
-            last_error: gate.map(|gate| gate.error(now)),
+            last_error: gate.map(|gate| gate.error(now)).or_else(again),
             grants: state.grants,
             held,
         }

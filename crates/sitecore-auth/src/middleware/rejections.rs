@@ -114,20 +114,20 @@ impl Rejections {
     }
 
     /// Finds out whether an answer refuses the token. The answer that is returned is as the one given.
-    pub(super) async fn judge(&self, answer: Response) -> (Response, Option<Refusal>) {
+    pub(super) async fn find_refusal(&self, answer: Response) -> (Response, Option<Refusal>) {
         if answer.status() == StatusCode::UNAUTHORIZED && refuses_token(answer.headers()) {
             return (answer, Some(Refusal::Whole));
         }
         if !self.may_refuse_by_graphql(&answer) {
-            return self.judge_others(answer).await;
+            return self.find_other_refusal(answer).await;
         }
-        match judge_graphql(answer).await {
-            (answer, None) => self.judge_others(answer).await,
+        match find_graphql_refusal(answer).await {
+            (answer, None) => self.find_other_refusal(answer).await,
             refused => refused,
         }
     }
 
-    async fn judge_others(&self, answer: Response) -> (Response, Option<Refusal>) {
+    async fn find_other_refusal(&self, answer: Response) -> (Response, Option<Refusal>) {
         let status = answer.status();
         if !self.others.iter().any(|other| other.status == status) {
             return (answer, None);
@@ -177,7 +177,7 @@ impl fmt::Debug for Rejections {
 
 /// Looks at as little of a GraphQL answer as it takes. One of unknown length may be a stream that lasts: it
 /// is read on only while it begins as a refusal does, with `errors`.
-async fn judge_graphql(answer: Response) -> (Response, Option<Refusal>) {
+async fn find_graphql_refusal(answer: Response) -> (Response, Option<Refusal>) {
     let length = answer.content_length();
     if length.is_some_and(|length| length > LIMIT as u64) {
         return (answer, None);

@@ -28,19 +28,20 @@ impl Sent<'_> {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let (answer, refusal) = rejections.judge(answer).await;
+        let (answer, refusal) = rejections.find_refusal(answer).await;
         let Some(refusal) = refusal else {
             explain_if_forbidden(&answer, &self.token, self.rule);
             return Ok(answer);
         };
-        let replaced = self.cache.replace_for(self.rule.name(), &self.token);
+        let (cache, api) = (self.cache.label(), self.rule.name());
+        let replaced = self.cache.replace_for(self.rule.name().into(), &self.token);
         let replaced = self.deadline.bound(replaced, self.cache);
         let (answer, replaced) = read_during(answer, replaced).await;
         let other = match replaced {
             Ok(other) => other,
             Err(error) => {
                 telemetry::refused(self.cache.name(), "not_replaced");
-                debug!(cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
+                debug!(cache, api, cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
                 return Ok(answer);
             }
         };
@@ -52,7 +53,7 @@ impl Sent<'_> {
             }
         };
         telemetry::refused(self.cache.name(), "replayed");
-        debug!(refused = %self.token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
+        debug!(cache, api, refused = %self.token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
         drop(answer);
         self.deadline.shorten(&mut again, self.cache);
         authenticate(&mut again, &other);
@@ -69,6 +70,7 @@ pub(super) fn explain_if_forbidden(answer: &Response, token: &Token, rule: &Rule
     let claims = claims.as_ref();
     let name = |name| claims.and_then(|claims| claims.sitecore(name));
     warn!(
+        api = rule.name(),
         token = %token.fingerprint(),
         granted_to = claims.and_then(Claims::client_kind).map(tracing::field::display),
         organization = name("org_name"),

@@ -1,7 +1,5 @@
 //! Where a token may go: exact origins and paths, read from the URL that reqwest will use.
 
-use std::sync::Arc;
-
 use url::{Host, Url};
 
 use crate::{ClientKind, Error, ErrorKind, Result};
@@ -32,8 +30,12 @@ pub(super) struct Rule {
 }
 
 impl Target {
-    /// Returns Sitecore's own API hosts that take a JWT: Deploy API and its logs, Edge Admin and Token API, Sites
-    /// and Pages, Publishing and Agent APIs.
+    /// Returns Sitecore's own APIs that take a JWT:
+    ///
+    /// - [`deploy`](Self::deploy), and its logs at `xmcloud-monitoring-api.sitecorecloud.io`;
+    /// - [`edge_admin`](Self::edge_admin);
+    /// - Sites and Pages at `xmapps-api.sitecorecloud.io`, below `/api/`;
+    /// - Publishing and Agent APIs at `edge-platform.sitecorecloud.io`.
     ///
     /// They want different kinds of client. If you have several credentials, give each layer the targets of its
     /// own kind instead: [`deploy`](Self::deploy), [`edge_admin`](Self::edge_admin).
@@ -77,7 +79,7 @@ impl Target {
         }
     }
 
-    /// Returns the Deploy API.
+    /// Returns the Deploy API: `xmclouddeploy-api.sitecorecloud.io`, below `/api/`.
     #[must_use]
     pub fn deploy() -> Self {
         Self {
@@ -85,7 +87,8 @@ impl Target {
         }
     }
 
-    /// Returns the Admin API and the Token API of Experience Edge.
+    /// Returns the Admin API and the Token API of Experience Edge: `edge.sitecorecloud.io`, below `/api/admin/` and
+    /// `/api/apikey/`.
     #[must_use]
     pub fn edge_admin() -> Self {
         Self {
@@ -95,7 +98,8 @@ impl Target {
         }
     }
 
-    /// Returns the Delivery API of Experience Edge, which takes an Edge key rather than a JWT.
+    /// Returns the Delivery API of Experience Edge, which takes an Edge key rather than a JWT:
+    /// `edge.sitecorecloud.io`, below `/api/graphql/`.
     #[must_use]
     pub fn edge_delivery() -> Self {
         Self {
@@ -195,9 +199,9 @@ impl Rule {
         })
     }
 
-    /// Names the API.
-    pub(super) fn name(&self) -> Arc<str> {
-        self.base.as_str().into()
+    /// Names the API, by the folder's URL.
+    pub(super) fn name(&self) -> &str {
+        self.base.as_str()
     }
 
     /// Tells whether the URL's scheme, host and port are this rule's. The URL parser has written the
