@@ -368,6 +368,42 @@ async fn no_grant_begins_when_the_time_is_almost_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_success_the_gate_begins_with_its_shortest_wait() {
+    let source = ScriptedSource::new([], Step::Fail(ErrorKind::Malformed));
+    let cache = cache_of(&source, PausedClock::new());
+    for _ in 0..5 {
+        let error = cache.token().await.unwrap_err();
+        let wait = error.retry_after().unwrap();
+        let said = format!("(next attempt in {} s)", wait.as_secs_f64().ceil());
+        assert!(error.to_string().ends_with(&said), "{error}");
+        sleep(wait / 2).await;
+        let left = cache.status().last_error().unwrap().retry_after().unwrap();
+        assert!(left <= wait / 2 && left > wait / 4, "{left:?} of {wait:?}");
+        sleep(wait / 2 + SECOND / 100).await;
+    }
+    source.turn_to(Step::Grant(DAY));
+    cache.token().await.unwrap();
+    source.turn_to(Step::Fail(ErrorKind::Malformed));
+    sleep(DAY).await;
+    let wait = cache.token().await.unwrap_err().retry_after().unwrap();
+    assert!(wait <= SECOND + SECOND / 4, "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_again_is_not_asked_for_more_often_than_every_half_minute() {
+    let life = 1_000 * SECOND;
+    let source = ScriptedSource::new([Step::Grant(life)], Step::Same(1, life));
+    let cache = cache_of(&source, PausedClock::new());
+    cache.token().await.unwrap();
+    // It can be used until 940 s.
+    advance(900 * SECOND).await;
+    cache.current().expect("a stale token");
+    settle().await;
+    assert_eq!(source.calls(), 2);
+    assert_eq!(cache.status().next_attempt_in(), Some(30 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_that_is_cut_off_tells_why_the_grant_before_failed() {
     let refused = Step::SlowFail(10 * SECOND, ErrorKind::RateLimited);
     let source = ScriptedSource::new([refused], Step::Hang);

@@ -7,7 +7,7 @@ use http_body::Frame;
 use reqwest_middleware::ClientBuilder;
 use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
 use tokio::time::Instant;
-use wiremock::ResponseTemplate;
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
 use crate::support::{Api, ScriptedSource, Step, auth_error, client_with, frames, origin, serve};
 
@@ -82,6 +82,23 @@ async fn a_slow_replacement_gives_the_first_answer_back_in_time() {
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
     // Whole, although the deadline is over.
     assert_eq!(answer.text().await.unwrap(), "first");
+}
+
+#[tokio::test]
+async fn a_replay_has_what_is_left_of_the_requests_time() {
+    let server = MockServer::start().await;
+    let refused = ResponseTemplate::new(401).set_delay(600 * MS);
+    let refused = Mock::given(any()).respond_with(refused).up_to_n_times(1);
+    refused.mount(&server).await;
+    let slow = ResponseTemplate::new(200).set_delay(Duration::from_secs(10));
+    Mock::given(any()).respond_with(slow).mount(&server).await;
+    let client = client_with(ScriptedSource::granting(DAY), origin(&server));
+    let begun = Instant::now();
+    let call = client.get(server.uri()).timeout(1_000 * MS).send();
+    assert!(call.await.expect_err("too late").is_timeout());
+    let took = begun.elapsed();
+    assert!(took >= 900 * MS && took < 1_500 * MS, "{took:?}");
+    assert_eq!(server.received_requests().await.unwrap().len(), 2);
 }
 
 #[tokio::test]

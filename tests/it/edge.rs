@@ -8,9 +8,10 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use sitecore_auth::{ErrorKind, TokenCache, edge};
 use sitecore_sandbox::{Api, Client, Fault, Sandbox};
+use wiremock::ResponseTemplate;
 
 use crate::support::{
-    ENVIRONMENT, cache_for, client_for, delivery_client, everything_said, graphql,
+    ENVIRONMENT, cache_for, client_for, delivery_client, everything_said, graphql, serve,
 };
 
 #[tokio::test]
@@ -51,6 +52,17 @@ async fn delivery_gets_the_key_and_nothing_else() {
         .header(name, value);
     let answer = call.json(&json!({ "query": query })).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_key_may_be_answered_in_quotes() {
+    let server = serve(ResponseTemplate::new(200).set_body_string("\"the-key\"\n")).await;
+    let client = ClientBuilder::new(reqwest::Client::new()).build();
+    let api = edge::TokenApi::from(client)
+        .at(server.uri().parse().unwrap())
+        .unwrap();
+    let key = edge::create_key(api, "mine").await.unwrap();
+    assert_eq!(key.expose_secret(), "the-key");
 }
 
 #[tokio::test]

@@ -155,7 +155,7 @@ type Change = fn(&mut RefreshPolicy);
 #[test]
 fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
     let source = || ScriptedSource::granting(Duration::from_secs(60));
-    let change: [(&str, Change); 11] = [
+    let change: [(&str, Change); 24] = [
         ("stale_from", |policy| policy.stale_from = 1.5),
         ("stale_from", |policy| policy.stale_from = f64::NAN),
         ("stale_spread", |policy| policy.stale_spread = 0.9),
@@ -174,8 +174,41 @@ fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
             policy.unknown_lifetime = Duration::ZERO;
         }),
         ("grants_per_refresh", |policy| policy.grants_per_refresh = 0),
-        ("gate_refused", |policy| {
+        ("gate_refused.first", |policy| {
             policy.gate_refused = Backoff::new(Duration::ZERO, Duration::ZERO);
+        }),
+        ("gate_with_token.first", |policy| {
+            policy.gate_with_token.first = Duration::ZERO;
+        }),
+        ("gate_without_token.first", |policy| {
+            policy.gate_without_token.first = Duration::ZERO;
+        }),
+        ("max_lifetime", |policy| {
+            policy.max_lifetime = Duration::ZERO
+        }),
+        ("max_retry_after", |policy| {
+            policy.max_retry_after = Duration::ZERO
+        }),
+        ("refused_wait", |policy| {
+            policy.refused_wait = Duration::ZERO
+        }),
+        ("least_spacing", |policy| {
+            policy.least_spacing = Duration::ZERO
+        }),
+        ("stale_spread is -0.1", |policy| policy.stale_spread = -0.1),
+        ("margin_part is 1.1", |policy| policy.margin_part = 1.1),
+        ("gate_spread is 1.1", |policy| policy.gate_spread = 1.1),
+        ("retry_after_spread is 2", |policy| {
+            policy.retry_after_spread = 2.0
+        }),
+        ("refused_wait_part is -1", |policy| {
+            policy.refused_wait_part = -1.0
+        }),
+        ("gate_without_token", |policy| {
+            policy.gate_without_token.max = Duration::from_millis(1);
+        }),
+        ("gate_refused", |policy| {
+            policy.gate_refused.max = Duration::from_millis(1);
         }),
     ];
     for (name, change) in change {

@@ -16,7 +16,7 @@ use sitecore_auth::{
 use sitecore_sandbox::{Api, Client, ClientKind, Sandbox};
 use sitecore_token::{Endpoint, TokenClient};
 
-use crate::support::everything_said;
+use crate::support::{Logs, everything_said};
 
 /// Gives what it was last told, and counts.
 #[derive(Clone)]
@@ -80,8 +80,14 @@ async fn the_provider_is_asked_before_every_grant() {
 #[tokio::test]
 async fn a_refused_secret_is_tried_once_more_if_it_has_changed() {
     let sandbox = sandbox().await;
+    let logs = Logs::capture();
     let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "new"])));
     assert!(cache.token().await.is_ok());
+    let text = logs.text();
+    assert!(
+        text.contains("the credentials changed: the grant is tried once more"),
+        "{text}"
+    );
     assert_eq!((sandbox.calls(Api::Token), sandbox.grants()), (2, 1));
     // Not a third time.
     let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "older", "new"])));
@@ -172,6 +178,45 @@ async fn a_mounted_secret_is_read_anew() {
     mount(folder.path(), "2", "new\r\n");
     clock.advance(Duration::from_secs(1));
     assert!(cache.token().await.is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_are_replaced_together_are_a_pair() {
+    let folder = tempfile::tempdir().unwrap();
+    for version in ["1", "2"] {
+        let data = folder.path().join(version);
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("secret"), version).unwrap();
+        fs::write(data.join("id"), version).unwrap();
+    }
+    let swap = |version: &str| {
+        let next = folder.path().join("..new");
+        std::os::unix::fs::symlink(folder.path().join(version), &next).unwrap();
+        fs::rename(next, folder.path().join("..data")).unwrap();
+    };
+    swap("1");
+    let files = FileCredentials::from_files(
+        folder.path().join("..data/id"),
+        folder.path().join("..data/secret"),
+    );
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..150 {
+                swap(["2", "1"][round % 2]);
+                #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap();
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            let pair = runtime.block_on(files.credentials()).unwrap();
+            assert_eq!(pair.client_id(), pair.client_secret().expose_secret());
+        }
+    });
 }
 
 #[tokio::test]

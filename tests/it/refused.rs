@@ -119,7 +119,34 @@ async fn a_token_renewed_for_its_age_starts_the_count_anew() {
     settle().await;
     let third = cache.token().await.unwrap();
     assert_eq!(text(&third), "token-3");
-    assert_eq!(text(&cache.replace(&third).await.unwrap()), "token-4");
+    let fourth = cache.replace(&third).await.unwrap();
+    assert_eq!(text(&fourth), "token-4");
+    let error = cache.replace(&fourth).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(MINUTE), "the first wait again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_always_refused_is_replaced_every_quarter_of_an_hour_at_last() {
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let source = sitecore_auth::source_fn(move |_| {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let name = http::HeaderName::from_static("sc_apikey");
+        async move { Token::api_key(name, format!("key-{number}")) }
+    });
+    let cache = sitecore_auth::TokenCache::builder(source)
+        .clock(PausedClock::new())
+        .build()
+        .unwrap();
+    let mut key = cache.token().await.unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        key = cache.replace(&key).await.unwrap();
+        let error = cache.replace(&key).await.unwrap_err();
+        let wait = error.retry_after().unwrap();
+        waits.push(wait.as_secs() / 60);
+        sleep(wait).await;
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sitecore_auth::{
     Error, ErrorKind, ManualClock, RefreshPolicy, Target, Token, TokenCache, source_fn,
 };
@@ -234,6 +235,9 @@ fn a_refresh_that_was_given_up_asks_no_more() {
 
 #[test]
 fn a_late_result_of_a_refresh_that_was_given_up_is_discarded() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let logs = Logs::capture();
     let first = Arc::new(Mutex::new(true));
     let source = source_fn(move |_| {
         let is_first = std::mem::take(&mut *first.lock().unwrap());
@@ -261,6 +265,12 @@ fn a_late_result_of_a_refresh_that_was_given_up_is_discarded() {
     let told = parked.block_on(late).unwrap().expect("a token");
     assert_eq!(text(&told), "in-time");
     assert_eq!(text(&cache.current().unwrap()), "in-time");
+    // And both are told as what they were.
+    assert!(logs.text().contains(r#"outcome="given_up""#));
+    let counted = recorder.handle().render();
+    for label in [r#"outcome="given_up""#, r#"outcome="lost""#] {
+        assert!(counted.contains(label), "{label} is not in {counted}");
+    }
 }
 
 #[test]

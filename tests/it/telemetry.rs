@@ -1,6 +1,6 @@
 //! What the cache, the layer and the store tell: spans, events, counts.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -8,8 +8,8 @@ use http::Extensions;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
-use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
-use tokio::time::{advance, sleep};
+use sitecore_auth::{AuthMiddleware, ErrorKind, Target, Token, TokenCache};
+use tokio::time::{Instant, advance, sleep};
 use tracing::{Instrument as _, info_span};
 
 use crate::support::{Logs, Memory, PausedClock, ScriptedSource, Step, cache_of, caches, settle};
@@ -76,17 +76,39 @@ async fn a_gate_that_stays_closed_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_granted_once_more_closes_no_gate() {
+async fn the_gauge_of_the_gate_tells_when_it_is_open() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _here = metrics::set_default_local_recorder(&recorder);
-    let logs = Logs::capture();
-    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
+    let begun = Instant::now();
+    // By how much the gate is closed for longer than now.
+    let closed_for = || {
+        let said = recorder.handle().render();
+        let name = r#"sitecore_auth_gate_closed_until_timestamp_seconds{cache=""} "#;
+        let value = said.lines().find_map(|line| line.strip_prefix(name));
+        let until: f64 = value.expect("a gauge").parse().unwrap();
+        until - 1_800_100_000.0 - begun.elapsed().as_secs_f64()
+    };
+    let failing = Step::FailFor(ErrorKind::Unavailable, 100 * SECOND);
+    let source = ScriptedSource::new([failing.clone()], Step::Grant(DAY));
     let cache = cache_of(&source, PausedClock::new());
+    cache.token().await.unwrap_err();
+    assert!(closed_for() > 99.0);
+    advance(110 * SECOND).await;
     let first = cache.token().await.unwrap();
+    assert!(closed_for() <= 0.0);
+    // The same token once more is no reason to leave the issuer alone.
+    source.turn_to(Step::Same(1, DAY));
     cache.replace(&first).await.unwrap_err();
-    assert!(logs.text().contains("no new token"));
-    let said = recorder.handle().render();
-    assert!(!said.contains("sitecore_auth_gate_closed"), "{said}");
+    assert!(closed_for() <= 0.0);
+    advance(19 * HOUR).await;
+    source.turn_to(failing);
+    cache.replace(&first).await.unwrap_err();
+    assert!(closed_for() > 99.0);
+    advance(HOUR + HOUR / 2).await;
+    source.turn_to(Step::Same(1, DAY));
+    cache.current().expect("a stale token");
+    settle().await;
+    assert!(closed_for() <= 0.0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,4 +314,203 @@ async fn what_a_store_is_good_for_is_counted() {
     ] {
         assert!(said.lines().any(|said| said == line), "no {line} in {said}");
     }
+}
+
+/// What the table of log lines in operations.md quotes, with its level.
+fn documented_lines() -> Vec<(&'static str, String)> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter_map(|row| {
+        let level = ["INFO", "WARN", "DEBUG"];
+        let level = level
+            .into_iter()
+            .find(|level| row.starts_with(&format!("| {level} |")))?;
+        let said = row.split('|').nth(2)?;
+        let lines = said.split('`').skip(1).step_by(2);
+        Some(
+            lines
+                .map(move |line| (level, line.to_owned()))
+                .collect::<Vec<_>>(),
+        )
+    });
+    rows.flatten().collect()
+}
+
+/// A canned answer for each path, from there or from elsewhere.
+struct Canned;
+
+#[async_trait]
+impl Middleware for Canned {
+    async fn handle(
+        &self,
+        request: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let (status, from) = match request.url().path() {
+            "/forbidden" => (403, request.url().clone()),
+            "/elsewhere" => (200, "https://other.example/".parse().unwrap()),
+            "/refused" => (401, request.url().clone()),
+            _ => (200, request.url().clone()),
+        };
+        let answer = http::Response::builder().status(status);
+        let answer = reqwest::ResponseBuilderExt::url(answer, from);
+        Ok(answer.body("").unwrap().into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_that_operations_names_is_said() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let logs = Logs::capture();
+    let clock = PausedClock::new();
+
+    // Each reason and each outcome of a refresh.
+    let source = ScriptedSource::new([Step::Fail(ErrorKind::Unavailable)], Step::Grant(DAY));
+    let cache = cache_of(&source, clock.clone());
+    let first = cache.token().await.unwrap();
+    cache.replace(&first).await.unwrap();
+    source.turn_to(Step::Same(2, DAY));
+    advance(20 * HOUR).await;
+    cache.current().expect("a stale token");
+    settle().await;
+    advance(DAY).await;
+    source.turn_to(Step::Grant(DAY));
+    cache.token().await.unwrap();
+    for kind in [
+        ErrorKind::Config,
+        ErrorKind::Refused,
+        ErrorKind::RateLimited,
+        ErrorKind::Unavailable,
+        ErrorKind::Malformed,
+        ErrorKind::Timeout,
+    ] {
+        let cache = cache_of(&ScriptedSource::new([], Step::Fail(kind)), clock.clone());
+        cache.token().await.unwrap_err();
+        advance(2 * SECOND).await;
+        cache.token().await.unwrap_err();
+    }
+
+    // Each thing that is done about an answer.
+    let source = ScriptedSource::granting(DAY);
+    let auth = AuthMiddleware::builder(cache_of(&source, clock.clone()));
+    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(auth.target(target).build().unwrap())
+        .with(Canned)
+        .build();
+    for url in [
+        "https://other.example/",
+        "https://api.example/forbidden",
+        "https://api.example/elsewhere",
+        "https://api.example/refused",
+    ] {
+        client.get(url).send().await.unwrap();
+    }
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, Infallible>("a")]));
+    advance(HOUR).await;
+    let call = client.post("https://api.example/refused").body(body);
+    call.send().await.unwrap();
+    source.turn_to(Step::Fail(ErrorKind::Unavailable));
+    advance(HOUR).await;
+    client
+        .get("https://api.example/refused")
+        .send()
+        .await
+        .unwrap();
+
+    // Each thing that a store is good for, or not.
+    let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
+    for cache in caches(2, &source, &store, &clock) {
+        cache.token().await.unwrap();
+    }
+    let store = Memory::default();
+    let failing = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
+    for cache in caches(2, &failing, &store, &clock) {
+        cache.token().await.unwrap_err();
+    }
+    let store = Memory::default();
+    store.is_stuck.store(true, Ordering::SeqCst);
+    caches(1, &source, &store, &clock)[0].token().await.unwrap();
+    store.is_down.store(true, Ordering::SeqCst);
+    caches(1, &source, &store, &clock)[0].token().await.unwrap();
+    let slow = ScriptedSource::new([], Step::Slow(SECOND, DAY));
+    let store = Memory::default();
+    let cache = caches(1, &slow, &store, &clock).remove(0);
+    let going_down = async {
+        sleep(SECOND / 2).await;
+        store.is_down.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(async { cache.token().await.unwrap() }, going_down);
+
+    let text = logs.text();
+    // Those of a token answer, of changed credentials and of a missing runtime are provoked where these are tested.
+    let elsewhere = [
+        "the token answer",
+        "the credentials changed",
+        "keep_fresh needs",
+        "the lease was not given back",
+    ];
+    for (level, line) in documented_lines() {
+        if elsewhere.iter().any(|other| line.starts_with(other)) {
+            continue;
+        }
+        let is_said = text
+            .lines()
+            .any(|said| said.split_whitespace().nth(1) == Some(level) && said.contains(&line));
+        assert!(is_said, "{level} `{line}` was not said");
+    }
+    let metrics = recorder.handle().render();
+    for label in [
+        r#"grants_total{cache="",reason="empty",outcome="token"}"#,
+        r#"grants_total{cache="",reason="forced",outcome="token"}"#,
+        r#"grants_total{cache="",reason="stale",outcome="token"}"#,
+        r#"grants_total{cache="",reason="expired",outcome="token"}"#,
+        r#"grants_total{cache="",reason="refused",outcome="token"}"#,
+        r#"refresh_seconds_count{cache="",reason="empty",outcome="renewed"}"#,
+        r#"refresh_seconds_count{cache="",reason="stale",outcome="no_newer"}"#,
+        r#"refresh_seconds_count{cache="",reason="refused",outcome="unavailable"}"#,
+        r#"wait_seconds_count{cache="",outcome="token"}"#,
+        r#"refused_answers_total{cache="",then="replayed"}"#,
+        r#"refused_answers_total{cache="",then="replaced"}"#,
+        r#"refused_answers_total{cache="",then="not_replaced"}"#,
+        r#"store_total{outcome="asked"}"#,
+        r#"store_total{outcome="adopted"}"#,
+        r#"store_total{outcome="failure_adopted"}"#,
+        r#"store_total{outcome="unavailable"}"#,
+    ] {
+        assert!(metrics.contains(label), "{label} was not counted");
+    }
+    for kind in [
+        "config",
+        "refused",
+        "rate_limited",
+        "unavailable",
+        "malformed",
+        "timeout",
+    ] {
+        for metric in [
+            format!(r#"grants_total{{cache="",reason="empty",outcome="{kind}"}}"#),
+            format!(r#"refresh_seconds_count{{cache="",reason="empty",outcome="{kind}"}}"#),
+            format!(r#"wait_seconds_count{{cache="",outcome="{kind}"}}"#),
+        ] {
+            assert!(metrics.contains(&metric), "{metric} was not counted");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_without_expiry_has_no_gauge_of_its_end() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let cache = TokenCache::new(sitecore_auth::source_fn(|_| async {
+        Token::api_key(http::HeaderName::from_static("sc_apikey"), "a-key")
+    }));
+    cache.token().await.unwrap();
+    let said = recorder.handle().render();
+    assert!(
+        said.contains("sitecore_auth_grants_total") && !said.contains("usable_until"),
+        "{said}"
+    );
 }

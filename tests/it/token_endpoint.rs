@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
-use crate::support::{RawServer, SECRET, Then, client_of, everything_said, serve};
+use crate::support::{Logs, RawServer, SECRET, Then, client_of, everything_said, serve};
 
 async fn error_of(answer: ResponseTemplate) -> Error {
     let server = serve(answer).await;
@@ -579,6 +579,65 @@ fn senseless_settings_are_refused_at_build() {
             .to_string()
             .contains("twice")
     );
+}
+
+#[test]
+fn extra_parameters_are_shown_by_their_names_alone() {
+    let client = TokenClient::builder(ClientCredentials::new("id", "secret"))
+        .parameter("resource", "sentinel");
+    let mut shown = format!("{client:?}");
+    shown += &format!("{:?}", client.build().unwrap());
+    assert!(
+        shown.contains("resource") && !shown.contains("sentinel"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn a_grant_is_one_request_on_a_connection_of_its_own_and_not_logged() {
+    let logs = Logs::capture();
+    let body = r#"{"access_token":"a-token-sentinel","token_type":"Bearer"}"#;
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // It does not close its connections.
+    let server = RawServer::start(answer, Then::Hang).await;
+    let http = || {
+        let retry = reqwest::retry::for_host("127.0.0.1")
+            .no_budget()
+            .classify_fn(|answer| match answer.status() {
+                Some(status) if status.is_server_error() => answer.retryable(),
+                _ => answer.success(),
+            });
+        reqwest::Client::builder()
+            .connection_verbose(true)
+            .pool_max_idle_per_host(8)
+            .retry(retry)
+    };
+    let client = client_of(&server.url()).http(http()).build().unwrap();
+    for _ in 0..2 {
+        client.fetch().await.expect("a token");
+    }
+    assert_eq!(server.connections(), 2);
+    let failing = serve(ResponseTemplate::new(503)).await;
+    let client = client_of(&failing.uri()).http(http()).build().unwrap();
+    client.fetch().await.expect_err("no token");
+    assert_eq!(failing.received_requests().await.unwrap().len(), 1);
+    let text = logs.text();
+    for secret in ["a-token-sentinel", "s3cret"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuers_words_are_quoted_up_to_a_length() {
+    let words = "word ".repeat(20_000);
+    let body = serde_json::json!({ "error": "access_denied", "error_description": words });
+    let server = serve(ResponseTemplate::new(403).set_body_json(body)).await;
+    let client = client_of(&server.uri()).build().unwrap();
+    let error = client.fetch().await.expect_err("a refusal");
+    assert!(error.to_string().len() < 1_000, "{error}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) fn usable_until(cache: &str, end: Now) {
     }
 }
 
-/// Tells until when nobody asks again after a failure, by the wall clock.
+/// Tells until when nobody asks again after a failure, by the wall clock; without a wait, that the gate is open.
 pub(crate) fn gate_closed(cache: &str, now: Now, wait: Option<Duration>) {
     #[cfg(feature = "metrics")]
     metrics::gauge!("sitecore_auth_gate_closed_until_timestamp_seconds", "cache" => cache.to_owned())

@@ -52,7 +52,8 @@ impl<'a> Members<'a> {
                 may_pass: false,
             });
         }
-        serde_json::from_slice(json).map_err(|error| match error.is_data() {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let members = Self::deserialize(&mut reader).map_err(|error| match error.is_data() {
             true => Unreadable {
                 what: "is no JSON object, or names a member twice",
                 may_pass: false,
@@ -61,7 +62,13 @@ impl<'a> Members<'a> {
                 what: "is not JSON",
                 may_pass: true,
             },
-        })
+        })?;
+        let end = reader.end();
+        end.map_err(|_| Unreadable {
+            what: "goes on behind its JSON",
+            may_pass: false,
+        })?;
+        Ok(members)
     }
 }
 

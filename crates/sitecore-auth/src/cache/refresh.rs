@@ -96,15 +96,18 @@ fn report(shared: &Shared, start: &Start, ended: Option<&Ended>, grants: u32, to
     };
     let outcome = match ended {
         Some(Ended::Renewed(token)) => {
+            telemetry::gate_closed(&shared.name, shared.now(), None);
             telemetry::usable_until(&shared.name, token.unusable_from());
             info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "a new token");
             "renewed"
         }
         Some(Ended::NoNewer(again_in)) => {
+            telemetry::gate_closed(&shared.name, shared.now(), None);
             info!(?again_in, "the issuer has no newer token");
             "no_newer"
         }
         Some(Ended::RefusedAgain(error)) => {
+            telemetry::gate_closed(&shared.name, shared.now(), None);
             warn_of(error);
             telemetry::kind(error)
         }
