@@ -12,7 +12,9 @@ use sitecore_auth::{AuthMiddleware, ErrorKind, Target, Token, TokenCache};
 use tokio::time::{Instant, advance, sleep};
 use tracing::{Instrument as _, info_span};
 
-use crate::support::{Logs, Memory, PausedClock, ScriptedSource, Step, cache_of, caches, settle};
+use crate::support::{
+    Logs, Memory, PausedClock, ScriptedSource, Step, Tied, cache_of, caches, settle,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -88,27 +90,28 @@ async fn the_gauge_of_the_gate_tells_when_it_is_open() {
         let until: f64 = value.expect("a gauge").parse().unwrap();
         until - 1_800_100_000.0 - begun.elapsed().as_secs_f64()
     };
-    let failing = Step::FailFor(ErrorKind::Unavailable, 100 * SECOND);
-    let source = ScriptedSource::new([failing.clone()], Step::Grant(DAY));
-    let cache = cache_of(&source, PausedClock::new());
+    // A refusal closes it for a minute, unless there are new credentials.
+    let refusing = Step::Fail(ErrorKind::Refused);
+    let source = ScriptedSource::new([refusing.clone()], Step::Grant(DAY));
+    let cache = TokenCache::builder(Tied(source.clone(), "new")).clock(PausedClock::new());
+    let cache = cache.build().unwrap();
     cache.token().await.unwrap_err();
-    assert!(closed_for() > 99.0);
-    advance(110 * SECOND).await;
+    assert!(closed_for() > 40.0);
+    advance(2 * SECOND).await;
     let first = cache.token().await.unwrap();
     assert!(closed_for() <= 0.0);
     // The same token once more is no reason to leave the issuer alone.
     source.turn_to(Step::Same(1, DAY));
     cache.replace(&first).await.unwrap_err();
     assert!(closed_for() <= 0.0);
-    advance(19 * HOUR).await;
-    source.turn_to(failing);
-    cache.replace(&first).await.unwrap_err();
-    assert!(closed_for() > 99.0);
-    advance(HOUR + HOUR / 2).await;
-    source.turn_to(Step::Same(1, DAY));
-    cache.current().expect("a stale token");
-    settle().await;
-    assert!(closed_for() <= 0.0);
+    advance(20 * HOUR).await;
+    for (step, is_closed) in [(refusing, true), (Step::Same(1, DAY), false)] {
+        source.turn_to(step);
+        cache.current().expect("a stale token");
+        settle().await;
+        assert_eq!(closed_for() > 20.0, is_closed);
+        advance(2 * SECOND).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
