@@ -184,25 +184,25 @@ fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
             policy.gate_without_token.first = Duration::ZERO;
         }),
         ("max_lifetime", |policy| {
-            policy.max_lifetime = Duration::ZERO
+            policy.max_lifetime = Duration::ZERO;
         }),
         ("max_retry_after", |policy| {
-            policy.max_retry_after = Duration::ZERO
+            policy.max_retry_after = Duration::ZERO;
         }),
         ("refused_wait", |policy| {
-            policy.refused_wait = Duration::ZERO
+            policy.refused_wait = Duration::ZERO;
         }),
         ("least_spacing", |policy| {
-            policy.least_spacing = Duration::ZERO
+            policy.least_spacing = Duration::ZERO;
         }),
         ("stale_spread is -0.1", |policy| policy.stale_spread = -0.1),
         ("margin_part is 1.1", |policy| policy.margin_part = 1.1),
         ("gate_spread is 1.1", |policy| policy.gate_spread = 1.1),
         ("retry_after_spread is 2", |policy| {
-            policy.retry_after_spread = 2.0
+            policy.retry_after_spread = 2.0;
         }),
         ("refused_wait_part is -1", |policy| {
-            policy.refused_wait_part = -1.0
+            policy.refused_wait_part = -1.0;
         }),
         ("gate_without_token", |policy| {
             policy.gate_without_token.max = Duration::from_millis(1);
