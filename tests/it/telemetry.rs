@@ -6,20 +6,30 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use http::Extensions;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use reqwest::{Request, Response};
-use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use reqwest::{Request, Response, ResponseBuilderExt as _};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use sitecore_auth::{AuthMiddleware, ErrorKind, Target, Token, TokenCache};
 use sitecore_token_store::{Lease, Stored, TokenStore};
 use tokio::time::{Instant, advance, sleep};
 use tracing::{Instrument as _, info_span};
 
-use crate::support::{
-    Logs, Memory, PausedClock, ScriptedSource, Step, Tied, cache_of, caches, settle, shared,
+use crate::{
+    docs::documented_log_lines,
+    support::{
+        Logs, Memory, PausedClock, ScriptedSource, Step, Tied, cache_of, caches, settle, shared,
+    },
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
+const CLOSED: &str = "sitecore_auth_gate_closed_until_timestamp_seconds";
+
+/// What a gauge says, from when the wall clock began.
+fn gauge(said: &str, name: &str) -> f64 {
+    let value = said.lines().find_map(|line| line.strip_prefix(name));
+    value.expect("a gauge").parse::<f64>().unwrap() - 1_800_100_000.0
+}
 
 #[tokio::test(start_paused = true)]
 async fn each_refresh_tells_its_reason_its_grants_and_its_outcome() {
@@ -70,6 +80,8 @@ async fn a_gate_that_stays_closed_is_told_once() {
         "{text}"
     );
     let said = recorder.handle().render();
+    // Nor does it look open meanwhile: a minute, less a quarter, are left at first.
+    assert!(gauge(&said, &format!("{CLOSED}{{cache=\"\"}} ")) > 40.0);
     let refreshes = "sitecore_auth_refresh_seconds_count";
     let refreshes = said.lines().filter(|line| line.starts_with(refreshes));
     assert_eq!(
@@ -85,11 +97,11 @@ async fn the_gauge_of_the_gate_tells_when_it_is_open() {
     let begun = Instant::now();
     // By how much the gate is closed for longer than now.
     let closed_for = || {
-        let said = recorder.handle().render();
-        let name = r#"sitecore_auth_gate_closed_until_timestamp_seconds{cache=""} "#;
-        let value = said.lines().find_map(|line| line.strip_prefix(name));
-        let until: f64 = value.expect("a gauge").parse().unwrap();
-        until - 1_800_100_000.0 - begun.elapsed().as_secs_f64()
+        let until = gauge(
+            &recorder.handle().render(),
+            &format!("{CLOSED}{{cache=\"\"}} "),
+        );
+        until - begun.elapsed().as_secs_f64()
     };
     // A refusal closes it for a minute, unless there are new credentials.
     let refusing = Step::Fail(ErrorKind::Refused);
@@ -121,12 +133,7 @@ async fn what_is_done_about_a_refusal_names_cache_and_api() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
     let cache = TokenCache::builder(source.clone()).name("deploy");
     let cache = cache.clock(PausedClock::new()).build().unwrap();
-    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
-    let auth = AuthMiddleware::builder(cache).target(target);
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(auth.build().unwrap())
-        .with(RefusesTheFirst)
-        .build();
+    let client = client_of(cache);
     let call = || client.get("https://api.example/").send();
     assert_eq!(call().await.unwrap().status(), 401);
     source.turn_to(Step::Grant(DAY));
@@ -160,19 +167,48 @@ async fn a_name_tells_caches_apart_in_logs() {
 async fn what_a_layer_says_of_a_request_stands_in_its_span() {
     let logs = Logs::capture();
     let cache = cache_of(&ScriptedSource::granting(DAY), PausedClock::new());
-    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
-    let auth = AuthMiddleware::builder(cache).target(target);
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(Spans)
-        .with(auth.build().unwrap())
-        .with(RefusesNone)
-        .build();
+    let client = client_of(cache);
     client.get("https://other.example/").send().await.unwrap();
     let text = logs.text();
     let line = text
         .lines()
         .find(|line| line.contains("no target of this layer"));
     assert!(line.expect("a line").contains("of_the_caller"), "{text}");
+}
+
+/// Stands for the network: refuses the first token of a source at `/`, and answers other paths by their names.
+struct Canned;
+
+#[async_trait]
+impl Middleware for Canned {
+    async fn handle(
+        &self,
+        request: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let token = request.headers().get("authorization");
+        let is_first = token.is_some_and(|token| token == "Bearer token-1");
+        let (status, from) = match request.url().path() {
+            "/forbidden" => (403, request.url().clone()),
+            "/elsewhere" => (200, "https://other.example/".parse().unwrap()),
+            "/refused" => (401, request.url().clone()),
+            _ => (if is_first { 401 } else { 200 }, request.url().clone()),
+        };
+        let answer = http::Response::builder().status(status).url(from);
+        Ok(answer.body("").unwrap().into())
+    }
+}
+
+/// A client of `https://api.example/` on that network, with a layer around ours that has a span.
+fn client_of(cache: TokenCache) -> ClientWithMiddleware {
+    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
+    let auth = AuthMiddleware::builder(cache).target(target);
+    ClientBuilder::new(reqwest::Client::new())
+        .with(Spans)
+        .with(auth.build().unwrap())
+        .with(Canned)
+        .build()
 }
 
 /// Gives what is below it a span, as layers for tracing do.
@@ -188,39 +224,6 @@ impl Middleware for Spans {
     ) -> reqwest_middleware::Result<Response> {
         let answer = next.run(request, extensions);
         answer.instrument(info_span!("of_the_caller")).await
-    }
-}
-
-struct RefusesNone;
-
-#[async_trait]
-impl Middleware for RefusesNone {
-    async fn handle(
-        &self,
-        _: Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        Ok(http::Response::new("").into())
-    }
-}
-
-/// Refuses the first token that it sees, as an API does.
-struct RefusesTheFirst;
-
-#[async_trait]
-impl Middleware for RefusesTheFirst {
-    async fn handle(
-        &self,
-        request: Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let is_first = request.headers()["authorization"] == "Bearer token-1";
-        let status = if is_first { 401 } else { 200 };
-        let answer = http::Response::builder().status(status);
-        let answer = reqwest::ResponseBuilderExt::url(answer, request.url().clone());
-        Ok(answer.body("").unwrap().into())
     }
 }
 
@@ -254,23 +257,12 @@ async fn what_happens_is_counted() {
         r#"sitecore_auth_wait_seconds_count{cache="a",outcome="token"} 10"#,
     ]);
 
-    let gauge = |name: &str| {
-        let said = counted.render();
-        let mut values = said.lines().filter_map(|line| line.strip_prefix(name));
-        let value: f64 = values.next().expect("a gauge").parse().unwrap();
-        // The wall clock began with this.
-        value - 1_800_100_000.0
-    };
+    let gauge = |name: &str| gauge(&counted.render(), &format!("{name}{{cache=\"a\"}} "));
     // A day, less the margin, from before the second grant, which came within half a second.
-    let usable = gauge("sitecore_auth_usable_until_timestamp_seconds{cache=\"a\"} ");
+    let usable = gauge("sitecore_auth_usable_until_timestamp_seconds");
     assert!((86_340.0..86_340.6).contains(&usable), "{usable}");
 
-    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
-    let auth = AuthMiddleware::builder(cache.clone()).target(target);
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(auth.build().unwrap())
-        .with(RefusesTheFirst)
-        .build();
+    let client = client_of(cache.clone());
     let call = || client.get("https://api.example/").send();
     assert_eq!(call().await.unwrap().status(), 200);
     check(&[
@@ -292,8 +284,7 @@ async fn what_happens_is_counted() {
     source.turn_to(Step::FailFor(ErrorKind::RateLimited, 100 * SECOND));
     sleep(2 * DAY).await;
     cache.token().await.unwrap_err();
-    let until = gauge("sitecore_auth_gate_closed_until_timestamp_seconds{cache=\"a\"} ")
-        - 2.0 * DAY.as_secs_f64();
+    let until = gauge(CLOSED) - 2.0 * DAY.as_secs_f64();
     assert!((100.0..115.0).contains(&until), "{until}");
 }
 
@@ -317,49 +308,6 @@ async fn what_a_store_is_good_for_is_counted() {
         r#"sitecore_auth_store_total{outcome="unavailable"} 1"#,
     ] {
         assert!(said.lines().any(|said| said == line), "no {line} in {said}");
-    }
-}
-
-/// What the table of log lines in operations.md quotes, with its level.
-fn documented_lines() -> Vec<(&'static str, String)> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let rows = page.lines().filter_map(|row| {
-        let level = ["INFO", "WARN", "DEBUG"];
-        let level = level
-            .into_iter()
-            .find(|level| row.starts_with(&format!("| {level} |")))?;
-        let said = row.split('|').nth(2)?;
-        let lines = said.split('`').skip(1).step_by(2);
-        Some(
-            lines
-                .map(move |line| (level, line.to_owned()))
-                .collect::<Vec<_>>(),
-        )
-    });
-    rows.flatten().collect()
-}
-
-/// A canned answer for each path, from there or from elsewhere.
-struct Canned;
-
-#[async_trait]
-impl Middleware for Canned {
-    async fn handle(
-        &self,
-        request: Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let (status, from) = match request.url().path() {
-            "/forbidden" => (403, request.url().clone()),
-            "/elsewhere" => (200, "https://other.example/".parse().unwrap()),
-            "/refused" => (401, request.url().clone()),
-            _ => (200, request.url().clone()),
-        };
-        let answer = http::Response::builder().status(status);
-        let answer = reqwest::ResponseBuilderExt::url(answer, from);
-        Ok(answer.body("").unwrap().into())
     }
 }
 
@@ -420,12 +368,7 @@ async fn everything_that_operations_names_is_said() {
 
     // Each thing that is done about an answer.
     let source = ScriptedSource::granting(DAY);
-    let auth = AuthMiddleware::builder(cache_of(&source, clock.clone()));
-    let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(auth.target(target).build().unwrap())
-        .with(Canned)
-        .build();
+    let client = client_of(cache_of(&source, clock.clone()));
     for url in [
         "https://other.example/",
         "https://api.example/forbidden",
@@ -480,7 +423,7 @@ async fn everything_that_operations_names_is_said() {
         "the credentials changed",
         "keep_fresh needs",
     ];
-    for (level, line) in documented_lines() {
+    for (level, line) in documented_log_lines() {
         if elsewhere.iter().any(|other| line.starts_with(other)) {
             continue;
         }

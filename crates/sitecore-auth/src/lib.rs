@@ -21,7 +21,9 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
+//! use sitecore_auth::{
+//!     AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, redirect_policy,
+//! };
 //! use sitecore_sandbox::{Api, Sandbox};
 //!
 //! let sandbox = Sandbox::start().await?;
@@ -32,7 +34,7 @@
 //! let auth = AuthMiddleware::builder(TokenCache::new(tokens))
 //!     .target(Target::deploy().at(sandbox.origin(Api::Deploy).clone())?)
 //!     .build()?;
-//! let http = reqwest::Client::builder().no_proxy().build()?;
+//! let http = reqwest::Client::builder().redirect(redirect_policy()).no_proxy().build()?;
 //! let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
 //!
 //! let projects = sandbox.url(Api::Deploy, "/api/projects/v1");

@@ -84,8 +84,9 @@ impl Backoff {
         Self { first, max }
     }
 
-    /// Returns the wait after `failures` in a row.
-    pub(crate) fn after(self, failures: u32) -> Duration {
+    /// Returns the wait after so many failures in a row, before it is spread.
+    #[must_use]
+    pub fn after(self, failures: u32) -> Duration {
         let factor = 1_u32
             .checked_shl(failures.saturating_sub(1))
             .unwrap_or(u32::MAX);

@@ -41,11 +41,11 @@ pub(crate) fn usable_until(cache: &str, end: Now) {
     }
 }
 
-/// Tells until when nobody asks again after a failure, by the wall clock; without a wait, that the gate is open.
-pub(crate) fn gate_closed(cache: &str, now: Now, wait: Option<Duration>) {
+/// Tells until when nobody asks again, by the wall clock: until now, where the gate is open.
+pub(crate) fn gate_closed(cache: &str, until: Now) {
     #[cfg(feature = "metrics")]
     metrics::gauge!("sitecore_auth_gate_closed_until_timestamp_seconds", "cache" => cache.to_owned())
-        .set((now.wall() + wait.unwrap_or_default()).as_secs_f64());
+        .set(until.wall().as_secs_f64());
 }
 
 /// Counts a caller that waited for a refresh, and how long it did.

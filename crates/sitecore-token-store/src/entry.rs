@@ -265,8 +265,7 @@ fn backoff(kind: ErrorKind, failures: u32) -> Duration {
         ErrorKind::Refused => policy.gate_refused,
         _ => policy.gate_without_token,
     };
-    let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-    backoff.first.saturating_mul(factor).min(backoff.max)
+    backoff.after(failures.saturating_add(1))
 }
 
 const KINDS: [(ErrorKind, &str); 5] = [

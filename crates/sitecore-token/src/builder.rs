@@ -88,7 +88,8 @@ impl TokenClientBuilder {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) if the id or the secret is empty, the timeout is zero, a parameter
-    /// is one that the client sets itself, or is there twice where JSON is to be written, or the HTTP client cannot be built.
+    /// is one that the client sets itself, or is there twice where JSON is to be written, or the HTTP client
+    /// cannot be built.
     pub fn build(self) -> Result<TokenClient> {
         let Self {
             credentials,

@@ -104,7 +104,8 @@ impl Error {
     /// Returns how long the server asked to be left alone, counted from its answer.
     ///
     /// From `Retry-After` ([RFC 9110 §10.2.3]); with [`ErrorKind::RateLimited`] else from Auth0's
-    /// `Auth0-Client-Quota-Limit` or `x-ratelimit-reset`; as the server said it, however long. Dates are measured against the answer's own `Date` and are ignored without one.
+    /// `Auth0-Client-Quota-Limit` or `x-ratelimit-reset`; as the server said it, however long.
+    /// Dates are measured against the answer's own `Date` and are ignored without one.
     ///
     /// [RFC 9110 §10.2.3]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
     #[must_use]

@@ -11,7 +11,7 @@ pub struct TokenCacheBuilder {
     pub(super) source: Arc<dyn TokenSource>,
     pub(super) policy: RefreshPolicy,
     pub(super) clock: Option<Arc<dyn Clock>>,
-    pub(super) name: Arc<str>,
+    pub(super) name: String,
 }
 
 impl TokenCacheBuilder {
@@ -30,7 +30,7 @@ impl TokenCacheBuilder {
     /// Sets a name, by which logs and metrics tell this cache from others in the program; empty by default. It is
     /// not a secret, and few values of it make good metrics.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into().into();
+        self.name = name.into();
         self
     }
 

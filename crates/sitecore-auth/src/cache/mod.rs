@@ -76,7 +76,7 @@ struct Shared {
     /// `None` for the machine's, which is read without a call through a pointer.
     clock: Option<Arc<dyn Clock>>,
     /// For logs and metrics.
-    name: Arc<str>,
+    name: String,
     /// The token held. Only `answer` changes it, and only under the lock of `state`.
     held: Held,
     state: State,
@@ -118,7 +118,7 @@ impl TokenCache {
             source: Arc::new(source),
             policy: RefreshPolicy::default(),
             clock: None,
-            name: Arc::from(""),
+            name: String::new(),
         }
     }
 
@@ -241,7 +241,7 @@ impl Shared {
     }
 
     fn label(&self) -> Option<&str> {
-        Some(&*self.name).filter(|name| !name.is_empty())
+        Some(self.name.as_str()).filter(|name| !name.is_empty())
     }
 
     /// Returns the token held and how good it is, unless it is expired.

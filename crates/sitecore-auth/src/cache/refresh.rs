@@ -91,29 +91,18 @@ async fn run(shared: Arc<Shared>, start: Start) {
 
 /// Lets those who watch know what came of a refresh.
 fn report(shared: &Shared, start: &Start, ended: Option<&Ended>, grants: u32, took: Duration) {
-    let warn_of = |error: &Error| {
-        warn!(kind = ?error.kind(), cause = %error.cause(), again_in = ?error.retry_after(), "no new token");
-    };
     let outcome = match ended {
         Some(Ended::Renewed(token)) => {
-            telemetry::gate_closed(&shared.name, shared.now(), None);
             telemetry::usable_until(&shared.name, token.unusable_from());
             info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "a new token");
             "renewed"
         }
         Some(Ended::NoNewer(again_in)) => {
-            telemetry::gate_closed(&shared.name, shared.now(), None);
             info!(?again_in, "the issuer has no newer token");
             "no_newer"
         }
-        Some(Ended::RefusedAgain(error)) => {
-            telemetry::gate_closed(&shared.name, shared.now(), None);
-            warn_of(error);
-            telemetry::kind(error)
-        }
-        Some(Ended::Failed(error)) => {
-            telemetry::gate_closed(&shared.name, shared.now(), error.retry_after());
-            warn_of(error);
+        Some(Ended::RefusedAgain(error) | Ended::Failed(error)) => {
+            warn!(kind = ?error.kind(), cause = %error.cause(), again_in = ?error.retry_after(), "no new token");
             telemetry::kind(error)
         }
         Some(Ended::StillClosed(_)) => {
@@ -126,9 +115,15 @@ fn report(shared: &Shared, start: &Start, ended: Option<&Ended>, grants: u32, to
     span.record("grants", grants);
     span.record("outcome", outcome);
     // Where nothing was asked for, there is nothing to count.
-    if !matches!(ended, Some(Ended::StillClosed(_))) {
+    if grants > 0 {
         telemetry::refreshed(&shared.name, start.reason.name(), outcome, took);
     }
+    let closed_for = match ended {
+        Some(Ended::Renewed(_) | Ended::NoNewer(_) | Ended::RefusedAgain(_)) => Duration::ZERO,
+        Some(Ended::Failed(error)) => error.retry_after().unwrap_or_default(),
+        Some(Ended::StillClosed(_)) | None => return,
+    };
+    telemetry::gate_closed(&shared.name, shared.now().after(closed_for));
 }
 
 /// The grants of one refresh.
