@@ -28,9 +28,8 @@ fn main() {
 
 fn run(runtime: &Runtime, what: &str, count: u32) {
     let day = Duration::from_secs(86_400);
-    let cache = TokenCache::new(source_fn(move |_| async move {
-        Token::bearer("t".repeat(1_200), day)
-    }));
+    let cache =
+        TokenCache::new(source_fn(move |_| async move { Token::bearer("t".repeat(1_200), day) }));
     runtime.block_on(cache.token()).unwrap();
     if what == "header" {
         for _ in 0..count {

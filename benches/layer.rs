@@ -37,9 +37,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 /// A cache that holds a token as long as Sitecore's.
 fn cache() -> TokenCache {
     let day = Duration::from_secs(86_400);
-    let cache = TokenCache::new(source_fn(move |_| async move {
-        Token::bearer("t".repeat(1_200), day)
-    }));
+    let cache =
+        TokenCache::new(source_fn(move |_| async move { Token::bearer("t".repeat(1_200), day) }));
     RUNTIME.block_on(cache.token()).unwrap();
     cache
 }

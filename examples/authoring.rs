@@ -25,19 +25,13 @@ async fn run() -> Result<()> {
     let cloud = Cloud::from_args(Duration::from_secs(3600)).await?;
     let url = cloud.authoring_url()?;
     let cache = TokenCache::new(cloud.tokens(Kind::Environment)?);
-    let auth = AuthMiddleware::builder(cache)
-        .target(cloud.authoring()?)
-        .build()?;
+    let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
     let client = ClientBuilder::new(cloud.http()?).with(auth).build();
 
     let below = "/sitecore/content/acme/Home";
     let query = json!({ "q": { "searchStatement": { "criteria": [{ "field": "_fullpath", "value": below }] } } });
     let found = graphql(&client, &url, SEARCH, query).await?;
-    println!(
-        "{} items: {}",
-        found["search"]["totalCount"],
-        names(&found["search"]["results"])
-    );
+    println!("{} items: {}", found["search"]["totalCount"], names(&found["search"]["results"]));
     if cloud.sandbox.is_none() {
         return Ok(());
     }

@@ -40,10 +40,7 @@ async fn run() -> Result<()> {
 
     let wanted = json!({ "environmentId": first["id"] });
     let made = json_of(client.post(url("/api/deployments/v1")?).json(&wanted)).await?;
-    let path = format!(
-        "/api/deployments/v1/{}",
-        made["id"].as_str().unwrap_or_default()
-    );
+    let path = format!("/api/deployments/v1/{}", made["id"].as_str().unwrap_or_default());
     json_of(client.post(url(&format!("{path}/deploy"))?)).await?;
     loop {
         let deployment = json_of(client.get(url(&path)?)).await?;

@@ -29,17 +29,9 @@ async fn run() -> Result<()> {
     };
 
     let patch = json!([{ "op": "replace", "path": "/contentcachettl", "value": "00:15:00" }]);
-    let patched = client
-        .patch(url("/api/admin/v1/settings")?)
-        .json(&patch)
-        .send()
-        .await?;
+    let patched = client.patch(url("/api/admin/v1/settings")?).json(&patch).send().await?;
     let cleared = client.delete(url("/api/admin/v1/cache")?).send().await?;
-    println!(
-        "settings: {}, cache: {}",
-        patched.status(),
-        cleared.status()
-    );
+    println!("settings: {}, cache: {}", patched.status(), cleared.status());
     let hook = json!({ "label": "rebuild", "uri": "https://build.example/hook", "method": "POST" });
     let hook = json_of(client.post(url("/api/admin/v1/webhooks")?).json(&hook)).await?;
     println!("webhook {} calls {}", hook["id"], hook["uri"]);

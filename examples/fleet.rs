@@ -39,9 +39,7 @@ async fn work() -> Result<()> {
     let deploy: Url = env::var("SITECORE_DEPLOY_URL")?.parse()?;
     let auth = AuthMiddleware::builder(cache.clone()).target(Target::deploy().at(deploy.clone())?);
     let http = reqwest::Client::builder().redirect(redirect_policy());
-    let client = ClientBuilder::new(http.no_proxy().build()?)
-        .with(auth.build()?)
-        .build();
+    let client = ClientBuilder::new(http.no_proxy().build()?).with(auth.build()?).build();
     let projects = json_of(client.get(deploy.join("/api/projects/v1")?)).await?;
     let token = cache.token().await?;
     println!("{} with token {}", names(&projects), token.fingerprint());
@@ -50,10 +48,7 @@ async fn work() -> Result<()> {
 
 /// Starts the workers, on a Sitecore Cloud of their own.
 async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder()
-        .token_life(Duration::from_secs(3_600))
-        .start()
-        .await?;
+    let sandbox = Sandbox::builder().token_life(Duration::from_secs(3_600)).start().await?;
     let folder = TempDir::new()?;
     let client = sandbox.organization();
     for _ in 0..2 {

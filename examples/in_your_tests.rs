@@ -13,14 +13,10 @@ use url::Url;
 
 /// Your code: it gets a client, and knows nothing of tokens.
 async fn names_of_sites(client: &ClientWithMiddleware, url: &Url) -> Result<Vec<String>, String> {
-    let call = client
-        .post(url.clone())
-        .json(&json!({ "query": "{ sites { name } }" }));
+    let call = client.post(url.clone()).json(&json!({ "query": "{ sites { name } }" }));
     let answer = call.send().await.map_err(|error| error.to_string())?;
     let answer: Value = answer.json().await.map_err(|error| error.to_string())?;
-    let sites = answer["data"]["sites"]
-        .as_array()
-        .ok_or_else(|| answer.to_string())?;
+    let sites = answer["data"]["sites"].as_array().ok_or_else(|| answer.to_string())?;
     Ok(sites.iter().map(|site| site["name"].to_string()).collect())
 }
 
@@ -31,14 +27,9 @@ fn client(sandbox: &Sandbox) -> Result<ClientWithMiddleware, Box<dyn std::error:
         .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
         .build()?;
     let target = Target::authoring("cm.example")?.at(sandbox.origin(Api::Authoring).clone())?;
-    let auth = AuthMiddleware::builder(TokenCache::new(tokens))
-        .target(target)
-        .build()?;
+    let auth = AuthMiddleware::builder(TokenCache::new(tokens)).target(target).build()?;
     Ok(ClientBuilder::new(
-        reqwest::Client::builder()
-            .redirect(redirect_policy())
-            .no_proxy()
-            .build()?,
+        reqwest::Client::builder().redirect(redirect_policy()).no_proxy().build()?,
     )
     .with(auth)
     .build())
@@ -49,10 +40,7 @@ async fn scenario() {
     let client = client(&sandbox).expect("a client");
     let url = sandbox.authoring_url();
     // The issuer is in trouble for the first two grants.
-    sandbox.script(
-        Api::Token,
-        [Fault::status(503), Fault::delay(Duration::from_millis(300))],
-    );
+    sandbox.script(Api::Token, [Fault::status(503), Fault::delay(Duration::from_millis(300))]);
     assert_eq!(names_of_sites(&client, &url).await.expect("names").len(), 2);
     assert_eq!(sandbox.grants(), 1);
     // Somebody revokes the token: Authoring says so with status 200.

@@ -30,22 +30,15 @@ fn file() -> multipart::Form {
 }
 
 async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder()
-        .token_life(Duration::from_secs(60))
-        .start()
-        .await?;
+    let sandbox = Sandbox::builder().token_life(Duration::from_secs(60)).start().await?;
     let cloud = Cloud::of(sandbox)?;
     let cache = TokenCache::new(cloud.tokens(Kind::Environment)?);
-    let auth = AuthMiddleware::builder(cache)
-        .target(cloud.authoring()?)
-        .build()?;
+    let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
     let client = ClientBuilder::new(cloud.http()?).with(auth).build();
 
     let wanted = json!({ "in": { "itemPath": "Project/acme/video" } });
     let given = graphql(&client, &cloud.authoring_url()?, UPLOAD, wanted).await?;
-    let url = given["uploadMedia"]["presignedUploadUrl"]
-        .as_str()
-        .ok_or("no URL")?;
+    let url = given["uploadMedia"]["presignedUploadUrl"].as_str().ok_or("no URL")?;
     if let Some(sandbox) = &cloud.sandbox {
         // Somebody revokes the token just now.
         sandbox.revoke_tokens();

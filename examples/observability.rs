@@ -18,11 +18,7 @@ use tokio::net::TcpListener;
 async fn ready(State((cache, _)): State<Watched>) -> (StatusCode, String) {
     let is_well = cache.current().is_some() || cache.status().last_error().is_none();
     let status = cache.status();
-    let code = if is_well {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let why = status.last_error().map(|error| format!("; {error}"));
     let said = format!(
         "{:?}, {} grants so far{}",
@@ -44,17 +40,10 @@ async fn main() -> ExitCode {
     support::exit(run().await)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a health endpoint of the program's own"
-)]
+#[expect(clippy::disallowed_methods, reason = "a health endpoint of the program's own")]
 async fn run() -> Result<()> {
-    let prometheus = PrometheusBuilder::new()
-        .set_buckets(&[0.1, 1.0, 10.0])?
-        .install_recorder()?;
-    let sandbox = Sandbox::builder()
-        .token_life(Duration::from_secs(3))
-        .start();
+    let prometheus = PrometheusBuilder::new().set_buckets(&[0.1, 1.0, 10.0])?.install_recorder()?;
+    let sandbox = Sandbox::builder().token_life(Duration::from_secs(3)).start();
     let cloud = Cloud::of(sandbox.await?)?;
     let sandbox = cloud.sandbox.as_ref().ok_or("the sandbox")?;
     // The name is what tells it from others in the program.
@@ -62,9 +51,7 @@ async fn run() -> Result<()> {
     let cache = cache.build()?;
     let auth =
         AuthMiddleware::builder(cache.clone()).target(cloud.at(Target::deploy(), Api::Deploy)?);
-    let client = ClientBuilder::new(cloud.http()?)
-        .with(auth.build()?)
-        .build();
+    let client = ClientBuilder::new(cloud.http()?).with(auth.build()?).build();
     let projects = cloud.url(Api::Deploy, "/api/projects/v1")?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -98,13 +85,6 @@ async fn run() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     println!("issuer down: {}", call().await.is_err());
     say_ready("meanwhile").await?;
-    println!(
-        "\n{}",
-        http.get(format!("{health}/metrics"))
-            .send()
-            .await?
-            .text()
-            .await?
-    );
+    println!("\n{}", http.get(format!("{health}/metrics")).send().await?.text().await?);
     Ok(())
 }

@@ -61,21 +61,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         backoff: ExponentialBackoff::builder().build_with_max_retries(3),
         wait: Arc::default(),
     };
-    let http = reqwest::Client::builder()
-        .redirect(redirect_policy())
-        .no_proxy();
+    let http = reqwest::Client::builder().redirect(redirect_policy()).no_proxy();
     let client = ClientBuilder::new(http.build()?)
         // The first is the outermost: each attempt passes the layer, and has a fresh header.
-        .with(RetryTransientMiddleware::new_with_policy_and_strategy(
-            retry.clone(),
-            retry,
-        ))
+        .with(RetryTransientMiddleware::new_with_policy_and_strategy(retry.clone(), retry))
         .with(auth.build()?)
         .build();
-    let answer = client
-        .get(sandbox.url(Api::Deploy, "/api/projects/v1"))
-        .send()
-        .await?;
+    let answer = client.get(sandbox.url(Api::Deploy, "/api/projects/v1")).send().await?;
     println!("{}; tokens granted: {}", answer.status(), sandbox.grants());
     Ok(())
 }

@@ -37,35 +37,21 @@ async fn run() -> Result<()> {
     let environment = &page["data"][0];
     println!("environment: {}", environment["host"]);
 
-    let sites = graphql(
-        &client,
-        &cloud.authoring_url()?,
-        "{ sites { name } }",
-        json!({}),
-    )
-    .await?;
+    let sites = graphql(&client, &cloud.authoring_url()?, "{ sites { name } }", json!({})).await?;
     println!("sites: {}", names(&sites["sites"]));
 
     let cache = cloud.url(Api::Edge, "/api/admin/v1/cache")?;
-    println!(
-        "edge cache: {}",
-        client.delete(cache).send().await?.status()
-    );
+    println!("edge cache: {}", client.delete(cache).send().await?.status());
 
     // Delivery takes a key, which the Deploy API hands out: a source like any other.
     let id = environment["id"].as_str().unwrap_or_default();
     let keys = EdgeKeySource::deploy_api(client.clone(), id).at(cloud.url(Deploy, "/")?)?;
     let target = cloud.at(Target::edge_delivery(), Api::Edge)?;
     let auth = AuthMiddleware::builder(TokenCache::new(keys)).target(target);
-    let delivery = ClientBuilder::new(cloud.http()?)
-        .with(auth.build()?)
-        .build();
+    let delivery = ClientBuilder::new(cloud.http()?).with(auth.build()?).build();
     let url = cloud.url(Api::Edge, "/api/graphql/v1")?;
     let home = graphql(&delivery, &url, HOME, json!({})).await?;
-    println!(
-        "published below Home: {}",
-        names(&home["item"]["children"]["results"])
-    );
+    println!("published below Home: {}", names(&home["item"]["children"]["results"]));
     let grants = cloud.sandbox.as_ref().map_or(0, Sandbox::grants);
     println!("tokens granted: {grants}");
     Ok(())

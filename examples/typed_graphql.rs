@@ -48,9 +48,7 @@ async fn run() -> Result<()> {
     // The second may log in, and not read: its scopes are Edge's.
     for kind in [Kind::Environment, Kind::Edge] {
         let cache = TokenCache::new(cloud.tokens(kind)?);
-        let auth = AuthMiddleware::builder(cache)
-            .target(cloud.authoring()?)
-            .build()?;
+        let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
         let client = ClientBuilder::new(cloud.http()?).with(auth).build();
         let path = "/sitecore/content/acme/Home".to_owned();
         match ask::<Children>(&client, &url, children::Variables { path }).await {

@@ -39,9 +39,7 @@ impl Cloud {
     /// The sandbox, set up by the example, which knows no other cloud.
     pub(crate) fn of(sandbox: Sandbox) -> Result<Self> {
         match std::env::args().nth(1) {
-            None => Ok(Self {
-                sandbox: Some(sandbox),
-            }),
+            None => Ok(Self { sandbox: Some(sandbox) }),
             Some(_) => Err("this example runs on the sandbox alone, without arguments".into()),
         }
     }
@@ -57,10 +55,7 @@ impl Cloud {
                     Kind::Edge => sandbox.edge_administration(),
                 };
                 let credentials = ClientCredentials::new(client.id(), client.secret());
-                (
-                    credentials,
-                    Endpoint::new(sandbox.token_url(), sandbox.audience())?,
-                )
+                (credentials, Endpoint::new(sandbox.token_url(), sandbox.audience())?)
             }
             None => {
                 let prefix = match kind {
@@ -76,9 +71,7 @@ impl Cloud {
                 (credentials, Endpoint::from_env()?)
             }
         };
-        Ok(TokenClient::builder(credentials)
-            .endpoint(endpoint)
-            .build()?)
+        Ok(TokenClient::builder(credentials).endpoint(endpoint).build()?)
     }
 
     /// An HTTP client that takes no token to another origin.
@@ -87,11 +80,7 @@ impl Cloud {
         // Loopback is not the business of a proxy.
         let is_local =
             std::env::var("SITECORE_AUTH_AUTHORITY").is_ok_and(|url| url.contains("127.0.0.1"));
-        let http = if self.sandbox.is_some() || is_local {
-            http.no_proxy()
-        } else {
-            http
-        };
+        let http = if self.sandbox.is_some() || is_local { http.no_proxy() } else { http };
         Ok(http.build()?)
     }
 
@@ -136,15 +125,10 @@ impl Cloud {
 /// Sitecore's own, unless the environment names another, such as that of the sandbox as a program.
 fn live(api: Api) -> Result<Url> {
     let (name, own) = match api {
-        Api::Deploy => (
-            "SITECORE_DEPLOY_URL",
-            "https://xmclouddeploy-api.sitecorecloud.io",
-        ),
+        Api::Deploy => ("SITECORE_DEPLOY_URL", "https://xmclouddeploy-api.sitecorecloud.io"),
         _ => ("SITECORE_EDGE_URL", "https://edge.sitecorecloud.io"),
     };
-    Ok(Url::parse(
-        &std::env::var(name).unwrap_or_else(|_| own.to_owned()),
-    )?)
+    Ok(Url::parse(&std::env::var(name).unwrap_or_else(|_| own.to_owned()))?)
 }
 
 /// Reads a URL from the environment.
@@ -185,10 +169,7 @@ pub(crate) async fn json_of(call: RequestBuilder) -> Result<Value> {
 /// The `name` of each entry.
 pub(crate) fn names(list: &Value) -> String {
     let entries = list.as_array().into_iter().flatten();
-    entries
-        .filter_map(|entry| entry["name"].as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+    entries.filter_map(|entry| entry["name"].as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Ends the program, with the error and all its causes if there is one.

@@ -46,11 +46,7 @@ fn refusal(answer: &Value) -> Option<bool> {
     let errors = answer.as_object()?.get("errors")?.as_array()?;
     let mut names = Vec::new();
     for error in errors {
-        let code = error
-            .as_object()?
-            .get("extensions")?
-            .as_object()?
-            .get("code")?;
+        let code = error.as_object()?.get("extensions")?.as_object()?.get("code")?;
         if code != "AUTH_NOT_AUTHENTICATED" {
             return None;
         }
@@ -76,7 +72,5 @@ fn refusal(answer: &Value) -> Option<bool> {
 }
 
 fn count(text: &[u8], word: &str) -> usize {
-    text.windows(word.len())
-        .filter(|window| *window == word.as_bytes())
-        .count()
+    text.windows(word.len()).filter(|window| *window == word.as_bytes()).count()
 }

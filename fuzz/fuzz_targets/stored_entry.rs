@@ -21,11 +21,7 @@ fuzz_target!(|input: &[u8]| {
     let mut numbers = input.chunks_exact(8).map(|bytes| {
         let number = u64::from_le_bytes(bytes.try_into().unwrap());
         // Most of them near each other.
-        if number % 8 == 0 {
-            number
-        } else {
-            1_800_000_000_000 + number % 100_000_000
-        }
+        if number % 8 == 0 { number } else { 1_800_000_000_000 + number % 100_000_000 }
     });
     let mut number = || numbers.next().unwrap_or(0);
     let text = format!(

@@ -6,18 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let names = [
-        "date",
-        "retry-after",
-        "auth0-client-quota-limit",
-        "x-ratelimit-reset",
-    ];
+    let names = ["date", "retry-after", "auth0-client-quota-limit", "x-ratelimit-reset"];
     let mut headers = HeaderMap::new();
-    for (line, name) in input
-        .split(|byte| *byte == b'\n')
-        .zip(names.into_iter().cycle())
-        .take(16)
-    {
+    for (line, name) in input.split(|byte| *byte == b'\n').zip(names.into_iter().cycle()).take(16) {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             headers.append(HeaderName::from_static(name), value);
         }

@@ -19,13 +19,7 @@ fn calls(sandbox: &Sandbox) -> [(Api, Method, Url, Option<Value>, u16); 5] {
     let edge = |path| sandbox.url(Api::Edge, path);
     let sites = json!({ "query": "{ sites { name } }" });
     [
-        (
-            Api::Authoring,
-            Method::POST,
-            sandbox.authoring_url(),
-            Some(sites),
-            200,
-        ),
+        (Api::Authoring, Method::POST, sandbox.authoring_url(), Some(sites), 200),
         (
             Api::Deploy,
             Method::GET,
@@ -33,27 +27,9 @@ fn calls(sandbox: &Sandbox) -> [(Api, Method, Url, Option<Value>, u16); 5] {
             None,
             200,
         ),
-        (
-            Api::Deploy,
-            Method::GET,
-            deploy("/api/clients/v1"),
-            None,
-            200,
-        ),
-        (
-            Api::Edge,
-            Method::GET,
-            edge("/api/admin/v1/settings"),
-            None,
-            200,
-        ),
-        (
-            Api::Edge,
-            Method::GET,
-            edge("/api/apikey/v1?filterRevoked=true"),
-            None,
-            200,
-        ),
+        (Api::Deploy, Method::GET, deploy("/api/clients/v1"), None, 200),
+        (Api::Edge, Method::GET, edge("/api/admin/v1/settings"), None, 200),
+        (Api::Edge, Method::GET, edge("/api/apikey/v1?filterRevoked=true"), None, 200),
     ]
 }
 
@@ -103,26 +79,17 @@ async fn no_api_sees_a_token_that_has_expired() {
     let life = Duration::from_secs(1);
     let sandbox = Sandbox::builder().token_life(life).start().await.unwrap();
     let calls = calls(&sandbox);
-    let clients = calls
-        .each_ref()
-        .map(|(api, ..)| client_for(&sandbox, right_one(&sandbox, *api)));
+    let clients = calls.each_ref().map(|(api, ..)| client_for(&sandbox, right_one(&sandbox, *api)));
     let begun = tokio::time::Instant::now();
     while begun.elapsed() < 3 * life {
         for ((_, method, url, body, status), client) in calls.iter().zip(&clients) {
             let (answered, text) = send(client, method, url, body.as_ref()).await;
-            assert!(
-                answered == *status && !text.contains("errors"),
-                "{url}: {text}"
-            );
+            assert!(answered == *status && !text.contains("errors"), "{url}: {text}");
         }
     }
     let refusals = [Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.refusals(api));
     assert_eq!(refusals, [0; 3]);
-    assert!(
-        sandbox.grants() > 10,
-        "{} grants are no expiry",
-        sandbox.grants()
-    );
+    assert!(sandbox.grants() > 10, "{} grants are no expiry", sandbox.grants());
 }
 
 #[tokio::test]
@@ -136,10 +103,7 @@ async fn every_api_takes_a_new_token_when_the_old_one_is_revoked() {
                 sandbox.revoke_tokens();
             }
             let (answered, text) = send(&client, &method, &url, body.as_ref()).await;
-            assert!(
-                answered == status && !text.contains("errors"),
-                "{url}: {text}"
-            );
+            assert!(answered == status && !text.contains("errors"), "{url}: {text}");
         }
         let now = (sandbox.grants(), sandbox.refusals(api));
         assert_eq!((now.0 - before.0, now.1 - before.1), (2, 1), "{url}");
@@ -154,9 +118,8 @@ async fn the_wrong_kind_of_client_is_told_apart() {
         Api::Deploy => sandbox.environment(),
         _ => sandbox.organization(),
     };
-    for (api, method, url, body, _) in calls(&sandbox)
-        .into_iter()
-        .filter(|call| call.0 != Api::Authoring)
+    for (api, method, url, body, _) in
+        calls(&sandbox).into_iter().filter(|call| call.0 != Api::Authoring)
     {
         let client = client_for(&sandbox, wrong(api));
         let grants = sandbox.grants();
@@ -166,14 +129,8 @@ async fn the_wrong_kind_of_client_is_told_apart() {
     }
     let logged = logs.text();
     for (granted_to, wanted) in [
-        (
-            "an environment automation client",
-            "an organization automation client",
-        ),
-        (
-            "an organization automation client",
-            "an Edge administration client",
-        ),
+        ("an environment automation client", "an organization automation client"),
+        ("an organization automation client", "an Edge administration client"),
     ] {
         let event = format!(
             "granted_to={granted_to} organization=\"acme\" environment=\"acme-site-prod\" wanted={wanted}"
@@ -183,24 +140,15 @@ async fn the_wrong_kind_of_client_is_told_apart() {
     // Authoring says it with status 200.
     let client = client_for(&sandbox, sandbox.edge_administration());
     let answer = graphql(&client, sandbox.authoring_url(), "{ sites { name } }").await;
-    assert_eq!(
-        answer["errors"][0]["extensions"]["code"],
-        "AUTH_NOT_AUTHORIZED"
-    );
+    assert_eq!(answer["errors"][0]["extensions"]["code"], "AUTH_NOT_AUTHORIZED");
     for (client, kind) in [
         (sandbox.environment(), ClientKind::Environment),
         (sandbox.organization(), ClientKind::Organization),
-        (
-            sandbox.edge_administration(),
-            ClientKind::EdgeAdministration,
-        ),
+        (sandbox.edge_administration(), ClientKind::EdgeAdministration),
     ] {
         let token = cache_for(&sandbox, client).token().await.unwrap();
         let claims = token.claims().expect("a JWT");
-        assert_eq!(
-            (claims.client_kind(), claims.client_id()),
-            (Some(kind), Some(client.id()))
-        );
+        assert_eq!((claims.client_kind(), claims.client_id()), (Some(kind), Some(client.id())));
     }
 }
 
@@ -210,49 +158,24 @@ async fn a_deployment_is_made_started_and_watched() {
     let client = client_for(&sandbox, sandbox.organization());
     let url = |path: &str| sandbox.url(Api::Deploy, path);
     let wanted = json!({ "environmentId": ENVIRONMENT });
-    let made = client
-        .post(url("/api/deployments/v1"))
-        .json(&wanted)
-        .send()
-        .await
-        .unwrap();
+    let made = client.post(url("/api/deployments/v1")).json(&wanted).send().await.unwrap();
     assert_eq!(made.status(), StatusCode::CREATED);
     let made: Value = made.json().await.unwrap();
     let path = format!("/api/deployments/v1/{}", made["id"].as_str().unwrap());
-    let started = client
-        .post(url(&format!("{path}/deploy")))
-        .send()
-        .await
-        .unwrap();
+    let started = client.post(url(&format!("{path}/deploy"))).send().await.unwrap();
     assert_eq!(started.status(), StatusCode::ACCEPTED);
-    let again = client
-        .post(url(&format!("{path}/deploy")))
-        .send()
-        .await
-        .unwrap();
+    let again = client.post(url(&format!("{path}/deploy"))).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::CONFLICT);
     let mut seen = Vec::new();
     while seen.last().is_none_or(|status| status != "Complete") {
-        let now: Value = client
-            .get(url(&path))
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let now: Value = client.get(url(&path)).send().await.unwrap().json().await.unwrap();
         seen.push(now["status"].as_str().unwrap().to_owned());
     }
     assert_eq!(seen, ["InProgress", "Complete"]);
 
     // A client that was just made can log in.
     let wanted = json!({ "name": "nightly" });
-    let made = client
-        .post(url("/api/clients/v1/organization"))
-        .json(&wanted)
-        .send()
-        .await
-        .unwrap();
+    let made = client.post(url("/api/clients/v1/organization")).json(&wanted).send().await.unwrap();
     let made: Value = made.json().await.unwrap();
     let text = |member: &str| made[member].as_str().unwrap();
     let fresh = Client::new(
@@ -260,11 +183,7 @@ async fn a_deployment_is_made_started_and_watched() {
         text("clientId"),
         text("clientSecret"),
     );
-    let answer = client_for(&sandbox, &fresh)
-        .get(url("/api/projects/v1"))
-        .send()
-        .await
-        .unwrap();
+    let answer = client_for(&sandbox, &fresh).get(url("/api/projects/v1")).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
 }
 
@@ -281,10 +200,7 @@ async fn what_is_published_can_be_read_from_the_edge() {
     );
     graphql(&authoring, url(), &create).await;
     let found = graphql(&authoring, url(), r#"{ search(query: { searchStatement: { criteria: [{ field: "_name", value: "news" }] } }) { totalCount results { path } } }"#).await;
-    assert_eq!(
-        found["data"]["search"]["results"][0]["path"],
-        "/sitecore/content/acme/Home/News"
-    );
+    assert_eq!(found["data"]["search"]["results"][0]["path"], "/sitecore/content/acme/Home/News");
     let delivery = delivery_client(&sandbox);
     let published = async || {
         let query =

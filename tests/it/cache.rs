@@ -106,10 +106,7 @@ async fn a_token_that_is_over_when_it_arrives_is_not_handed_out() {
 #[tokio::test(start_paused = true)]
 async fn an_adopted_token_keeps_its_age() {
     let source = source_fn(|_| async { Ok(Token::bearer("old", DAY)?.with_age(23 * HOUR)) });
-    let cache = TokenCache::builder(source)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     assert_eq!(held(&cache).await, "old");
     advance(59 * MINUTE - Duration::from_millis(1)).await;
     assert!(cache.current().is_some());
@@ -120,10 +117,7 @@ async fn an_adopted_token_keeps_its_age() {
 #[tokio::test(start_paused = true)]
 async fn a_key_without_expiry_is_never_renewed() {
     let source = source_fn(|_| async { Token::api_key("sc_apikey".parse().unwrap(), "key") });
-    let cache = TokenCache::builder(source)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let key = cache.token().await.unwrap();
     assert_eq!((key.lifetime(), key.expires_at()), (None, None));
     advance(1_000 * DAY).await;
@@ -151,10 +145,8 @@ async fn an_outage_costs_one_grant_per_gate_while_a_token_is_usable() {
         assert!(cache.current().is_some());
         sleep(SECOND).await;
     }
-    let asked: Vec<_> = source.asked()[1..]
-        .iter()
-        .map(|at| at.duration_since(first).as_secs())
-        .collect();
+    let asked: Vec<_> =
+        source.asked()[1..].iter().map(|at| at.duration_since(first).as_secs()).collect();
     let gaps: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(gaps[..5], [30, 60, 120, 240, 300], "{asked:?}");
     assert!(gaps[5..].iter().all(|gap| *gap == 300), "{asked:?}");
@@ -182,18 +174,12 @@ async fn callers_without_a_token_fail_at_once_while_the_gate_is_closed() {
     let source = ScriptedSource::new([], Step::Fail(ErrorKind::Malformed));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.expect_err("a failure");
-    assert_eq!(
-        (first.kind(), first.retry_after()),
-        (ErrorKind::Malformed, Some(SECOND))
-    );
+    assert_eq!((first.kind(), first.retry_after()), (ErrorKind::Malformed, Some(SECOND)));
     advance(SECOND / 2).await;
     let before = Instant::now();
     for _ in 0..1_000 {
         let error = cache.token().await.expect_err("the gate");
-        assert_eq!(
-            (error.kind(), error.retry_after()),
-            (ErrorKind::Malformed, Some(SECOND / 2))
-        );
+        assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Malformed, Some(SECOND / 2)));
     }
     assert_eq!((before.elapsed(), source.calls()), (Duration::ZERO, 1));
     source.turn_to(Step::Grant(DAY));
@@ -235,19 +221,13 @@ async fn another_kind_of_failure_starts_its_own_backoff() {
     let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
     let cache = cache_of(&source, PausedClock::new());
     for minutes in [1, 2, 4] {
-        assert_eq!(
-            cache.token().await.unwrap_err().retry_after(),
-            Some(minutes * MINUTE)
-        );
+        assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(minutes * MINUTE));
         advance(minutes * MINUTE).await;
     }
     source.turn_to(Step::Fail(ErrorKind::Malformed));
     assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(SECOND));
     advance(SECOND).await;
-    assert_eq!(
-        cache.token().await.unwrap_err().retry_after(),
-        Some(2 * SECOND)
-    );
+    assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(2 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,16 +243,11 @@ async fn a_refusal_does_not_take_a_usable_token_away() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_the_server_named_is_kept() {
     let wait = 20 * MINUTE;
-    let source = ScriptedSource::new(
-        [Step::FailFor(ErrorKind::RateLimited, wait)],
-        Step::Grant(DAY),
-    );
+    let source =
+        ScriptedSource::new([Step::FailFor(ErrorKind::RateLimited, wait)], Step::Grant(DAY));
     let cache = cache_of(&source, PausedClock::new());
     let error = cache.token().await.expect_err("a limit");
-    assert_eq!(
-        (error.kind(), error.retry_after()),
-        (ErrorKind::RateLimited, Some(wait))
-    );
+    assert_eq!((error.kind(), error.retry_after()), (ErrorKind::RateLimited, Some(wait)));
     advance(wait - Duration::from_millis(1)).await;
     assert!(cache.token().await.is_err());
     advance(Duration::from_millis(1)).await;
@@ -294,27 +269,20 @@ async fn a_named_wait_outlasts_the_token_held() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_of_hours_is_cut_to_one() {
-    let source = ScriptedSource::new(
-        [Step::FailFor(ErrorKind::RateLimited, 12 * HOUR)],
-        Step::Grant(DAY),
-    );
+    let source =
+        ScriptedSource::new([Step::FailFor(ErrorKind::RateLimited, 12 * HOUR)], Step::Grant(DAY));
     let cache = cache_of(&source, PausedClock::new());
     let before = Instant::now();
     let error = cache.token().await.expect_err("a limit");
-    assert_eq!(
-        (error.retry_after(), before.elapsed()),
-        (Some(HOUR), Duration::ZERO)
-    );
+    assert_eq!((error.retry_after(), before.elapsed()), (Some(HOUR), Duration::ZERO));
     advance(HOUR).await;
     assert_eq!(held(&cache).await, "token-1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_short_named_wait_is_waited_for_within_the_refresh() {
-    let source = ScriptedSource::new(
-        [Step::FailFor(ErrorKind::RateLimited, 2 * SECOND)],
-        Step::Grant(DAY),
-    );
+    let source =
+        ScriptedSource::new([Step::FailFor(ErrorKind::RateLimited, 2 * SECOND)], Step::Grant(DAY));
     let cache = cache_of(&source, PausedClock::new());
     let before = Instant::now();
     assert_eq!(held(&cache).await, "token-1");
@@ -339,10 +307,7 @@ async fn our_own_gate_opens_when_the_token_held_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_somebody_waits_for_tries_three_times() {
     let source = ScriptedSource::new(
-        [
-            Step::Fail(ErrorKind::Unavailable),
-            Step::Fail(ErrorKind::Unavailable),
-        ],
+        [Step::Fail(ErrorKind::Unavailable), Step::Fail(ErrorKind::Unavailable)],
         Step::Grant(DAY),
     );
     let cache = cache_of(&source, PausedClock::new());
@@ -411,10 +376,7 @@ async fn a_refresh_that_is_cut_off_tells_why_the_grant_before_failed() {
     let error = cache.token().await.expect_err("a hang");
     assert_eq!(source.calls(), 2);
     let said = everything_said(&error);
-    assert!(
-        said.contains("no token within 30s; the grant before failed: scripted"),
-        "{said}"
-    );
+    assert!(said.contains("no token within 30s; the grant before failed: scripted"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -423,10 +385,7 @@ async fn a_hanging_source_is_given_up_after_the_refresh_time() {
     let cache = cache_of(&source, PausedClock::new());
     let before = Instant::now();
     let error = cache.token().await.expect_err("a hang");
-    assert_eq!(
-        (error.kind(), before.elapsed()),
-        (ErrorKind::Unavailable, 30 * SECOND)
-    );
+    assert_eq!((error.kind(), before.elapsed()), (ErrorKind::Unavailable, 30 * SECOND));
     assert_eq!(source.calls(), 1);
     advance(SECOND).await;
     assert_eq!(held(&cache).await, "token-1");
@@ -445,11 +404,7 @@ async fn nobody_waits_for_a_hanging_issuer_while_the_token_is_usable() {
         calls += 1;
     }
     // Bounded: 30 s each, and the gates between.
-    assert!(
-        source.calls() <= 6,
-        "{} grants for {calls} calls",
-        source.calls()
-    );
+    assert!(source.calls() <= 6, "{} grants for {calls} calls", source.calls());
 }
 
 // Newer wins.
@@ -464,16 +419,9 @@ async fn the_same_token_again_is_kept_and_asked_for_at_growing_distance() {
         sleep(10 * SECOND).await;
     }
     // After half of what remains each time, 30 s at least: 2 h, 1 h, 30 min …
-    assert!(
-        (8..=11).contains(&(source.calls() - 1)),
-        "{}",
-        source.calls() - 1
-    );
+    assert!((8..=11).contains(&(source.calls() - 1)), "{}", source.calls() - 1);
     // What was said of its end first, counts: it is over, whatever is said of it now.
-    assert_eq!(
-        cache.token().await.unwrap_err().kind(),
-        ErrorKind::Malformed
-    );
+    assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Malformed);
     source.turn_to(Step::Grant(DAY));
     advance(2 * SECOND).await;
     assert_eq!(held(&cache).await, "token-2");
@@ -484,10 +432,7 @@ async fn a_token_that_ends_earlier_does_not_replace_the_one_held() {
     let (source, cache) = stale_cache(Step::Grant(15 * MINUTE)).await;
     assert_eq!(held(&cache).await, "token-1");
     settle().await;
-    assert_eq!(
-        (held(&cache).await, source.calls()),
-        ("token-1".to_owned(), 2)
-    );
+    assert_eq!((held(&cache).await, source.calls()), ("token-1".to_owned(), 2));
     // Success: the next attempt is half of the remaining life away.
     advance(2 * HOUR - MINUTE).await;
     assert!(cache.current().is_some());
@@ -509,10 +454,7 @@ async fn another_token_that_ends_with_the_one_held_replaces_it() {
     let (source, cache) = stale_cache(Step::Grant(4 * HOUR)).await;
     assert_eq!(held(&cache).await, "token-1");
     settle().await;
-    assert_eq!(
-        (held(&cache).await, source.calls()),
-        ("token-2".to_owned(), 2)
-    );
+    assert_eq!((held(&cache).await, source.calls()), ("token-2".to_owned(), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -534,10 +476,7 @@ async fn after_suspend_the_newer_token_is_taken() {
     clock.wall_forward(20 * HOUR);
     assert!(cache.current().is_some());
     settle().await;
-    assert_eq!(
-        (held(&cache).await, source.calls()),
-        ("token-2".to_owned(), 2)
-    );
+    assert_eq!((held(&cache).await, source.calls()), ("token-2".to_owned(), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -546,16 +485,11 @@ async fn a_token_that_is_stale_on_arrival_does_not_cost_a_grant_per_call() {
     let source = source_fn(move |_| {
         let number = number.fetch_add(1, Ordering::SeqCst);
         async move {
-            Ok(
-                Token::bearer(format!("old-{number}"), DAY + number as u32 * SECOND)?
-                    .with_age(21 * HOUR),
-            )
+            Ok(Token::bearer(format!("old-{number}"), DAY + number as u32 * SECOND)?
+                .with_age(21 * HOUR))
         }
     });
-    let cache = TokenCache::builder(source)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     for _ in 0..100 {
         cache.token().await.unwrap();
         settle().await;
@@ -570,10 +504,8 @@ async fn a_token_that_is_stale_on_arrival_does_not_cost_a_grant_per_call() {
 async fn a_wall_clock_that_jumps_does_not_shorten_a_named_wait() {
     for wait in [25 * SECOND, 20 * MINUTE] {
         let clock = PausedClock::new();
-        let source = ScriptedSource::new(
-            [Step::Grant(DAY)],
-            Step::FailFor(ErrorKind::RateLimited, wait),
-        );
+        let source =
+            ScriptedSource::new([Step::Grant(DAY)], Step::FailFor(ErrorKind::RateLimited, wait));
         let cache = cache_of(&source, clock.clone());
         cache.token().await.unwrap();
         advance(20 * HOUR).await;
@@ -633,11 +565,7 @@ async fn suspend_is_seen_by_the_wall_clock() {
     clock.wall_forward(DAY - MINUTE - Duration::from_millis(1));
     assert_eq!(text(&cache.current().expect("a token")), "token-1");
     clock.wall_forward(Duration::from_millis(1));
-    assert!(
-        cache
-            .current()
-            .is_none_or(|token| text(&token) != "token-1")
-    );
+    assert!(cache.current().is_none_or(|token| text(&token) != "token-1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -647,11 +575,7 @@ async fn idle_for_days_then_a_burst_costs_one_grant() {
     cache.token().await.unwrap();
     advance(5 * DAY).await;
     let burst = futures_util::future::join_all((0..500).map(|_| cache.token())).await;
-    assert!(
-        burst
-            .iter()
-            .all(|token| text(token.as_ref().unwrap()) == "token-2")
-    );
+    assert!(burst.iter().all(|token| text(token.as_ref().unwrap()) == "token-2"));
     assert_eq!(source.calls(), 2);
 }
 
@@ -664,24 +588,15 @@ async fn a_token_tells_its_end_and_hides_itself() {
     let cache = cache_of(&source, clock);
     let token = cache.token().await.unwrap();
     let (name, value) = token.header();
-    assert_eq!(
-        (name.as_str(), value.is_sensitive()),
-        ("authorization", true)
-    );
+    assert_eq!((name.as_str(), value.is_sensitive()), ("authorization", true));
     assert_eq!(value.as_bytes(), b"Bearer token-1");
     assert_eq!(token.lifetime(), Some(DAY));
     let expires = token.expires_at().expect("a stamped token").timestamp();
     assert_eq!(expires, 1_800_000_000 + 100_000 + 86_400);
     let again = Token::bearer("token-1", HOUR).unwrap();
     assert_eq!(token.fingerprint(), again.fingerprint());
-    assert_ne!(
-        token.fingerprint(),
-        Token::bearer("token-2", DAY).unwrap().fingerprint()
-    );
-    for shown in [
-        format!("{token:?}{token:#?}"),
-        format!("{cache:?}{cache:#?}"),
-    ] {
+    assert_ne!(token.fingerprint(), Token::bearer("token-2", DAY).unwrap().fingerprint());
+    for shown in [format!("{token:?}{token:#?}"), format!("{cache:?}{cache:#?}")] {
         assert!(
             shown.contains(&token.fingerprint().to_string()) && !shown.contains("token-1"),
             "{shown}"
@@ -762,15 +677,9 @@ fn the_cause_of_a_failure_may_look_at_the_cache_when_it_is_dropped() {
             async { answer }
         });
         let clock = ManualClock::new();
-        let cache = TokenCache::builder(source)
-            .clock(clock.clone())
-            .build()
-            .unwrap();
+        let cache = TokenCache::builder(source).clock(clock.clone()).build().unwrap();
         kept.set(cache.clone()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(cache.token()).unwrap_err();
         clock.advance(HOUR);
         runtime.block_on(cache.token()).unwrap();

@@ -31,17 +31,11 @@ fn retry() -> RetryTransientMiddleware<ExponentialBackoff> {
 
 fn layer(cache: &TokenCache, api: &Api) -> AuthMiddleware {
     let target = Target::origin(api.origin().clone()).unwrap();
-    AuthMiddleware::builder(cache.clone())
-        .target(target)
-        .build()
-        .unwrap()
+    AuthMiddleware::builder(cache.clone()).target(target).build().unwrap()
 }
 
 fn status(status: u16) -> Response<Body> {
-    Response::builder()
-        .status(status)
-        .body(Body::empty())
-        .unwrap()
+    Response::builder().status(status).body(Body::empty()).unwrap()
 }
 
 #[tokio::test]
@@ -55,10 +49,7 @@ async fn each_attempt_of_a_retry_outside_has_a_fresh_header() {
     })
     .await;
     let cache = cache_of(&ScriptedSource::granting(HOUR / 2), clock);
-    let client = ClientBuilder::new(Client::new())
-        .with(retry())
-        .with(layer(&cache, &api))
-        .build();
+    let client = ClientBuilder::new(Client::new()).with(retry()).with(layer(&cache, &api)).build();
     let answer = client.get(api.origin().clone()).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(api.bearers(), ["token-1", "token-2", "token-3"]);
@@ -68,9 +59,7 @@ async fn each_attempt_of_a_retry_outside_has_a_fresh_header() {
 async fn a_retry_inside_repeats_the_request_with_the_header_that_it_has() {
     let failures = Arc::new(AtomicUsize::new(2));
     let api = Api::start(move |bearer, _| {
-        let fails = failures
-            .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
-            .is_ok();
+        let fails = failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         status(match bearer {
             _ if fails => 503,
             "token-1" => 401,
@@ -80,10 +69,7 @@ async fn a_retry_inside_repeats_the_request_with_the_header_that_it_has() {
     .await;
     let source = ScriptedSource::granting(HOUR);
     let cache = TokenCache::new(source.clone());
-    let client = ClientBuilder::new(Client::new())
-        .with(layer(&cache, &api))
-        .with(retry())
-        .build();
+    let client = ClientBuilder::new(Client::new()).with(layer(&cache, &api)).with(retry()).build();
     let answer = client.get(api.origin().clone()).send().await.unwrap();
     assert_eq!((answer.status().as_u16(), source.calls()), (200, 2));
     // A refusal is no failure to repeat: it is the layer's business, which is outside.
@@ -95,21 +81,13 @@ async fn an_error_is_found_within_the_one_of_a_retry() {
     let api = Api::start(|_, _| status(200)).await;
     let source = ScriptedSource::new([], Step::FailFor(ErrorKind::RateLimited, HOUR));
     let cache = TokenCache::new(source);
-    let inside = ClientBuilder::new(Client::new())
-        .with(layer(&cache, &api))
-        .with(retry())
-        .build();
+    let inside = ClientBuilder::new(Client::new()).with(layer(&cache, &api)).with(retry()).build();
     let error = inside.get(api.origin().clone()).send().await.unwrap_err();
     assert_eq!(auth_error(&error).kind(), ErrorKind::RateLimited);
 
-    let outside = ClientBuilder::new(Client::new())
-        .with(retry())
-        .with(layer(&cache, &api))
-        .build();
+    let outside = ClientBuilder::new(Client::new()).with(retry()).with(layer(&cache, &api)).build();
     let error = outside.get(api.origin().clone()).send().await.unwrap_err();
-    let Error::Middleware(inner) = &error else {
-        panic!("{error:?}")
-    };
+    let Error::Middleware(inner) = &error else { panic!("{error:?}") };
     let Some(RetryError::Error(error) | RetryError::WithRetries { err: error, .. }) =
         inner.downcast_ref()
     else {
@@ -150,15 +128,7 @@ async fn no_span_on_either_side_shows_a_token() {
         let granting = source_fn(|_| async { Token::bearer("t0ken-sentinel", HOUR) });
         let said = traced(granting, api).await;
         assert!(!said.contains("t0ken-sentinel"), "{said}");
-        assert!(
-            api.bearers()
-                .iter()
-                .all(|bearer| bearer == "t0ken-sentinel")
-        );
+        assert!(api.bearers().iter().all(|bearer| bearer == "t0ken-sentinel"));
     }
-    traced(
-        ScriptedSource::new([], Step::Fail(ErrorKind::Refused)),
-        &working,
-    )
-    .await;
+    traced(ScriptedSource::new([], Step::Fail(ErrorKind::Refused)), &working).await;
 }

@@ -16,47 +16,28 @@ const NAMES: [&str; 6] = [
 
 /// Runs with these variables and no other of ours.
 fn with_env<T>(set: &[(&str, &str)], run: impl FnOnce() -> T) -> T {
-    let value = |name| {
-        set.iter()
-            .find(|(set, _)| *set == name)
-            .map(|(_, value)| *value)
-    };
+    let value = |name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| *value);
     temp_env::with_vars(NAMES.map(|name| (name, value(name))), run)
 }
 
 fn pair(credentials: &ClientCredentials) -> (&str, &str) {
-    (
-        credentials.client_id(),
-        credentials.client_secret().expose_secret(),
-    )
+    (credentials.client_id(), credentials.client_secret().expose_secret())
 }
 
 fn config(error: Error, names: &str) {
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(
-        error.to_string().contains(names),
-        "{error} does not name {names}"
-    );
+    assert!(error.to_string().contains(names), "{error} does not name {names}");
 }
 
 #[test]
 fn credentials_come_from_one_pair_of_variables() {
-    let first = [
-        ("SITECORE_AUTH_CLIENT_ID", "a"),
-        ("SITECORE_AUTH_CLIENT_SECRET", "b\n"),
-    ];
-    let second = [
-        ("SITECORE_CLIENT_ID", "c"),
-        ("SITECORE_CLIENT_SECRET", " d d "),
-    ];
+    let first = [("SITECORE_AUTH_CLIENT_ID", "a"), ("SITECORE_AUTH_CLIENT_SECRET", "b\n")];
+    let second = [("SITECORE_CLIENT_ID", "c"), ("SITECORE_CLIENT_SECRET", " d d ")];
     with_env(&first, || {
         assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("a", "b"));
     });
     with_env(&second, || {
-        assert_eq!(
-            pair(&ClientCredentials::from_env().unwrap()),
-            ("c", " d d ")
-        );
+        assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("c", " d d "));
     });
     let both = [first, second].concat();
     with_env(&both, || {
@@ -70,19 +51,10 @@ fn a_missing_or_empty_variable_is_named() {
         with_env(set, || ClientCredentials::from_env().expect_err("an error"))
     };
     config(error(&[]), "SITECORE_AUTH_CLIENT_ID");
+    config(error(&[("SITECORE_AUTH_CLIENT_ID", "a")]), "SITECORE_AUTH_CLIENT_SECRET");
+    config(error(&[("SITECORE_CLIENT_SECRET", "a")]), "SITECORE_CLIENT_ID");
     config(
-        error(&[("SITECORE_AUTH_CLIENT_ID", "a")]),
-        "SITECORE_AUTH_CLIENT_SECRET",
-    );
-    config(
-        error(&[("SITECORE_CLIENT_SECRET", "a")]),
-        "SITECORE_CLIENT_ID",
-    );
-    config(
-        error(&[
-            ("SITECORE_AUTH_CLIENT_ID", "a"),
-            ("SITECORE_AUTH_CLIENT_SECRET", ""),
-        ]),
+        error(&[("SITECORE_AUTH_CLIENT_ID", "a"), ("SITECORE_AUTH_CLIENT_SECRET", "")]),
         "SITECORE_AUTH_CLIENT_SECRET",
     );
     // Half a pair is not completed from the other.
@@ -103,16 +75,10 @@ fn the_endpoint_comes_from_variables_with_defaults() {
         ("SITECORE_AUTH_AUDIENCE", "mine"),
     ])
     .unwrap();
-    assert_eq!(
-        own.token_url().as_str(),
-        "https://auth.example/tenant/oauth/token"
-    );
+    assert_eq!(own.token_url().as_str(), "https://auth.example/tenant/oauth/token");
     assert_eq!(own.audience(), Some("mine"));
     let local = read(&[("SITECORE_AUTH_AUTHORITY", "http://127.0.0.1:8080")]).unwrap();
-    assert_eq!(
-        local.token_url().as_str(),
-        "http://127.0.0.1:8080/oauth/token"
-    );
+    assert_eq!(local.token_url().as_str(), "http://127.0.0.1:8080/oauth/token");
     for bad in [
         "http://auth.example",
         "auth.example",
@@ -125,10 +91,7 @@ fn the_endpoint_comes_from_variables_with_defaults() {
             "SITECORE_AUTH_AUTHORITY",
         );
     }
-    config(
-        read(&[("SITECORE_AUTH_AUDIENCE", "")]).unwrap_err(),
-        "SITECORE_AUTH_AUDIENCE",
-    );
+    config(read(&[("SITECORE_AUTH_AUDIENCE", "")]).unwrap_err(), "SITECORE_AUTH_AUDIENCE");
 }
 
 /// Writes `.sitecore/user.json` and reads it from two folders below.
@@ -154,10 +117,7 @@ fn the_cli_login_is_found_by_walking_up() {
     )
     .unwrap();
     assert_eq!(pair(&credentials), ("id", "secret"));
-    assert_eq!(
-        endpoint.token_url().as_str(),
-        "https://auth.example/oauth/token"
-    );
+    assert_eq!(endpoint.token_url().as_str(), "https://auth.example/oauth/token");
     assert_eq!(endpoint.audience(), Some("mine"));
     let (_, endpoint) =
         from_cli(r#"{"endpoints":{"xmCloud":{"clientId":"id","clientSecret":"secret"}}}"#).unwrap();
@@ -168,18 +128,9 @@ fn the_cli_login_is_found_by_walking_up() {
 fn what_is_wrong_with_the_cli_login_is_said_without_quoting_it() {
     for (user_json, says) in [
         ("sentinel", "line 1"),
-        (
-            r#"{"endpoints":{"xmCloud":{"clientSecret":["sentinel"]}}}"#,
-            "user.json",
-        ),
-        (
-            r#"{"endpoints":{"other":{"clientSecret":"sentinel"}}}"#,
-            "xmCloud",
-        ),
-        (
-            r#"{"endpoints":{"xmCloud":{"clientSecret":"sentinel"}}}"#,
-            "clientId",
-        ),
+        (r#"{"endpoints":{"xmCloud":{"clientSecret":["sentinel"]}}}"#, "user.json"),
+        (r#"{"endpoints":{"other":{"clientSecret":"sentinel"}}}"#, "xmCloud"),
+        (r#"{"endpoints":{"xmCloud":{"clientSecret":"sentinel"}}}"#, "clientId"),
         (
             r#"{"endpoints":{"xmCloud":{"clientId":"","clientSecret":"sentinel"}}}"#,
             "client id is empty",
@@ -191,21 +142,12 @@ fn what_is_wrong_with_the_cli_login_is_said_without_quoting_it() {
         ("{}", "xmCloud"),
     ] {
         let error = from_cli(user_json).expect_err(says);
-        assert!(
-            !format!("{error}{error:?}").contains("sentinel"),
-            "{error:?}"
-        );
+        assert!(!format!("{error}{error:?}").contains("sentinel"), "{error:?}");
         config(error, says);
     }
     let nothing = tempfile::tempdir().unwrap();
-    config(
-        ClientCredentials::from_sitecore_cli(nothing.path()).unwrap_err(),
-        "dotnet sitecore",
-    );
-    config(
-        ClientCredentials::from_sitecore_cli(nothing.path().join("gone")).unwrap_err(),
-        "gone",
-    );
+    config(ClientCredentials::from_sitecore_cli(nothing.path()).unwrap_err(), "dotnet sitecore");
+    config(ClientCredentials::from_sitecore_cli(nothing.path().join("gone")).unwrap_err(), "gone");
 }
 
 #[cfg(unix)]
@@ -214,51 +156,33 @@ fn a_cli_login_that_cannot_be_read_is_said_so() {
     let root = tempfile::tempdir().unwrap();
     // A folder in its place: unreadable for everybody, root too.
     fs::create_dir_all(root.path().join(".sitecore").join("user.json")).unwrap();
-    config(
-        ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(),
-        "cannot be read",
-    );
+    config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "cannot be read");
     // Nor does a pipe that nobody writes to hold the program.
     let file = root.path().join(".sitecore").join("user.json");
     fs::remove_dir(&file).unwrap();
-    let made = std::process::Command::new("mkfifo")
-        .arg(&file)
-        .status()
-        .unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
     assert!(made.success());
-    config(
-        ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(),
-        "no ordinary file",
-    );
+    config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "no ordinary file");
 }
 
 #[cfg(unix)]
 #[test]
 fn a_cli_login_of_another_user_is_not_trusted() {
     let root = tempfile::tempdir().unwrap();
-    write(
-        root.path(),
-        r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"b"}}}"#,
-    );
+    write(root.path(), r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"b"}}}"#);
     let file = root.path().join(".sitecore").join("user.json");
     // Only root can give a file away; for others /etc/passwd is somebody else's, by a link.
     if std::os::unix::fs::chown(&file, Some(12_345), None).is_err() {
         fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
     }
-    config(
-        ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(),
-        "another user",
-    );
+    config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "another user");
 }
 
 #[test]
 fn credentials_do_not_show_their_secret() {
     let credentials = ClientCredentials::new("the-id", "sentinel");
     for shown in [format!("{credentials:?}"), format!("{credentials:#?}")] {
-        assert!(
-            shown.contains("the-id") && !shown.contains("sentinel"),
-            "{shown}"
-        );
+        assert!(shown.contains("the-id") && !shown.contains("sentinel"), "{shown}");
     }
 }

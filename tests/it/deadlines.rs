@@ -20,29 +20,14 @@ async fn a_slow_issuer_does_not_outlast_the_deadline() {
     let source = ScriptedSource::new([], Step::Slow(400 * MS, DAY));
     let client = client_with(source.clone(), origin(&server));
     let begun = Instant::now();
-    let error = client
-        .get(server.uri())
-        .timeout(200 * MS)
-        .send()
-        .await
-        .expect_err("too late");
+    let error = client.get(server.uri()).timeout(200 * MS).send().await.expect_err("too late");
     let took = begun.elapsed();
     assert!(took >= 190 * MS && took < 390 * MS, "{took:?}");
     let auth = auth_error(&error);
-    assert_eq!(
-        (auth.kind(), auth.is_transient()),
-        (ErrorKind::Timeout, true)
-    );
+    assert_eq!((auth.kind(), auth.is_transient()), (ErrorKind::Timeout, true));
     assert!(server.received_requests().await.unwrap().is_empty());
     // The refresh went on, for the next request.
-    assert!(
-        client
-            .get(server.uri())
-            .timeout(Duration::from_secs(5))
-            .send()
-            .await
-            .is_ok()
-    );
+    assert!(client.get(server.uri()).timeout(Duration::from_secs(5)).send().await.is_ok());
     assert_eq!(source.calls(), 1);
 }
 
@@ -75,10 +60,7 @@ async fn a_slow_replacement_gives_the_first_answer_back_in_time() {
         .unwrap();
     assert_eq!(answer.status().as_u16(), 401);
     let took = begun.elapsed();
-    assert!(
-        took >= 250 * MS && took < Duration::from_secs(2),
-        "{took:?}"
-    );
+    assert!(took >= 250 * MS && took < Duration::from_secs(2), "{took:?}");
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
     // Whole, although the deadline is over.
     assert_eq!(answer.text().await.unwrap(), "first");
@@ -107,18 +89,12 @@ async fn a_timeout_of_the_client_does_not_tear_the_first_answer() {
     let failing = Step::SlowFail(500 * MS, ErrorKind::Refused);
     let source = ScriptedSource::new([Step::Grant(DAY)], failing);
     let auth = AuthMiddleware::builder(TokenCache::new(source)).target(origin(&server));
-    let http = reqwest::Client::builder()
-        .timeout(300 * MS)
-        .build()
-        .unwrap();
+    let http = reqwest::Client::builder().timeout(300 * MS).build().unwrap();
     let client = ClientBuilder::new(http).with(auth.build().unwrap()).build();
     let begun = Instant::now();
     let answer = client.get(server.uri()).send().await.unwrap();
     assert!(begun.elapsed() >= 450 * MS);
-    assert_eq!(
-        (answer.status().as_u16(), answer.text().await.unwrap()),
-        (401, "first".to_owned())
-    );
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "first".to_owned()));
 }
 
 #[tokio::test]
@@ -134,8 +110,6 @@ async fn an_answer_that_never_ends_does_not_hold_the_replay_up() {
     let target = Target::origin(api.origin().clone()).unwrap();
     let client = client_with(ScriptedSource::granting(DAY), target);
     let call = client.get(api.origin().clone()).send();
-    let answer = tokio::time::timeout(Duration::from_secs(5), call)
-        .await
-        .expect("no stall");
+    let answer = tokio::time::timeout(Duration::from_secs(5), call).await.expect("no stall");
     assert_eq!(answer.unwrap().status().as_u16(), 200);
 }

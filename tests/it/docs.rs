@@ -26,11 +26,7 @@ fn files(folder: &Path, kind: &str, all: &mut Vec<PathBuf>) {
 
 fn sources(name: &str) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    files(
-        &root().join("crates").join(name).join("src"),
-        "rs",
-        &mut all,
-    );
+    files(&root().join("crates").join(name).join("src"), "rs", &mut all);
     all
 }
 
@@ -50,11 +46,7 @@ fn prose(path: &Path) -> String {
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-    heading
-        .chars()
-        .filter(kept)
-        .collect::<String>()
-        .replace(' ', "-")
+    heading.chars().filter(kept).collect::<String>().replace(' ', "-")
 }
 
 #[test]
@@ -63,12 +55,7 @@ fn every_link_leads_somewhere() {
     for folder in ["docs", "crates", "benches"] {
         files(&root().join(folder), "md", &mut pages);
     }
-    for page in [
-        "README.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-    ] {
+    for page in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"] {
         pages.push(root().join(page));
     }
     let mut links = 0;
@@ -117,9 +104,7 @@ fn every_dependency_has_its_line() {
         for section in manifest.split("\n[").skip(1) {
             let (title, lines) = section.split_once("]\n").unwrap();
             if title.ends_with("dependencies") && title != "dev-dependencies" {
-                let names = lines
-                    .lines()
-                    .filter_map(|line| line.split(['.', ' ']).next());
+                let names = lines.lines().filter_map(|line| line.split(['.', ' ']).next());
                 used.extend(names.filter(|name| !name.is_empty()).map(str::to_owned));
             }
         }
@@ -132,11 +117,7 @@ fn every_dependency_has_its_line() {
 #[test]
 fn every_public_future_says_what_becomes_of_it_when_it_is_dropped() {
     let mut futures = 0;
-    for path in LIBRARIES
-        .iter()
-        .chain(&["sitecore-sandbox"])
-        .flat_map(|name| sources(name))
-    {
+    for path in LIBRARIES.iter().chain(&["sitecore-sandbox"]).flat_map(|name| sources(name)) {
         let source = fs::read_to_string(&path).unwrap();
         let (mut docs, mut of_trait) = (String::new(), None);
         for line in source.lines() {
@@ -155,11 +136,7 @@ fn every_public_future_says_what_becomes_of_it_when_it_is_dropped() {
                 || (of_trait.is_some() && code.starts_with("async fn "));
             if is_public {
                 docs += of_trait.as_deref().unwrap_or_default();
-                assert!(
-                    docs.contains("# Cancel safety"),
-                    "{}: {code}",
-                    path.display()
-                );
+                assert!(docs.contains("# Cancel safety"), "{}: {code}", path.display());
                 futures += 1;
             }
             if !code.starts_with("#[") {
@@ -191,19 +168,13 @@ fn operations_names_the_log_lines_and_metrics_that_there_are() {
     let code = code();
     let lines = documented_log_lines();
     for (_, line) in &lines {
-        assert!(
-            code.contains(line),
-            "operations.md quotes `{line}`, which is nowhere"
-        );
+        assert!(code.contains(line), "operations.md quotes `{line}`, which is nowhere");
     }
     assert!(lines.len() > 10, "only {} are quoted", lines.len());
     let metric = |text: &str| {
         let names = text.split("sitecore_auth_").skip(1);
         let names = names.map(|rest| {
-            rest.split(|c: char| c != '_' && !c.is_alphanumeric())
-                .next()
-                .unwrap()
-                .to_owned()
+            rest.split(|c: char| c != '_' && !c.is_alphanumeric()).next().unwrap().to_owned()
         });
         names.collect::<HashSet<_>>()
     };
@@ -220,9 +191,7 @@ fn operations_names_the_log_lines_and_metrics_that_there_are() {
 fn every_test_named_in_failure_modes_exists() {
     let root = root();
     let rows = fs::read_to_string(root.join("docs/failure-modes.md")).unwrap();
-    let modules = fs::read_dir(root.join("tests/it"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let modules = fs::read_dir(root.join("tests/it")).unwrap().map(|entry| entry.unwrap().path());
     let modules = modules
         .filter(|path| path.is_file())
         .map(|path| (path.file_stem().unwrap().to_owned(), path));
@@ -231,13 +200,8 @@ fn every_test_named_in_failure_modes_exists() {
         .chain([memory])
         .flat_map(|(module, path)| {
             let source = fs::read_to_string(path).unwrap();
-            let names = source
-                .split("fn ")
-                .skip(1)
-                .map(|rest| rest.split('(').next().unwrap());
-            names
-                .map(|name| format!("{}::{name}", module.display()))
-                .collect::<Vec<_>>()
+            let names = source.split("fn ").skip(1).map(|rest| rest.split('(').next().unwrap());
+            names.map(|name| format!("{}::{name}", module.display())).collect::<Vec<_>>()
         })
         .collect();
     let apis = fs::read_to_string(root.join("docs/apis.md")).unwrap();
@@ -248,10 +212,7 @@ fn every_test_named_in_failure_modes_exists() {
         .collect();
     assert!(named.len() > 80, "only {} tests are named", named.len());
     for name in named {
-        assert!(
-            tests.contains(name),
-            "docs/ names `{name}`, which does not exist"
-        );
+        assert!(tests.contains(name), "docs/ names `{name}`, which does not exist");
     }
     for row in rows.lines().filter(|line| {
         line.starts_with("| ") && !line.starts_with("| row") && !line.starts_with("| ---")

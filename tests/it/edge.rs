@@ -20,10 +20,7 @@ async fn delivery_gets_the_key_and_nothing_else() {
     let client = delivery_client(&sandbox);
     let query = r#"{ item(path: "/sitecore/content/acme/Home", language: "en") { name children { results { name } } } }"#;
     let answer = graphql(&client, sandbox.delivery_url(), query).await;
-    assert_eq!(
-        answer["data"]["item"]["children"]["results"][1]["name"],
-        "Products"
-    );
+    assert_eq!(answer["data"]["item"]["children"]["results"][1]["name"], "Products");
     // One JWT for one key, however many calls.
     for _ in 0..20 {
         graphql(&client, sandbox.delivery_url(), query).await;
@@ -34,22 +31,13 @@ async fn delivery_gets_the_key_and_nothing_else() {
     let answer = graphql(&client, sandbox.delivery_url(), query).await;
     assert_eq!(answer["data"]["item"]["name"], "Home");
     assert_eq!(
-        (
-            sandbox.refusals(Api::Edge),
-            sandbox.calls(Api::Deploy),
-            sandbox.grants()
-        ),
+        (sandbox.refusals(Api::Edge), sandbox.calls(Api::Deploy), sandbox.grants()),
         (1, 2, 1)
     );
     // The JWT opens nothing there.
-    let token = cache_for(&sandbox, sandbox.edge_administration())
-        .token()
-        .await
-        .unwrap();
+    let token = cache_for(&sandbox, sandbox.edge_administration()).token().await.unwrap();
     let (name, value) = token.header();
-    let call = reqwest::Client::new()
-        .post(sandbox.delivery_url())
-        .header(name, value);
+    let call = reqwest::Client::new().post(sandbox.delivery_url()).header(name, value);
     let answer = call.json(&json!({ "query": query })).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
 }
@@ -58,9 +46,7 @@ async fn delivery_gets_the_key_and_nothing_else() {
 async fn a_key_may_be_answered_in_quotes() {
     let server = serve(ResponseTemplate::new(200).set_body_string("\"the-key\"\n")).await;
     let client = ClientBuilder::new(reqwest::Client::new()).build();
-    let api = edge::TokenApi::from(client)
-        .at(server.uri().parse().unwrap())
-        .unwrap();
+    let api = edge::TokenApi::from(client).at(server.uri().parse().unwrap()).unwrap();
     let key = edge::create_key(api, "mine").await.unwrap();
     assert_eq!(key.expose_secret(), "the-key");
 }
@@ -70,22 +56,14 @@ async fn delivery_limits_are_passed_on() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = delivery_client(&sandbox);
     let calls = (0..200).map(|_| {
-        let call = client
-            .post(sandbox.delivery_url())
-            .json(&json!({ "query": "{ __typename }" }));
+        let call = client.post(sandbox.delivery_url()).json(&json!({ "query": "{ __typename }" }));
         async { call.send().await.unwrap() }
     });
     let answers = futures_util::future::join_all(calls).await;
-    let limited = answers
-        .iter()
-        .find(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
+    let limited = answers.iter().find(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
     let limited = limited.expect("80 a second are the limit");
     assert_eq!(limited.headers()["x-rate-limit-remaining"], "0");
-    assert!(
-        answers
-            .iter()
-            .any(|answer| answer.status() == StatusCode::OK)
-    );
+    assert!(answers.iter().any(|answer| answer.status() == StatusCode::OK));
 }
 
 #[tokio::test]
@@ -99,31 +77,19 @@ async fn why_there_is_no_edge_key_is_told() {
     };
     let error = obtain(sandbox.environment(), ENVIRONMENT).await;
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(
-        everything_said(&error).contains("an organization automation client"),
-        "{error:?}"
-    );
+    assert!(everything_said(&error).contains("an organization automation client"), "{error:?}");
     for bad in ["", "none/../such"] {
         let error = obtain(sandbox.organization(), bad).await;
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(
-            everything_said(&error).contains("environment id"),
-            "{error:?}"
-        );
+        assert!(everything_said(&error).contains("environment id"), "{error:?}");
     }
     let unlayered = edge::EdgeKeySource::deploy_api(
         ClientBuilder::new(reqwest::Client::new()).build(),
         ENVIRONMENT,
     );
     let unlayered = unlayered.at(sandbox.origin(Api::Deploy).clone()).unwrap();
-    let error = TokenCache::new(unlayered)
-        .token()
-        .await
-        .expect_err("no token");
-    assert!(
-        everything_said(&error).contains("a target of the client's layer"),
-        "{error:?}"
-    );
+    let error = TokenCache::new(unlayered).token().await.expect_err("no token");
+    assert!(everything_said(&error).contains("a target of the client's layer"), "{error:?}");
     let error = obtain(sandbox.organization(), "none-such").await;
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(everything_said(&error).contains("404"), "{error:?}");
@@ -133,32 +99,19 @@ async fn why_there_is_no_edge_key_is_told() {
     sandbox.break_down(Api::Deploy, Fault::status(429).header("retry-after", "70"));
     let error = obtain(sandbox.organization(), ENVIRONMENT).await;
     assert_eq!(error.kind(), ErrorKind::RateLimited);
-    assert!(
-        error
-            .retry_after()
-            .is_some_and(|wait| wait > Duration::from_secs(69)),
-        "{error:?}"
-    );
+    assert!(error.retry_after().is_some_and(|wait| wait > Duration::from_secs(69)), "{error:?}");
     for status in [408, 503] {
         sandbox.break_down(Api::Deploy, Fault::status(status));
         let error = obtain(sandbox.organization(), ENVIRONMENT).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{status}");
     }
     sandbox.heal(Api::Deploy);
-    sandbox.break_down(
-        Api::Token,
-        Fault::status(401).body(r#"{"error":"access_denied"}"#),
-    );
+    sandbox.break_down(Api::Token, Fault::status(401).body(r#"{"error":"access_denied"}"#));
     // What the issuer said to the layer below comes through.
-    assert_eq!(
-        obtain(sandbox.organization(), ENVIRONMENT).await.kind(),
-        ErrorKind::Refused
-    );
+    assert_eq!(obtain(sandbox.organization(), ENVIRONMENT).await.kind(), ErrorKind::Refused);
     let elsewhere =
         edge::EdgeKeySource::deploy_api(client_for(&sandbox, sandbox.organization()), "id");
-    let error = elsewhere
-        .at("http://deploy.example/".parse().unwrap())
-        .unwrap_err();
+    let error = elsewhere.at("http://deploy.example/".parse().unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
@@ -166,9 +119,7 @@ async fn why_there_is_no_edge_key_is_told() {
 async fn edge_keys_are_made_listed_renamed_and_revoked() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = client_for(&sandbox, sandbox.edge_administration());
-    let api = edge::TokenApi::from(&client)
-        .at(sandbox.origin(Api::Edge).clone())
-        .unwrap();
+    let api = edge::TokenApi::from(&client).at(sandbox.origin(Api::Edge).clone()).unwrap();
     assert!(format!("{api:?}").contains("/api/apikey/v1"));
     let key = edge::create_key(&api, "search index").await.unwrap();
     let delivers = async || {
@@ -180,17 +131,10 @@ async fn edge_keys_are_made_listed_renamed_and_revoked() {
     };
     assert_eq!(delivers().await, StatusCode::OK);
     let listed = edge::list_keys(&api, Some("search index")).await.unwrap();
-    let [info] = listed.as_slice() else {
-        panic!("{listed:?}")
-    };
+    let [info] = listed.as_slice() else { panic!("{listed:?}") };
     assert!(!format!("{listed:?}").contains(key.expose_secret()));
     edge::rename_key(&api, &info.hash, "index").await.unwrap();
-    assert!(
-        edge::list_keys(&api, Some("search index"))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(edge::list_keys(&api, Some("search index")).await.unwrap().is_empty());
     assert_eq!(edge::list_keys(&api, None).await.unwrap()[0].label, "index");
     edge::revoke_key(&api, &info.hash).await.unwrap();
     assert!(edge::list_keys(&api, None).await.unwrap().is_empty());
@@ -198,12 +142,7 @@ async fn edge_keys_are_made_listed_renamed_and_revoked() {
     let error = edge::revoke_key(&api, "no such").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let wrong = client_for(&sandbox, sandbox.organization());
-    let api = edge::TokenApi::from(wrong)
-        .at(sandbox.origin(Api::Edge).clone())
-        .unwrap();
+    let api = edge::TokenApi::from(wrong).at(sandbox.origin(Api::Edge).clone()).unwrap();
     let error = edge::create_key(&api, "x").await.unwrap_err();
-    assert!(
-        everything_said(&error).contains("an Edge administration client"),
-        "{error:?}"
-    );
+    assert!(everything_said(&error).contains("an Edge administration client"), "{error:?}");
 }

@@ -21,11 +21,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     #[cfg(unix)]
-    fs::set_permissions(
-        folder.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o700),
-    )
-    .unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .unwrap();
     folder
 }
 
@@ -36,25 +33,16 @@ async fn a_folder_serves_many_and_is_closed_to_others() {
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(100), DAY));
     let caches: Vec<_> = (0..50)
         .map(|_| {
-            TokenCache::new(shared(
-                &source,
-                FileStore::at(folder.path().join("new")).unwrap(),
-            ))
+            TokenCache::new(shared(&source, FileStore::at(folder.path().join("new")).unwrap()))
         })
         .collect();
     let tokens = join_all(caches.iter().map(TokenCache::token)).await;
-    assert!(
-        tokens
-            .iter()
-            .all(|token| text(token.as_ref().unwrap()) == "token-1")
-    );
+    assert!(tokens.iter().all(|token| text(token.as_ref().unwrap()) == "token-1"));
     assert_eq!(source.calls(), 1);
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(&folder.path().join("new")), 0o700);
-    let files: Vec<_> = fs::read_dir(folder.path().join("new"))
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
+    let files: Vec<_> =
+        fs::read_dir(folder.path().join("new")).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), 2, "an entry and its lock: {files:?}");
     assert!(files.iter().all(|file| mode(file) == 0o600));
     // A torn file beside it, as a power cut leaves it, is in nobody's way.
@@ -82,17 +70,11 @@ async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
     let source = ScriptedSource::granting(DAY);
     let store = || FileStore::at(folder.path()).unwrap();
     shared(&source, store()).fetch(None).await.unwrap();
-    let mut files = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let entry = files
-        .find(|file| file.extension().is_some_and(|ending| ending == "entry"))
-        .unwrap();
+    let mut files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    let entry =
+        files.find(|file| file.extension().is_some_and(|ending| ending == "entry")).unwrap();
     fs::set_permissions(&entry, fs::Permissions::from_mode(0o644)).unwrap();
-    let error = store()
-        .load(entry.file_stem().unwrap().to_str().unwrap())
-        .await
-        .unwrap_err();
+    let error = store().load(entry.file_stem().unwrap().to_str().unwrap()).await.unwrap_err();
     assert!(
         error.to_string().contains("Config") || everything_said(&error).contains("chmod 600"),
         "{error}"
@@ -106,9 +88,7 @@ async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
 
 /// The entry, of which there is one.
 fn entry_in(folder: &Path) -> PathBuf {
-    let files = fs::read_dir(folder)
-        .unwrap()
-        .map(|file| file.unwrap().path());
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let mut entries = files.filter(|file| file.extension().is_some_and(|ending| ending == "entry"));
     entries.next().unwrap()
 }
@@ -152,10 +132,7 @@ fn a_pipe_instead_of_a_file_holds_up_nobody() {
         let entry = entry_in(folder.path());
         for file in [entry.clone(), entry.with_extension("lock")] {
             fs::remove_file(&file).unwrap();
-            let made = Command::new("mkfifo")
-                .args(["-m", "600"])
-                .arg(&file)
-                .status();
+            let made = Command::new("mkfifo").args(["-m", "600"]).arg(&file).status();
             assert!(made.unwrap().success());
             shared().fetch(None).await.unwrap();
             fs::remove_file(&file).unwrap();

@@ -29,11 +29,7 @@ async fn a_hundred_that_start_cold_cost_one_grant() {
     let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
     let caches = caches(100, &source, &store, &clock);
     let tokens = join_all(caches.iter().map(TokenCache::token)).await;
-    assert!(
-        tokens
-            .iter()
-            .all(|token| text(token.as_ref().unwrap()) == "token-1")
-    );
+    assert!(tokens.iter().all(|token| text(token.as_ref().unwrap()) == "token-1"));
     assert_eq!(source.calls(), 1);
     // Those that come later adopt it, with its age.
     clock.wall_forward(Duration::from_secs(3_600));
@@ -78,11 +74,7 @@ async fn a_store_that_is_down_or_hangs_is_as_if_it_were_not_there() {
         let asked = source.asked();
         assert_eq!(asked.len(), 10);
         assert!(
-            asked
-                .iter()
-                .max()
-                .unwrap()
-                .duration_since(*asked.iter().min().unwrap())
+            asked.iter().max().unwrap().duration_since(*asked.iter().min().unwrap())
                 > Duration::from_millis(50)
         );
     }
@@ -99,10 +91,7 @@ async fn who_waits_for_a_holder_that_does_not_come_back_asks_beside_it() {
     let took = begun.elapsed();
     assert!(took > 17 * SECOND && took < 20 * SECOND, "{took:?}");
     // And what it was granted is there for the others.
-    assert_eq!(
-        (source.calls(), store.entries.lock().unwrap().len()),
-        (1, 1)
-    );
+    assert_eq!((source.calls(), store.entries.lock().unwrap().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,24 +172,16 @@ async fn what_was_granted_while_the_secret_changed_is_not_stored() {
 
 #[tokio::test]
 async fn a_refused_token_is_replaced_by_one_of_a_shorter_life() {
-    let (store, source) = (
-        Memory::default(),
-        ScriptedSource::new([Step::Grant(DAY)], Step::Grant(DAY / 24)),
-    );
+    let (store, source) =
+        (Memory::default(), ScriptedSource::new([Step::Grant(DAY)], Step::Grant(DAY / 24)));
     let clock = ManualClock::new();
     let caches: Vec<_> = (0..10)
         .map(|_| {
             let shared = shared(&source, store.clone()).with_clock(clock.clone());
-            TokenCache::builder(shared)
-                .clock(clock.clone())
-                .build()
-                .unwrap()
+            TokenCache::builder(shared).clock(clock.clone()).build().unwrap()
         })
         .collect();
-    let old = join_all(caches.iter().map(TokenCache::token))
-        .await
-        .remove(0)
-        .unwrap();
+    let old = join_all(caches.iter().map(TokenCache::token)).await.remove(0).unwrap();
     clock.advance(SECOND);
     for cache in &caches {
         assert_eq!(text(&cache.replace(&old).await.unwrap()), "token-2");
@@ -237,16 +218,9 @@ async fn a_refused_token_is_replaced_for_all_by_one_grant() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let source = ScriptedSource::granting(DAY);
     let caches = caches(20, &source, &store, &clock);
-    let old = join_all(caches.iter().map(TokenCache::token))
-        .await
-        .remove(0)
-        .unwrap();
+    let old = join_all(caches.iter().map(TokenCache::token)).await.remove(0).unwrap();
     let tokens = join_all(caches.iter().map(|cache| cache.replace(&old))).await;
-    assert!(
-        tokens
-            .iter()
-            .all(|token| text(token.as_ref().unwrap()) == "token-2")
-    );
+    assert!(tokens.iter().all(|token| text(token.as_ref().unwrap()) == "token-2"));
     assert_eq!(source.calls(), 2);
 }
 
@@ -261,14 +235,7 @@ async fn a_rotated_secret_begins_an_entry_of_its_own() {
             shared.with_clock(clock.clone()).fetch(None).await.unwrap();
         }
     }
-    assert_eq!(
-        (
-            old.calls(),
-            new.calls(),
-            store.entries.lock().unwrap().len()
-        ),
-        (1, 1, 2)
-    );
+    assert_eq!((old.calls(), new.calls(), store.entries.lock().unwrap().len()), (1, 1, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,10 +243,7 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
     let clock = PausedClock::new();
     let sealed = {
         let store = Memory::default();
-        shared(&ScriptedSource::granting(DAY), store.clone())
-            .fetch(None)
-            .await
-            .unwrap();
+        shared(&ScriptedSource::granting(DAY), store.clone()).fetch(None).await.unwrap();
         let entries = store.entries.lock().unwrap().clone();
         entries.into_iter().next().unwrap()
     };
@@ -293,16 +257,8 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
     let cut = (0..entry.len()).map(|length| entry[..length].to_vec());
     for bad in altered.chain(cut).step_by(3) {
         let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
-        store
-            .entries
-            .lock()
-            .unwrap()
-            .insert(name.clone(), bad.clone());
-        shared(&source, store.clone())
-            .with_clock(clock.clone())
-            .fetch(None)
-            .await
-            .unwrap();
+        store.entries.lock().unwrap().insert(name.clone(), bad.clone());
+        shared(&source, store.clone()).with_clock(clock.clone()).fetch(None).await.unwrap();
         assert_eq!(source.calls(), 1, "accepted");
         assert_ne!(store.entries.lock().unwrap()[&name], bad);
     }
@@ -369,10 +325,7 @@ async fn an_older_token_of_the_store_does_not_come_back() {
 
 #[test]
 fn a_short_secret_or_an_unknown_source_wants_a_key() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
     let cause = |result: Result<SharedSource>| everything_said(&result.unwrap_err());
     let short = TokenClient::new(ClientCredentials::new("id", "short")).unwrap();
@@ -380,13 +333,8 @@ fn a_short_secret_or_an_unknown_source_wants_a_key() {
     let unknown = ScriptedSource::granting(DAY);
     assert!(cause(SharedSource::new(unknown.clone(), Memory::default())).contains("with_key"));
     assert!(
-        cause(SharedSource::with_key(
-            unknown.clone(),
-            Memory::default(),
-            "name",
-            "short"
-        ))
-        .contains("32 bytes")
+        cause(SharedSource::with_key(unknown.clone(), Memory::default(), "name", "short"))
+            .contains("32 bytes")
     );
     let just = "x".repeat(32);
     assert!(SharedSource::with_key(unknown, Memory::default(), "name", just).is_ok());
@@ -400,10 +348,7 @@ fn a_short_secret_or_an_unknown_source_wants_a_key() {
         FLEET_SECRET,
     );
     let shown = format!("{:?}", named.unwrap());
-    assert!(
-        shown.contains("name") && !shown.contains(FLEET_SECRET),
-        "{shown}"
-    );
+    assert!(shown.contains("name") && !shown.contains(FLEET_SECRET), "{shown}");
 }
 
 #[tokio::test]
@@ -433,10 +378,7 @@ async fn a_store_before_a_store_says_what_the_source_says() {
     let identity = nested.identity().await.unwrap().unwrap();
     assert_eq!(identity.context(), "context");
     assert!(!nested.has_new_credentials().await);
-    let other = Tied(
-        source.clone(),
-        "another-secret-of-thirty-two-bytes-and-more",
-    );
+    let other = Tied(source.clone(), "another-secret-of-thirty-two-bytes-and-more");
     let other = SharedSource::new(other, Memory::default()).unwrap();
     assert!(other.has_new_credentials().await);
     let named = SharedSource::with_key(source.clone(), Memory::default(), "name", FLEET_SECRET);

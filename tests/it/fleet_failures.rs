@@ -30,15 +30,13 @@ async fn an_outage_costs_the_fleet_one_try_at_a_time() {
     let source = ScriptedSource::new([], Step::SlowFail(SECOND, ErrorKind::Refused));
     let caches = caches(100, &source, &store, &clock);
     let errors = join_all(caches.iter().map(TokenCache::token)).await;
-    assert!(errors.iter().all(|error| {
-        error
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Refused)
-    }));
     assert!(
         errors
             .iter()
-            .all(|error| error.as_ref().unwrap_err().retry_after().unwrap() > 40 * SECOND)
+            .all(|error| { error.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused) })
+    );
+    assert!(
+        errors.iter().all(|error| error.as_ref().unwrap_err().retry_after().unwrap() > 40 * SECOND)
     );
     assert_eq!(source.calls(), 1);
     // When the gate is over, one asks, and all have the token.
@@ -74,11 +72,7 @@ async fn a_hundred_do_not_try_again_each_for_itself() {
     let errors = join_all(caches.iter().map(TokenCache::token)).await;
     assert!(errors.iter().all(std::result::Result::is_err));
     // Each refresh has three grants, and all of them together hardly more.
-    assert!(
-        (3..=9).contains(&source.calls()),
-        "{} grants",
-        source.calls()
-    );
+    assert!((3..=9).contains(&source.calls()), "{} grants", source.calls());
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,10 +96,8 @@ async fn one_refusal_locks_nobody_out_who_could_have_a_token() {
 async fn what_an_issuer_names_is_kept_to_for_an_hour_at_most() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let week = 7 * DAY;
-    let source = ScriptedSource::new(
-        [Step::FailFor(ErrorKind::RateLimited, week)],
-        Step::Grant(DAY),
-    );
+    let source =
+        ScriptedSource::new([Step::FailFor(ErrorKind::RateLimited, week)], Step::Grant(DAY));
     let of_the_job = || caches(1, &source, &store, &clock).remove(0);
     of_the_job().token().await.unwrap_err();
     sleep(Duration::from_secs(1_800)).await;

@@ -70,38 +70,23 @@ fn pieces(text: &str) -> Body {
 }
 
 fn client(api: &Api, source: &ScriptedSource) -> ClientWithMiddleware {
-    client_with(
-        source.clone(),
-        Target::origin(api.origin().clone()).unwrap(),
-    )
+    client_with(source.clone(), Target::origin(api.origin().clone()).unwrap())
 }
 
 async fn ask(client: &ClientWithMiddleware, url: Url, query: &str) -> reqwest::Response {
     let call = client.post(url).json(&json!({ "query": query }));
-    timeout(SOON, call.send())
-        .await
-        .expect("an answer")
-        .unwrap()
+    timeout(SOON, call.send()).await.expect("an answer").unwrap()
 }
 
 #[tokio::test]
 async fn a_refusal_in_an_answer_200_is_healed_like_a_401() {
     for refusal in [
         whole_refusal(),
-        errors(
-            &[refused(r#"["item"]"#), refused(r#"["b"]"#)],
-            r#","data":{"item":null,"b":null}"#,
-        ),
+        errors(&[refused(r#"["item"]"#), refused(r#"["b"]"#)], r#","data":{"item":null,"b":null}"#),
         errors(&[refused(r#"["item"]"#)], ""),
         errors(&[refused("null")], r#","data":null"#),
-        errors(
-            &[refused(r#"["item"]"#)],
-            r#","extensions":{"cost":-1.5e+3},"data":{"item":null}"#,
-        ),
-        format!(
-            "  {{ \"errors\" : [{}] , \"data\" : null }}\r\n",
-            refused("[]")
-        ),
+        errors(&[refused(r#"["item"]"#)], r#","extensions":{"cost":-1.5e+3},"data":{"item":null}"#),
+        format!("  {{ \"errors\" : [{}] , \"data\" : null }}\r\n", refused("[]")),
     ] {
         let (whole, chunked) = (refusal.clone(), refusal.clone());
         for api in [
@@ -110,44 +95,28 @@ async fn a_refusal_in_an_answer_200_is_healed_like_a_401() {
         ] {
             let source = ScriptedSource::granting(DAY);
             let answer = ask(&client(&api, &source), api.authoring(), QUERY).await;
-            assert_eq!(
-                answer.text().await.unwrap(),
-                data_for("token-2"),
-                "{refusal}"
-            );
+            assert_eq!(answer.text().await.unwrap(), data_for("token-2"), "{refusal}");
             assert_eq!(api.bearers(), ["token-1", "token-2"], "{refusal}");
             assert_eq!(source.calls(), 2);
         }
     }
     // If the length is known, `data` may come first; and GraphQL has a media type of its own.
     let api = refusing(|| {
-        let body = format!(
-            r#"{{"data":{{"item":null}},"errors":[{}]}}"#,
-            refused(r#"["item"]"#)
-        );
+        let body = format!(r#"{{"data":{{"item":null}},"errors":[{}]}}"#, refused(r#"["item"]"#));
         let answer =
             Response::builder().header("content-type", "Application/GraphQL-response+JSON");
         answer.body(body.into()).unwrap()
     })
     .await;
-    let answer = ask(
-        &client(&api, &ScriptedSource::granting(DAY)),
-        api.authoring(),
-        QUERY,
-    )
-    .await;
+    let answer = ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
     assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
 }
 
 #[tokio::test]
 async fn a_mutation_of_which_nothing_was_executed_is_sent_again() {
     let api = refusing(|| json_answer(whole_refusal())).await;
-    let answer = ask(
-        &client(&api, &ScriptedSource::granting(DAY)),
-        api.authoring(),
-        MUTATION,
-    )
-    .await;
+    let answer =
+        ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), MUTATION).await;
     assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
     assert_eq!(api.bearers(), ["token-1", "token-2"]);
 }
@@ -210,25 +179,12 @@ async fn what_is_no_refusal_is_passed_through_byte_for_byte() {
     // By its length alone, and not a byte too early.
     let most = format!("{:1$}", whole_refusal(), 16 * 1024);
     let api = refusing(move || json_answer(most.clone())).await;
-    let answer = ask(
-        &client(&api, &ScriptedSource::granting(DAY)),
-        api.authoring(),
-        QUERY,
-    )
-    .await;
+    let answer = ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
     assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
     let long = format!("{}{padding}", whole_refusal());
     let api = refusing(move || json_answer(long.clone())).await;
-    let answer = ask(
-        &client(&api, &ScriptedSource::granting(DAY)),
-        api.authoring(),
-        QUERY,
-    )
-    .await;
-    assert_eq!(
-        answer.text().await.unwrap().len(),
-        whole_refusal().len() + padding.len()
-    );
+    let answer = ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
+    assert_eq!(answer.text().await.unwrap().len(), whole_refusal().len() + padding.len());
     assert_eq!(api.bearers(), ["token-1"]);
 }
 
@@ -236,9 +192,7 @@ async fn what_is_no_refusal_is_passed_through_byte_for_byte() {
 async fn only_authoring_and_only_json_with_status_200_is_looked_at() {
     let refused_in = |status: u16, kind: &'static str| {
         move || {
-            let answer = Response::builder()
-                .status(status)
-                .header("content-type", kind);
+            let answer = Response::builder().status(status).header("content-type", kind);
             answer.body(whole_refusal().into()).unwrap()
         }
     };
@@ -250,17 +204,9 @@ async fn only_authoring_and_only_json_with_status_200_is_looked_at() {
         (200, ""),
     ] {
         let api = refusing(refused_in(status, kind)).await;
-        let answer = ask(
-            &client(&api, &ScriptedSource::granting(DAY)),
-            api.authoring(),
-            QUERY,
-        )
-        .await;
-        assert_eq!(
-            answer.text().await.unwrap(),
-            whole_refusal(),
-            "{status} {kind}"
-        );
+        let answer =
+            ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
+        assert_eq!(answer.text().await.unwrap(), whole_refusal(), "{status} {kind}");
     }
     let api = refusing(refused_in(200, "application/json")).await;
     for path in ["/graphql", "/sitecore/apis/graphql", "/api/graphql/v1"] {
@@ -323,16 +269,10 @@ async fn a_slow_answer_is_handed_on_as_soon_as_it_is_clear() {
         let source = ScriptedSource::granting(DAY);
         // `ask` gives up if the head does not come.
         let mut answer = ask(&client(&api, &source), api.authoring(), QUERY).await;
-        let first = timeout(SOON, answer.chunk())
-            .await
-            .expect("the start")
-            .unwrap();
+        let first = timeout(SOON, answer.chunk()).await.expect("the start").unwrap();
         assert_eq!(first.as_deref(), Some(begin.as_bytes()));
         go_on.notify_one();
-        let last = timeout(SOON, answer.chunk())
-            .await
-            .expect("the rest")
-            .unwrap();
+        let last = timeout(SOON, answer.chunk()).await.expect("the rest").unwrap();
         assert_eq!(last.as_deref(), Some(&b"the end"[..]));
         assert_eq!(source.calls(), 1);
     }
@@ -350,20 +290,12 @@ async fn a_403_and_other_answers_count_if_the_program_says_so() {
     let body = r#"{"title":"Forbidden","detail":"Token has expired."}"#;
     let api = refusing(expired(body)).await;
     let url = || api.origin().join("/api/brands/v1").unwrap();
-    let answer = layer(&api, Rejections::default())
-        .get(url())
-        .send()
-        .await
-        .unwrap();
+    let answer = layer(&api, Rejections::default()).get(url()).send().await.unwrap();
     assert_eq!(
         (answer.status(), answer.text().await.unwrap()),
         (StatusCode::FORBIDDEN, body.to_owned())
     );
-    let answer = layer(&api, Rejections::default().expired_403())
-        .get(url())
-        .send()
-        .await
-        .unwrap();
+    let answer = layer(&api, Rejections::default().expired_403()).get(url()).send().await.unwrap();
     assert_eq!(
         (answer.status(), answer.text().await.unwrap()),
         (StatusCode::OK, data_for("token-2"))
@@ -390,20 +322,12 @@ async fn a_403_and_other_answers_count_if_the_program_says_so() {
     // The body is shown to its limit, and is whole nevertheless.
     assert!(format!("{:?}", Rejections::default().expired_403()).contains("403"));
     let never = Rejections::default().when(invalid, |_, body| body.len() != 16 * 1024);
-    let answer = layer(&api, never)
-        .get(api.origin().clone())
-        .send()
-        .await
-        .unwrap();
+    let answer = layer(&api, never).get(api.origin().clone()).send().await.unwrap();
     assert_eq!(answer.text().await.unwrap().len(), 40_000);
     let always = Rejections::default()
         .when(invalid, |_, _| false)
         .when(invalid, |headers, _| headers["x-why"] == "token");
-    let answer = layer(&api, always)
-        .get(api.origin().clone())
-        .send()
-        .await
-        .unwrap();
+    let answer = layer(&api, always).get(api.origin().clone()).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
 }
 
@@ -413,10 +337,7 @@ async fn an_answer_in_the_smallest_pieces_costs_little() {
     let long = format!(
         "{}{}",
         " ".repeat(7_000),
-        errors(
-            &[error("OTHER", "null").replace("The", &"x".repeat(7_000))],
-            ""
-        )
+        errors(&[error("OTHER", "null").replace("The", &"x".repeat(7_000))], "")
     );
     let api = Api::start(move |_, _| json_answer(pieces(&long))).await;
     let layered = client(&api, &ScriptedSource::granting(DAY));
@@ -424,25 +345,12 @@ async fn an_answer_in_the_smallest_pieces_costs_little() {
     let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
     for _ in 0..3 {
         let begun = Instant::now();
-        ask(&layered, api.authoring(), QUERY)
-            .await
-            .bytes()
-            .await
-            .unwrap();
+        ask(&layered, api.authoring(), QUERY).await.bytes().await.unwrap();
         ours = ours.min(begun.elapsed());
         let begun = Instant::now();
-        bare.post(api.authoring())
-            .send()
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap();
+        bare.post(api.authoring()).send().await.unwrap().bytes().await.unwrap();
         theirs = theirs.min(begun.elapsed());
     }
     println!("{ours:?} with the layer, {theirs:?} without");
-    assert!(
-        ours < 3 * theirs,
-        "{ours:?} with the layer, {theirs:?} without"
-    );
+    assert!(ours < 3 * theirs, "{ours:?} with the layer, {theirs:?} without");
 }

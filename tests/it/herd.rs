@@ -24,11 +24,7 @@ async fn ten_thousand_cold_callers_cost_one_grant() {
     let cache = cache_of(&source, PausedClock::new());
     let before = Instant::now();
     let tokens = join_all((0..HERD).map(|_| cache.token())).await;
-    assert!(
-        tokens
-            .iter()
-            .all(|token| text(token.as_ref().unwrap()) == "token-1")
-    );
+    assert!(tokens.iter().all(|token| text(token.as_ref().unwrap()) == "token-1"));
     assert_eq!((source.calls(), before.elapsed()), (1, 50 * MS));
 }
 
@@ -39,9 +35,7 @@ async fn ten_thousand_cold_callers_share_one_failure() {
     let before = Instant::now();
     let results = join_all((0..HERD).map(|_| cache.token())).await;
     assert!(results.iter().all(|result| {
-        result
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Unavailable)
+        result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable)
     }));
     // Three grants and two pauses of at most 0.5 s and 1 s; then everybody is done.
     assert_eq!(source.calls(), 3);
@@ -126,9 +120,7 @@ async fn a_panic_in_a_source_is_a_failed_refresh() {
     let cache = cache_of(&source, PausedClock::new());
     let results = join_all((0..100).map(|_| cache.token())).await;
     assert!(results.iter().all(|result| {
-        result
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Unavailable)
+        result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable)
     }));
     assert_eq!(source.calls(), 1);
     assert!(cache.token().await.unwrap_err().retry_after().is_some());
@@ -139,10 +131,7 @@ async fn a_panic_in_a_source_is_a_failed_refresh() {
 #[tokio::test(start_paused = true)]
 async fn caches_share_nothing_and_clones_everything() {
     let (first, second) = (ScriptedSource::granting(DAY), ScriptedSource::granting(DAY));
-    let (one, two) = (
-        cache_of(&first, PausedClock::new()),
-        cache_of(&second, PausedClock::new()),
-    );
+    let (one, two) = (cache_of(&first, PausedClock::new()), cache_of(&second, PausedClock::new()));
     one.token().await.unwrap();
     assert!(two.current().is_none());
     assert!(one.clone().current().is_some());

@@ -49,10 +49,7 @@ async fn waking_from_suspend_is_noticed_within_half_a_minute() {
     assert_eq!(source.calls(), 1);
     clock.wall_forward(2 * DAY);
     sleep(30 * SECOND + SECOND).await;
-    assert_eq!(
-        (source.calls(), cache.status().freshness()),
-        (2, Some(Freshness::Fresh))
-    );
+    assert_eq!((source.calls(), cache.status().freshness()), (2, Some(Freshness::Fresh)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,10 +63,7 @@ async fn it_ends_with_the_last_handle() {
     sleep(HOUR).await;
     assert!(!kept.is_finished());
     drop(clone);
-    timeout(SECOND / 10, kept)
-        .await
-        .expect("it ends at once")
-        .expect("it does not panic");
+    timeout(SECOND / 10, kept).await.expect("it ends at once").expect("it does not panic");
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,25 +82,13 @@ async fn it_ends_with_the_last_handle_although_a_refresh_hangs() {
 #[tokio::test(start_paused = true)]
 async fn it_idles_for_a_key_without_expiry() {
     let source = source_fn(|_| async { Token::api_key("sc_apikey".parse().unwrap(), "key") });
-    let cache = TokenCache::builder(source)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let kept = spawn(cache.keep_fresh());
     sleep(100 * DAY).await;
     assert_eq!(cache.status().grants(), 1);
-    assert_eq!(
-        (
-            cache.status().usable_for(),
-            cache.status().next_attempt_in()
-        ),
-        (None, None)
-    );
+    assert_eq!((cache.status().usable_for(), cache.status().next_attempt_in()), (None, None));
     drop(cache);
-    timeout(SECOND, kept)
-        .await
-        .expect("it ends")
-        .expect("it does not panic");
+    timeout(SECOND, kept).await.expect("it ends").expect("it does not panic");
 }
 
 #[test]
@@ -124,36 +106,18 @@ async fn the_status_tells_how_things_stand() {
     );
     let cache = cache_of(&source, PausedClock::new());
     let empty = cache.status();
-    assert_eq!(
-        (empty.freshness(), empty.is_usable(), empty.grants()),
-        (None, false, 0)
-    );
-    assert_eq!(
-        (empty.age(), empty.usable_for(), empty.expires_at()),
-        (None, None, None)
-    );
-    assert_eq!(
-        (empty.next_attempt_in(), empty.is_refreshing()),
-        (Some(Duration::ZERO), false)
-    );
+    assert_eq!((empty.freshness(), empty.is_usable(), empty.grants()), (None, false, 0));
+    assert_eq!((empty.age(), empty.usable_for(), empty.expires_at()), (None, None, None));
+    assert_eq!((empty.next_attempt_in(), empty.is_refreshing()), (Some(Duration::ZERO), false));
     assert!(
         empty.last_error().is_none() && empty.fingerprint().is_none() && empty.quota().is_none()
     );
 
     assert!(cache.token().await.is_err());
-    assert!(
-        format!("{empty:?}").contains("usable_for: None"),
-        "{empty:?}"
-    );
+    assert!(format!("{empty:?}").contains("usable_for: None"), "{empty:?}");
     let failed = cache.status();
-    assert_eq!(
-        failed.last_error().map(sitecore_auth::Error::kind),
-        Some(ErrorKind::Malformed)
-    );
-    assert_eq!(
-        (failed.next_attempt_in(), failed.grants()),
-        (Some(SECOND), 1)
-    );
+    assert_eq!(failed.last_error().map(sitecore_auth::Error::kind), Some(ErrorKind::Malformed));
+    assert_eq!((failed.next_attempt_in(), failed.grants()), (Some(SECOND), 1));
 
     advance(SECOND).await;
     let token = cache.token().await.unwrap();
@@ -163,10 +127,7 @@ async fn the_status_tells_how_things_stand() {
         (fresh.freshness(), fresh.is_usable(), fresh.grants()),
         (Some(Freshness::Fresh), true, 2)
     );
-    assert_eq!(
-        (fresh.age(), fresh.usable_for()),
-        (Some(HOUR), Some(DAY - HOUR - 60 * SECOND))
-    );
+    assert_eq!((fresh.age(), fresh.usable_for()), (Some(HOUR), Some(DAY - HOUR - 60 * SECOND)));
     assert_eq!(
         (fresh.fingerprint(), fresh.expires_at()),
         (Some(token.fingerprint()), token.expires_at())
@@ -184,10 +145,7 @@ async fn the_status_tells_how_things_stand() {
         (Some(Freshness::Stale), true, false)
     );
     assert_eq!(
-        (
-            stale.last_error().map(sitecore_auth::Error::kind),
-            stale.next_attempt_in()
-        ),
+        (stale.last_error().map(sitecore_auth::Error::kind), stale.next_attempt_in()),
         (Some(ErrorKind::Refused), Some(60 * SECOND))
     );
     assert!(!format!("{stale:?}{stale:#?}").contains("token-1"));
@@ -195,11 +153,7 @@ async fn the_status_tells_how_things_stand() {
     advance(5 * HOUR).await;
     let expired = cache.status();
     assert_eq!(
-        (
-            expired.freshness(),
-            expired.is_usable(),
-            expired.usable_for()
-        ),
+        (expired.freshness(), expired.is_usable(), expired.usable_for()),
         (Some(Freshness::Expired), false, Some(Duration::ZERO))
     );
 }

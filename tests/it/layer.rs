@@ -28,12 +28,8 @@ async fn a_request_for_a_target_carries_the_token() {
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     for _ in 0..10 {
-        let answer = client
-            .post(server.uri())
-            .json(&json!({ "query": "{ a }" }))
-            .send()
-            .await
-            .unwrap();
+        let answer =
+            client.post(server.uri()).json(&json!({ "query": "{ a }" })).send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), "token-1");
     }
     assert_eq!(source.calls(), 1);
@@ -44,19 +40,13 @@ async fn the_header_is_marked_sensitive_all_the_way_down() {
     let logs = Logs::capture();
     let server = refusing(&[], &[]).await;
     let source = source_fn(|_| async { Token::bearer("sentinel-token", DAY) });
-    let auth = AuthMiddleware::builder(TokenCache::new(source))
-        .target(origin(&server))
-        .build()
-        .unwrap();
+    let auth =
+        AuthMiddleware::builder(TokenCache::new(source)).target(origin(&server)).build().unwrap();
     let shown = format!("{auth:?}");
-    let client = ClientBuilder::new(
-        reqwest::Client::builder()
-            .connection_verbose(false)
-            .build()
-            .unwrap(),
-    )
-    .with(auth)
-    .build();
+    let client =
+        ClientBuilder::new(reqwest::Client::builder().connection_verbose(false).build().unwrap())
+            .with(auth)
+            .build();
     client.get(server.uri()).send().await.unwrap();
     // wiremock logs what it receives; it is the server's side and no log of ours.
     let logged: Vec<_> = logs
@@ -65,10 +55,7 @@ async fn the_header_is_marked_sensitive_all_the_way_down() {
         .filter(|line| line.contains("sentinel") && !line.contains("wiremock"))
         .map(str::to_owned)
         .collect();
-    assert!(
-        logged.is_empty() && !shown.contains("sentinel"),
-        "{logged:?} {shown}"
-    );
+    assert!(logged.is_empty() && !shown.contains("sentinel"), "{logged:?} {shown}");
 }
 
 #[tokio::test]
@@ -91,18 +78,8 @@ async fn a_request_with_a_header_of_its_own_is_left_alone() {
     let server = serve(ResponseTemplate::new(401)).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
-    let own = client
-        .get(server.uri())
-        .bearer_auth("own")
-        .send()
-        .await
-        .unwrap();
-    let key = client
-        .get(server.uri())
-        .header("sc_apikey", "key")
-        .send()
-        .await
-        .unwrap();
+    let own = client.get(server.uri()).bearer_auth("own").send().await.unwrap();
+    let key = client.get(server.uri()).header("sc_apikey", "key").send().await.unwrap();
     assert_eq!((own.status().as_u16(), key.status().as_u16()), (401, 401));
     let requests = requests(&server).await;
     assert_eq!((requests.len(), source.calls()), (2, 0));
@@ -124,22 +101,10 @@ async fn a_request_that_says_so_is_left_alone() {
 
 #[tokio::test]
 async fn a_request_for_no_target_is_left_alone() {
-    let (server, other) = (
-        serve(ResponseTemplate::new(401)).await,
-        refusing(&[], &[]).await,
-    );
+    let (server, other) = (serve(ResponseTemplate::new(401)).await, refusing(&[], &[]).await);
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&other));
-    assert_eq!(
-        client
-            .get(server.uri())
-            .send()
-            .await
-            .unwrap()
-            .status()
-            .as_u16(),
-        401
-    );
+    assert_eq!(client.get(server.uri()).send().await.unwrap().status().as_u16(), 401);
     let requests = requests(&server).await;
     assert_eq!((requests.len(), source.calls()), (1, 0));
     assert!(!requests[0].headers.contains_key("authorization"));
@@ -150,10 +115,7 @@ async fn several_layers_serve_a_target_each() {
     let (one, two) = (refusing(&[], &[]).await, refusing(&[], &[]).await);
     let layer = |name: &'static str, target| {
         let cache = TokenCache::new(source_fn(move |_| async move { Token::bearer(name, DAY) }));
-        AuthMiddleware::builder(cache)
-            .target(target)
-            .build()
-            .unwrap()
+        AuthMiddleware::builder(cache).target(target).build().unwrap()
     };
     let client = ClientBuilder::new(reqwest::Client::new())
         .with(layer("first", origin(&one)))
@@ -161,17 +123,7 @@ async fn several_layers_serve_a_target_each() {
         .with(layer("third", origin(&two)))
         .build();
     for (server, expected) in [(&one, "first"), (&two, "second")] {
-        assert_eq!(
-            client
-                .get(server.uri())
-                .send()
-                .await
-                .unwrap()
-                .text()
-                .await
-                .unwrap(),
-            expected
-        );
+        assert_eq!(client.get(server.uri()).send().await.unwrap().text().await.unwrap(), expected);
     }
 }
 
@@ -186,23 +138,13 @@ async fn a_cache_on_the_request_chooses_the_credentials() {
         let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
         async move { Token::bearer(format!("tenant-{number}"), DAY) }
     }));
-    let answer = client
-        .get(server.uri())
-        .with_extension(tenant.clone())
-        .send()
-        .await
-        .unwrap();
+    let answer = client.get(server.uri()).with_extension(tenant.clone()).send().await.unwrap();
     // Its refusal is that cache's business too.
     assert_eq!(answer.text().await.unwrap(), "tenant-2");
     assert_eq!((number.load(Ordering::SeqCst), source.calls()), (2, 0));
     // The targets stay the layer's.
     let elsewhere = refusing(&[], &[]).await;
-    let answer = client
-        .get(elsewhere.uri())
-        .with_extension(tenant)
-        .send()
-        .await
-        .unwrap();
+    let answer = client.get(elsewhere.uri()).with_extension(tenant).send().await.unwrap();
     assert_eq!(answer.text().await.unwrap(), "");
 }
 
@@ -210,11 +152,7 @@ async fn a_cache_on_the_request_chooses_the_credentials() {
 async fn an_api_key_goes_into_its_own_header() {
     let server = serve(ResponseTemplate::new(200)).await;
     let source = source_fn(|_| async { Token::api_key("sc_apikey".parse().unwrap(), "key") });
-    client_with(source, origin(&server))
-        .get(server.uri())
-        .send()
-        .await
-        .unwrap();
+    client_with(source, origin(&server)).get(server.uri()).send().await.unwrap();
     let request = requests(&server).await.remove(0);
     assert_eq!(request.headers["sc_apikey"], "key");
     assert!(!request.headers.contains_key("authorization"));
@@ -227,21 +165,13 @@ async fn a_key_of_the_callers_own_is_left_alone() {
         let cache = TokenCache::new(source_fn(move |_| async move {
             Token::api_key("x-key".parse().unwrap(), key)
         }));
-        AuthMiddleware::builder(cache)
-            .target(origin(&server))
-            .build()
-            .unwrap()
+        AuthMiddleware::builder(cache).target(origin(&server)).build().unwrap()
     };
     let client = ClientBuilder::new(reqwest::Client::new())
         .with(layer("first"))
         .with(layer("second"))
         .build();
-    client
-        .get(server.uri())
-        .header("x-key", "own")
-        .send()
-        .await
-        .unwrap();
+    client.get(server.uri()).header("x-key", "own").send().await.unwrap();
     // Of two layers, the first sets it.
     client.get(server.uri()).send().await.unwrap();
     let sent: Vec<_> = requests(&server)
@@ -263,17 +193,9 @@ async fn our_header_wins_over_a_default_header() {
         http::header::AUTHORIZATION,
         "Bearer default".parse().unwrap(),
     )]);
-    let http = reqwest::Client::builder()
-        .default_headers(defaults)
-        .build()
-        .unwrap();
-    let answer = ClientBuilder::new(http)
-        .with(auth)
-        .build()
-        .get(server.uri())
-        .send()
-        .await
-        .unwrap();
+    let http = reqwest::Client::builder().default_headers(defaults).build().unwrap();
+    let answer =
+        ClientBuilder::new(http).with(auth).build().get(server.uri()).send().await.unwrap();
     assert_eq!(answer.text().await.unwrap(), "token-1");
 }
 

@@ -35,10 +35,7 @@ fn file(begun: &Arc<AtomicUsize>) -> multipart::Form {
 async fn upload_url(client: &ClientWithMiddleware, sandbox: &Sandbox) -> String {
     let query = r#"mutation { uploadMedia(input: { itemPath: "Project/acme/video" }) { presignedUploadUrl } }"#;
     let answer = graphql(client, sandbox.authoring_url(), query).await;
-    answer["data"]["uploadMedia"]["presignedUploadUrl"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    answer["data"]["uploadMedia"]["presignedUploadUrl"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -47,23 +44,12 @@ async fn a_file_is_streamed_with_the_bearer() {
     let client = client_for(&sandbox, sandbox.environment());
     let url = upload_url(&client, &sandbox).await;
     let begun = Arc::default();
-    let answer = client
-        .post(url)
-        .multipart(file(&begun))
-        .send()
-        .await
-        .unwrap();
+    let answer = client.post(url).multipart(file(&begun)).send().await.unwrap();
     let item: Value = answer.json().await.unwrap();
-    assert_eq!(
-        item["ItemPath"],
-        "/sitecore/media library/Project/acme/video"
-    );
+    assert_eq!(item["ItemPath"], "/sitecore/media library/Project/acme/video");
     let size = r#"{ item(where: { path: "/sitecore/media library/Project/acme/video" }) { field(name: "Size") { value } } }"#;
     let size = graphql(&client, sandbox.authoring_url(), size).await;
-    assert_eq!(
-        size["data"]["item"]["field"]["value"],
-        (PIECES * PIECE).to_string()
-    );
+    assert_eq!(size["data"]["item"]["field"]["value"], (PIECES * PIECE).to_string());
     assert_eq!((sandbox.grants(), sandbox.refusals(Api::Authoring)), (1, 0));
 }
 
@@ -76,74 +62,33 @@ async fn an_upload_begins_with_a_fresh_token_and_is_not_repeated() {
     tokio::time::sleep(life).await;
     // The token has expired meanwhile: another is had before the first byte is sent.
     let begun = Arc::default();
-    let answer = client
-        .post(&url)
-        .multipart(file(&begun))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (answer.status(), sandbox.refusals(Api::Authoring)),
-        (StatusCode::OK, 0)
-    );
+    let answer = client.post(&url).multipart(file(&begun)).send().await.unwrap();
+    assert_eq!((answer.status(), sandbox.refusals(Api::Authoring)), (StatusCode::OK, 0));
 
     sandbox.set_token_life(Duration::from_secs(60));
     let url = upload_url(&client, &sandbox).await;
     sandbox.revoke_tokens();
     let begun = Arc::default();
-    let answer = client
-        .post(&url)
-        .multipart(file(&begun))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (answer.status(), begun.load(Ordering::SeqCst)),
-        (StatusCode::UNAUTHORIZED, 1)
-    );
+    let answer = client.post(&url).multipart(file(&begun)).send().await.unwrap();
+    assert_eq!((answer.status(), begun.load(Ordering::SeqCst)), (StatusCode::UNAUTHORIZED, 1));
     // The new token is there already.
     let grants = sandbox.grants();
-    let answer = client
-        .post(&url)
-        .multipart(file(&begun))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (answer.status(), sandbox.grants()),
-        (StatusCode::OK, grants)
-    );
+    let answer = client.post(&url).multipart(file(&begun)).send().await.unwrap();
+    assert_eq!((answer.status(), sandbox.grants()), (StatusCode::OK, grants));
 }
 
 #[tokio::test]
 async fn without_a_token_no_byte_of_the_file_is_sent() {
     let sandbox = Sandbox::start().await.unwrap();
-    sandbox.break_down(
-        Api::Token,
-        Fault::status(401).body(r#"{"error":"access_denied"}"#),
-    );
+    sandbox.break_down(Api::Token, Fault::status(401).body(r#"{"error":"access_denied"}"#));
     let client = client_for(&sandbox, sandbox.environment());
-    let url = sandbox.url(
-        Api::Authoring,
-        "/sitecore/api/authoring/media/upload?token=x",
-    );
+    let url = sandbox.url(Api::Authoring, "/sitecore/api/authoring/media/upload?token=x");
     let begun = Arc::default();
-    let error = client
-        .post(url)
-        .multipart(file(&begun))
-        .send()
-        .await
-        .unwrap_err();
+    let error = client.post(url).multipart(file(&begun)).send().await.unwrap_err();
     let error = auth_error(&error);
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(
-        error.to_string().contains("check the client's id, secret"),
-        "{error}"
-    );
-    assert_eq!(
-        (begun.load(Ordering::SeqCst), sandbox.calls(Api::Authoring)),
-        (0, 0)
-    );
+    assert!(error.to_string().contains("check the client's id, secret"), "{error}");
+    assert_eq!((begun.load(Ordering::SeqCst), sandbox.calls(Api::Authoring)), (0, 0));
 }
 
 #[tokio::test]
@@ -153,15 +98,7 @@ async fn a_client_of_another_kind_may_not_upload() {
     let url = upload_url(&right, &sandbox).await;
     let wrong = client_for(&sandbox, sandbox.edge_administration());
     let begun = Arc::default();
-    let answer = wrong
-        .post(url)
-        .multipart(file(&begun))
-        .send()
-        .await
-        .unwrap();
+    let answer = wrong.post(url).multipart(file(&begun)).send().await.unwrap();
     // One grant a client: another token of the same client would do no better.
-    assert_eq!(
-        (answer.status(), sandbox.grants()),
-        (StatusCode::FORBIDDEN, 2)
-    );
+    assert_eq!((answer.status(), sandbox.grants()), (StatusCode::FORBIDDEN, 2));
 }

@@ -18,11 +18,7 @@ async fn freshness_after(life: Duration, age: Duration) -> Freshness {
         None => Freshness::Expired,
         Some(_) => {
             settle().await;
-            if source.calls() == 1 {
-                Freshness::Fresh
-            } else {
-                Freshness::Stale
-            }
+            if source.calls() == 1 { Freshness::Fresh } else { Freshness::Stale }
         }
     }
 }
@@ -52,11 +48,7 @@ async fn boundaries_are_exact_for_every_life() {
             (unusable, Freshness::Expired),
             (unusable + MS, Freshness::Expired),
         ] {
-            assert_eq!(
-                freshness_after(life, age).await,
-                expected,
-                "{life:?} after {age:?}"
-            );
+            assert_eq!(freshness_after(life, age).await, expected, "{life:?} after {age:?}");
         }
     }
 }
@@ -65,10 +57,7 @@ async fn boundaries_are_exact_for_every_life() {
 async fn a_life_of_no_time_is_never_handed_out() {
     let source = ScriptedSource::granting(Duration::ZERO);
     let cache = cache_of(&source, PausedClock::new());
-    assert_eq!(
-        cache.token().await.unwrap_err().kind(),
-        ErrorKind::Malformed
-    );
+    assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Malformed);
     assert!(cache.current().is_none());
 }
 
@@ -78,10 +67,7 @@ async fn a_life_that_the_issuer_does_not_tell_is_five_minutes() {
     let server = serve(wiremock::ResponseTemplate::new(200).set_body_json(answer)).await;
     let clock = ManualClock::new();
     let tokens = client_of(&server.uri()).build().unwrap();
-    let cache = TokenCache::builder(tokens)
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(tokens).clock(clock.clone()).build().unwrap();
     let token = cache.token().await.unwrap();
     assert_eq!(token.lifetime(), Some(Duration::from_secs(300)));
     assert_eq!(cache.status().usable_for(), Some(Duration::from_secs(270)));
@@ -89,10 +75,7 @@ async fn a_life_that_the_issuer_does_not_tell_is_five_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_life_beyond_all_numbers_is_capped() {
-    for life in [
-        Duration::MAX,
-        Duration::from_secs(1_000_000_000_000_000_000),
-    ] {
+    for life in [Duration::MAX, Duration::from_secs(1_000_000_000_000_000_000)] {
         let month = Duration::from_secs(30 * 24 * 3600);
         assert_eq!(freshness_after(life, month / 2).await, Freshness::Fresh);
         assert_eq!(freshness_after(life, month).await, Freshness::Expired);
@@ -107,11 +90,7 @@ async fn a_short_token_is_cached_and_used() {
         for _ in 0..100 {
             assert_eq!(text(&cache.token().await.unwrap()), "token-1");
         }
-        assert_eq!(
-            source.calls(),
-            1,
-            "a grant for each call of a token that lives {life:?}"
-        );
+        assert_eq!(source.calls(), 1, "a grant for each call of a token that lives {life:?}");
     }
 }
 
@@ -121,10 +100,7 @@ async fn the_stale_point_is_drawn_once_per_token() {
     let mut early = 0;
     for _ in 0..200 {
         let source = ScriptedSource::new([Step::Grant(day)], Step::Hang);
-        let cache = TokenCache::builder(source.clone())
-            .clock(PausedClock::new())
-            .build()
-            .unwrap();
+        let cache = TokenCache::builder(source.clone()).clock(PausedClock::new()).build().unwrap();
         cache.token().await.unwrap();
         advance(day.mul_f64(0.7) - Duration::from_secs(1)).await;
         for _ in 0..50 {
@@ -144,10 +120,7 @@ async fn the_stale_point_is_drawn_once_per_token() {
         settle().await;
         assert!(source.calls() >= 2, "fresh after 0.8 of its life");
     }
-    assert!(
-        (50..150).contains(&early),
-        "half of 200 points should lie before 0.75, {early} do"
-    );
+    assert!((50..150).contains(&early), "half of 200 points should lie before 0.75, {early} do");
 }
 
 type Change = fn(&mut RefreshPolicy);
@@ -214,14 +187,9 @@ fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
     for (name, change) in change {
         let mut policy = RefreshPolicy::default();
         change(&mut policy);
-        let error = TokenCache::builder(source())
-            .policy(policy)
-            .build()
-            .expect_err(name);
+        let error = TokenCache::builder(source()).policy(policy).build().expect_err(name);
         assert_eq!(error.kind(), ErrorKind::Config);
-        let cause = std::error::Error::source(&error)
-            .expect("a cause")
-            .to_string();
+        let cause = std::error::Error::source(&error).expect("a cause").to_string();
         assert!(cause.contains(name), "{cause} does not name {name}");
     }
 }
@@ -233,11 +201,7 @@ async fn numbers_beyond_all_measure_do_not_panic() {
     policy.max_lifetime = Duration::MAX;
     policy.refresh_timeout = Duration::MAX;
     policy.gate_without_token = Backoff::new(Duration::MAX, Duration::MAX);
-    (
-        policy.stale_from,
-        policy.margin_part,
-        policy.refused_wait_part,
-    ) = (1.0, 0.0, 1.0);
+    (policy.stale_from, policy.margin_part, policy.refused_wait_part) = (1.0, 0.0, 1.0);
     let steps = [
         Step::Fail(ErrorKind::Malformed),
         Step::FailFor(ErrorKind::Malformed, Duration::MAX),

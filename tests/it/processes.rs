@@ -40,10 +40,7 @@ impl Fleet {
     }
 
     async fn by_redis(url: String) -> Self {
-        Self {
-            redis: Some(url),
-            ..Self::by_file().await
-        }
+        Self { redis: Some(url), ..Self::by_file().await }
     }
 
     /// A worker, and how it is started: by itself, or by the command that is given.
@@ -60,10 +57,7 @@ impl Fleet {
             .env("SITECORE_AUTH_CLIENT_SECRET", client.secret())
             .env("SITECORE_AUTH_AUTHORITY", self.sandbox.authority().as_str())
             .env("SITECORE_AUTH_AUDIENCE", self.sandbox.audience())
-            .env(
-                "SITECORE_DEPLOY_URL",
-                self.sandbox.origin(Api::Deploy).as_str(),
-            )
+            .env("SITECORE_DEPLOY_URL", self.sandbox.origin(Api::Deploy).as_str())
             .env_remove("REDIS_URL")
             .envs(self.redis.iter().map(|url| ("REDIS_URL", url)))
             .stdin(Stdio::null())
@@ -93,10 +87,7 @@ impl Fleet {
 fn program() -> PathBuf {
     let tests = env::current_exe().unwrap();
     let program = tests.ancestors().nth(2).unwrap().join("examples/fleet");
-    assert!(
-        program.exists(),
-        "cargo build --example fleet builds what this needs"
-    );
+    assert!(program.exists(), "cargo build --example fleet builds what this needs");
     program
 }
 
@@ -135,10 +126,7 @@ async fn a_holder_that_is_killed_half_way_holds_up_nobody_for_longer_than_its_le
     let redis = RedisServer::start();
     let by_file = killing(Fleet::by_file().await, Duration::from_secs(4));
     // What a dead process had in Redis ends after 15 s; after 18 s they would not wait for that.
-    let by_redis = killing(
-        Fleet::by_redis(redis.url()).await,
-        Duration::from_millis(16_300),
-    );
+    let by_redis = killing(Fleet::by_redis(redis.url()).await, Duration::from_millis(16_300));
     tokio::join!(by_file, by_redis);
 }
 
@@ -166,15 +154,9 @@ async fn a_full_or_read_only_disk_is_as_if_there_were_no_store() {
     let workers = (0..6).map(|_| fleet.command(&["sh", "-c", full]).spawn().unwrap());
     let (workers, begun) = (workers.collect(), Instant::now());
     // Nobody waits for a holder who cannot save.
-    fleet
-        .sandbox
-        .break_down(Api::Token, Fault::delay(Duration::from_secs(1)));
+    fleet.sandbox.break_down(Api::Token, Fault::delay(Duration::from_secs(1)));
     succeed(workers).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     fleet.sandbox.heal(Api::Token);
     assert_eq!(fleet.sandbox.grants(), 6);
     let left = fs::read_dir(fleet.cache()).unwrap();
@@ -186,9 +168,7 @@ async fn a_full_or_read_only_disk_is_as_if_there_were_no_store() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(fleet.cache(), mode).unwrap();
     };
-    let stored = fs::read_dir(fleet.cache())
-        .unwrap()
-        .map(|file| file.unwrap().path());
+    let stored = fs::read_dir(fleet.cache()).unwrap().map(|file| file.unwrap().path());
     for file in stored.collect::<Vec<_>>() {
         fs::remove_file(file).unwrap();
     }
@@ -265,11 +245,8 @@ async fn redis_is_spoken_to_by_tls() {
     assert_eq!((fleet.sandbox.grants(), redis.keys().len()), (2, 0));
     for _ in 0..2 {
         let mut worker = fleet.command(&[]);
-        let worker = worker
-            .env("SSL_CERT_FILE", &authority)
-            .env_remove("SSL_CERT_DIR")
-            .output()
-            .await;
+        let worker =
+            worker.env("SSL_CERT_FILE", &authority).env_remove("SSL_CERT_DIR").output().await;
         succeeded(worker.unwrap());
     }
     assert_eq!((fleet.sandbox.grants(), redis.keys().len()), (3, 1));
@@ -282,11 +259,7 @@ async fn a_writer_that_is_killed_at_any_moment_leaves_an_entry_whole() {
     store.save("name", &[0; WRITTEN], DAY).await.unwrap();
     for round in 0..40_u64 {
         let mut writer = Command::new(env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "processes::writes_until_it_is_killed",
-                "--ignored",
-            ])
+            .args(["--exact", "processes::writes_until_it_is_killed", "--ignored"])
             .env("STORE_FOLDER", folder.path().join("cache"))
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -310,10 +283,7 @@ async fn load(store: &FileStore) -> u8 {
     let stored = store.load("name").await.unwrap().unwrap();
     let bytes = stored.entry();
     assert_eq!(bytes.len(), WRITTEN);
-    assert!(
-        bytes.iter().all(|byte| *byte == bytes[0]),
-        "two entries in one"
-    );
+    assert!(bytes.iter().all(|byte| *byte == bytes[0]), "two entries in one");
     bytes[0]
 }
 

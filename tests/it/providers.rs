@@ -38,11 +38,7 @@ impl CredentialsProvider for Told {
     async fn credentials(&self) -> Result<ClientCredentials, Error> {
         let mut told = self.0.lock().unwrap();
         told.1 += 1;
-        let secret = if told.0.len() > 1 {
-            told.0.remove(0)
-        } else {
-            told.0[0]
-        };
+        let secret = if told.0.len() > 1 { told.0.remove(0) } else { told.0[0] };
         Ok(ClientCredentials::new("rotating", secret))
     }
 }
@@ -84,10 +80,7 @@ async fn a_refused_secret_is_tried_once_more_if_it_has_changed() {
     let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "new"])));
     assert!(cache.token().await.is_ok());
     let text = logs.text();
-    assert!(
-        text.contains("the credentials changed: the grant is tried once more"),
-        "{text}"
-    );
+    assert!(text.contains("the credentials changed: the grant is tried once more"), "{text}");
     assert_eq!((sandbox.calls(Api::Token), sandbox.grants()), (2, 1));
     // Not a third time.
     let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "older", "new"])));
@@ -111,10 +104,7 @@ async fn a_refused_secret_that_stays_is_not_tried_again() {
 async fn new_credentials_open_the_gate() {
     let sandbox = sandbox().await;
     let (told, clock) = (Told::new(&["old"]), ManualClock::new());
-    let cache = TokenCache::builder(source(&sandbox, &told))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source(&sandbox, &told)).clock(clock.clone()).build().unwrap();
     assert!(cache.token().await.is_err());
     clock.advance(Duration::from_secs(2));
     assert!(cache.token().await.is_err());
@@ -131,17 +121,11 @@ async fn new_credentials_open_the_gate() {
 async fn renewal_goes_on_with_the_new_secret() {
     let sandbox = sandbox().await;
     let (told, clock) = (Told::new(&["new"]), ManualClock::new());
-    let cache = TokenCache::builder(source(&sandbox, &told))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source(&sandbox, &told)).clock(clock.clone()).build().unwrap();
     let first = cache.token().await.unwrap();
     // The secret is rotated at the issuer; the mounted file follows later.
     told.tell("old");
-    assert_eq!(
-        cache.replace(&first).await.unwrap_err().kind(),
-        ErrorKind::Refused
-    );
+    assert_eq!(cache.replace(&first).await.unwrap_err().kind(), ErrorKind::Refused);
     assert!(cache.token().await.is_ok(), "the token held is still good");
     told.tell("new");
     clock.advance(Duration::from_secs(2));
@@ -225,16 +209,10 @@ async fn a_file_that_is_missing_is_named_and_waited_for() {
     let path = folder.path().join("client-secret");
     let clock = ManualClock::new();
     let source = ProviderSource::new(FileCredentials::new("rotating", &path), &asking(&sandbox));
-    let cache = TokenCache::builder(source)
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source).clock(clock.clone()).build().unwrap();
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(
-        everything_said(&error).contains("client-secret"),
-        "{error:?}"
-    );
+    assert!(everything_said(&error).contains("client-secret"), "{error:?}");
     fs::write(&path, "new").unwrap();
     clock.advance(Duration::from_secs(2));
     assert!(cache.token().await.is_ok());
@@ -242,27 +220,16 @@ async fn a_file_that_is_missing_is_named_and_waited_for() {
 
 #[tokio::test]
 async fn credentials_themselves_the_environment_and_the_cli_are_providers() {
-    let fixed = ClientCredentials::new("id", "secret")
-        .credentials()
-        .await
-        .unwrap();
-    assert_eq!(
-        (fixed.client_id(), fixed.client_secret().expose_secret()),
-        ("id", "secret")
-    );
+    let fixed = ClientCredentials::new("id", "secret").credentials().await.unwrap();
+    assert_eq!((fixed.client_id(), fixed.client_secret().expose_secret()), ("id", "secret"));
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".sitecore")).unwrap();
     let login = r#"{"endpoints":{"xmCloud":{"clientId":"cli","clientSecret":"s"}}}"#;
     fs::write(folder.path().join(".sitecore/user.json"), login).unwrap();
-    let cli = SitecoreCliCredentials::new(folder.path())
-        .credentials()
-        .await
-        .unwrap();
+    let cli = SitecoreCliCredentials::new(folder.path()).credentials().await.unwrap();
     assert_eq!(cli.client_id(), "cli");
-    let variables = [
-        ("SITECORE_AUTH_CLIENT_ID", Some("env")),
-        ("SITECORE_AUTH_CLIENT_SECRET", Some("s")),
-    ];
+    let variables =
+        [("SITECORE_AUTH_CLIENT_ID", Some("env")), ("SITECORE_AUTH_CLIENT_SECRET", Some("s"))];
     let environment = temp_env::with_vars(variables, || {
         futures_util::FutureExt::now_or_never(EnvironmentCredentials.credentials())
     });

@@ -27,11 +27,8 @@ async fn a_redirect_to_another_origin_does_not_carry_the_token() {
         let server =
             serve(ResponseTemplate::new(status).insert_header("location", elsewhere.uri())).await;
         let source = ScriptedSource::granting(DAY);
-        let answer = client_with(source.clone(), origin(&server))
-            .get(server.uri())
-            .send()
-            .await
-            .unwrap();
+        let answer =
+            client_with(source.clone(), origin(&server)).get(server.uri()).send().await.unwrap();
         // The refusal comes from where the token never was.
         assert_eq!((answer.status().as_u16(), source.calls()), (401, 1));
     }
@@ -49,20 +46,11 @@ async fn the_redirect_policy_ends_where_the_origin_changes() {
     let elsewhere = serve(ResponseTemplate::new(200)).await;
     let server = MockServer::start().await;
     let away = ResponseTemplate::new(307).insert_header("location", elsewhere.uri());
-    Mock::given(wiremock::matchers::path("/away"))
-        .respond_with(away)
-        .mount(&server)
-        .await;
+    Mock::given(wiremock::matchers::path("/away")).respond_with(away).mount(&server).await;
     let near = ResponseTemplate::new(307).insert_header("location", "/end");
-    Mock::given(wiremock::matchers::path("/near"))
-        .respond_with(near)
-        .mount(&server)
-        .await;
+    Mock::given(wiremock::matchers::path("/near")).respond_with(near).mount(&server).await;
     let round = ResponseTemplate::new(307).insert_header("location", "/round");
-    Mock::given(wiremock::matchers::path("/round"))
-        .respond_with(round)
-        .mount(&server)
-        .await;
+    Mock::given(wiremock::matchers::path("/round")).respond_with(round).mount(&server).await;
     Mock::given(wiremock::matchers::path("/end"))
         .respond_with(ResponseTemplate::new(200))
         .mount(&server)
@@ -70,20 +58,11 @@ async fn the_redirect_policy_ends_where_the_origin_changes() {
     let cache = TokenCache::new(source_fn(|_| async {
         Token::api_key("sc_apikey".parse().unwrap(), "key")
     }));
-    let auth = AuthMiddleware::builder(cache)
-        .target(origin(&server))
-        .build()
-        .unwrap();
-    let http = reqwest::Client::builder()
-        .redirect(redirect_policy())
-        .build()
-        .unwrap();
+    let auth = AuthMiddleware::builder(cache).target(origin(&server)).build().unwrap();
+    let http = reqwest::Client::builder().redirect(redirect_policy()).build().unwrap();
     let client = ClientBuilder::new(http).with(auth).build();
-    let get = |path: &str| {
-        client
-            .get(Url::parse(&server.uri()).unwrap().join(path).unwrap())
-            .send()
-    };
+    let get =
+        |path: &str| client.get(Url::parse(&server.uri()).unwrap().join(path).unwrap()).send();
     assert_eq!(get("/away").await.unwrap().status().as_u16(), 307);
     assert_eq!(get("/near").await.unwrap().status().as_u16(), 200);
     let before = requests(&server).await.len();
@@ -100,12 +79,8 @@ async fn heads_elsewhere(source: impl TokenSource, policy: Policy, hops: usize) 
     let home = format!("https://localhost:{}", server.port());
     let target = Target::origin(home.parse().unwrap()).unwrap();
     let auth = AuthMiddleware::builder(TokenCache::new(source)).target(target);
-    let http = reqwest::Client::builder()
-        .danger_accept_invalid_certs(true)
-        .redirect(policy);
-    let client = ClientBuilder::new(http.build().unwrap())
-        .with(auth.build().unwrap())
-        .build();
+    let http = reqwest::Client::builder().danger_accept_invalid_certs(true).redirect(policy);
+    let client = ClientBuilder::new(http.build().unwrap()).with(auth.build().unwrap()).build();
     for elsewhere in [
         format!("https://127.0.0.1:{}", server.port()),
         format!("https://localhost:{}", other.port()),
@@ -115,13 +90,9 @@ async fn heads_elsewhere(source: impl TokenSource, policy: Policy, hops: usize) 
         client.get(format!("{home}/{path}")).send().await.unwrap();
     }
     let heads = [server.heads(), other.heads()].concat();
-    let (elsewhere, sent): (Vec<_>, Vec<_>) = heads
-        .into_iter()
-        .partition(|head| head.contains(" /elsewhere"));
-    assert!(
-        sent.len() == 3 && sent.iter().all(|head| head.contains("sentinel")),
-        "{sent:?}"
-    );
+    let (elsewhere, sent): (Vec<_>, Vec<_>) =
+        heads.into_iter().partition(|head| head.contains(" /elsewhere"));
+    assert!(sent.len() == 3 && sent.iter().all(|head| head.contains("sentinel")), "{sent:?}");
     elsewhere
 }
 
@@ -144,16 +115,8 @@ async fn a_redirect_to_another_host_port_or_scheme_does_not_carry_the_token() {
 #[tokio::test]
 async fn with_the_redirect_policy_neither_token_nor_key_goes_anywhere_else() {
     for hops in [1, 2] {
-        assert!(
-            heads_elsewhere(bearer(), redirect_policy(), hops)
-                .await
-                .is_empty()
-        );
-        assert!(
-            heads_elsewhere(key(), redirect_policy(), hops)
-                .await
-                .is_empty()
-        );
+        assert!(heads_elsewhere(bearer(), redirect_policy(), hops).await.is_empty());
+        assert!(heads_elsewhere(key(), redirect_policy(), hops).await.is_empty());
     }
 }
 
@@ -163,10 +126,7 @@ async fn without_the_redirect_policy_reqwest_carries_them() {
     let sent = |heads: Vec<String>| heads.concat().matches("sentinel").count();
     // A key at once, and a bearer when the other origin redirects once more.
     assert_eq!(sent(heads_elsewhere(key(), Policy::default(), 1).await), 3);
-    assert_eq!(
-        sent(heads_elsewhere(bearer(), Policy::default(), 2).await),
-        3
-    );
+    assert_eq!(sent(heads_elsewhere(bearer(), Policy::default(), 2).await), 3);
 }
 
 #[tokio::test]
@@ -178,13 +138,9 @@ async fn a_redirect_to_another_origin_is_warned_of() {
     let client = client_with(ScriptedSource::granting(DAY), origin(&server));
     client.get(server.uri()).send().await.unwrap();
     let logged = logs.text();
-    let warning = logged
-        .lines()
-        .find(|line| line.contains("WARN") && line.contains("redirect_policy"));
-    assert!(
-        warning.is_some_and(|line| line.contains("127.0.0.1")),
-        "{logged}"
-    );
+    let warning =
+        logged.lines().find(|line| line.contains("WARN") && line.contains("redirect_policy"));
+    assert!(warning.is_some_and(|line| line.contains("127.0.0.1")), "{logged}");
 }
 
 /// Redirects `/start` to `/end`, which refuses the first token.
@@ -196,9 +152,7 @@ async fn redirecting(
     let log = Arc::clone(&seen);
     let api = Api::start(move |bearer, request| {
         let path = request.uri().path();
-        log.lock()
-            .unwrap()
-            .push(format!("{} {path}", request.method()));
+        log.lock().unwrap().push(format!("{} {path}", request.method()));
         match (path.ends_with("/start"), bearer) {
             (true, _) => {
                 let to = path.replace("/start", "/end");
@@ -221,17 +175,11 @@ async fn what_a_redirected_request_has_done_is_not_done_again() {
         let answer = Response::builder().header("content-type", "application/json");
         answer.body(words.into()).unwrap()
     };
-    for (status, refusal) in [
-        (303, unauthorized as fn() -> _),
-        (302, graphql),
-        (307, unauthorized),
-    ] {
+    for (status, refusal) in [(303, unauthorized as fn() -> _), (302, graphql), (307, unauthorized)]
+    {
         let (api, seen) = redirecting(status, refusal).await;
         let source = ScriptedSource::granting(DAY);
-        let client = client_with(
-            source.clone(),
-            Target::origin(api.origin().clone()).unwrap(),
-        );
+        let client = client_with(source.clone(), Target::origin(api.origin().clone()).unwrap());
         let url = api.origin().join("/sitecore/api/start").unwrap();
         let answer = client.post(url.clone()).body("work").send().await.unwrap();
         assert_eq!(answer.url().path(), "/sitecore/api/end");
@@ -246,10 +194,7 @@ async fn what_a_redirected_request_has_done_is_not_done_again() {
         );
         let url = api.origin().join("/sitecore/api/start#part").unwrap();
         let answer = client.get(url).send().await.unwrap();
-        assert_eq!(
-            (answer.status().as_u16(), seen.lock().unwrap().len()),
-            (200, 4)
-        );
+        assert_eq!((answer.status().as_u16(), seen.lock().unwrap().len()), (200, 4));
     }
 }
 
@@ -260,22 +205,11 @@ async fn a_refusal_from_outside_the_targets_paths_is_passed_through() {
             true => (302, "/login"),
             false => (401, ""),
         };
-        Response::builder()
-            .status(status)
-            .header("location", to)
-            .body(Body::empty())
-            .unwrap()
+        Response::builder().status(status).header("location", to).body(Body::empty()).unwrap()
     })
     .await;
     let source = ScriptedSource::granting(DAY);
-    let target = Target::authoring("cm.example")
-        .unwrap()
-        .at(api.origin().clone())
-        .unwrap();
-    let answer = client_with(source.clone(), target)
-        .get(api.authoring())
-        .send()
-        .await
-        .unwrap();
+    let target = Target::authoring("cm.example").unwrap().at(api.origin().clone()).unwrap();
+    let answer = client_with(source.clone(), target).get(api.authoring()).send().await.unwrap();
     assert_eq!((answer.status().as_u16(), source.calls()), (401, 1));
 }

@@ -43,12 +43,7 @@ async fn a_hundred_cost_one_grant_and_leave_one_sealed_entry_that_ends() {
     let server = RedisServer::start();
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(300), HOUR));
     let caches = fleet(100, &source, &server);
-    assert!(
-        tokens(&caches)
-            .await
-            .iter()
-            .all(|token| text(token) == "token-1")
-    );
+    assert!(tokens(&caches).await.iter().all(|token| text(token) == "token-1"));
     assert_eq!(source.calls(), 1);
     assert_eq!(server.keys().len(), 1, "the lease was given back");
     let (key, entry) = server.entry();
@@ -151,11 +146,9 @@ async fn a_server_that_restarts_or_forgets_costs_one_grant() {
 async fn a_primary_that_became_a_replica_or_is_full_is_as_if_it_were_not_there() {
     let server = RedisServer::start();
     let source = ScriptedSource::granting(DAY);
-    for (command, grants) in [
-        ("REPLICAOF 127.0.0.1 1", 3),
-        ("REPLICAOF NO ONE", 1),
-        ("CONFIG SET maxmemory 1", 3),
-    ] {
+    for (command, grants) in
+        [("REPLICAOF 127.0.0.1 1", 3), ("REPLICAOF NO ONE", 1), ("CONFIG SET maxmemory 1", 3)]
+    {
         let before = source.calls();
         let _: String = server.run(command);
         let begun = Instant::now();
@@ -218,10 +211,7 @@ async fn a_write_that_arrives_late_does_not_prolong_the_entry() {
     let stored = store.load("name").await.unwrap();
     assert!(format!("{stored:?}").contains("bytes: 5"), "{stored:?}");
     // What would have ended before it arrived, is not written.
-    store
-        .save("other", b"entry", Duration::from_millis(50))
-        .await
-        .unwrap();
+    store.save("other", b"entry", Duration::from_millis(50)).await.unwrap();
     assert_eq!(server.keys().len(), 1);
 }
 
@@ -254,14 +244,7 @@ async fn a_lease_that_was_lost_is_its_owners_still() {
     let minute = Duration::from_secs(60);
     // Its runtime died, say, or the answer did not arrive.
     drop(store.try_lease("name", minute).await.unwrap().unwrap());
-    assert!(
-        store
-            .clone()
-            .try_lease("name", minute)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(store.clone().try_lease("name", minute).await.unwrap().is_none());
     assert!(store.try_lease("name", minute).await.unwrap().is_some());
 }
 
@@ -289,9 +272,8 @@ async fn many_caches_share_one_connection() {
     tokens(&caches).await;
     assert_eq!(source.calls(), 1);
     let stats: String = server.run("INFO stats");
-    let connections = stats
-        .lines()
-        .find_map(|line| line.strip_prefix("total_connections_received:"));
+    let connections =
+        stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
     let connections: u32 = connections.unwrap().trim().parse().unwrap();
     // Each opens one if it finds none, and they begin together; a poll opens none.
     assert!(connections < 150, "{connections}");
@@ -300,10 +282,7 @@ async fn many_caches_share_one_connection() {
 #[tokio::test]
 async fn a_server_that_quotes_a_command_is_not_quoted() {
     let server = RedisServer::with(&["--rename-command", "HELLO", ""]);
-    let url = format!(
-        "redis://user:pass-sentinel@127.0.0.1:{}/?protocol=resp3",
-        server.port()
-    );
+    let url = format!("redis://user:pass-sentinel@127.0.0.1:{}/?protocol=resp3", server.port());
     let store = RedisStore::new(url).unwrap();
     let logs = Logs::capture();
     let source = ScriptedSource::granting(DAY);
@@ -311,10 +290,7 @@ async fn a_server_that_quotes_a_command_is_not_quoted() {
     let shared = SharedSource::with_key(source, store, "fleet", KEY).unwrap();
     shared.fetch(None).await.unwrap();
     let said = everything_said(&error) + &logs.text();
-    assert!(
-        said.contains("asking alone") && !said.contains("sentinel"),
-        "{said}"
-    );
+    assert!(said.contains("asking alone") && !said.contains("sentinel"), "{said}");
 }
 
 #[tokio::test]
@@ -340,9 +316,7 @@ async fn a_connection_of_a_runtime_that_is_gone_or_sleeps_is_not_used() {
 async fn a_user_with_few_rights_will_do_and_a_wrong_password_is_told_without_it() {
     let server = RedisServer::start();
     let rights = "~sitecore-auth:* +eval +get +set +del +pttl +time +select";
-    let _: String = server.run(&format!(
-        "ACL SETUSER worker on >pass-word-sentinel {rights}"
-    ));
+    let _: String = server.run(&format!("ACL SETUSER worker on >pass-word-sentinel {rights}"));
     let store = |password| {
         let url = format!("redis://worker:{password}@127.0.0.1:{}/1", server.port());
         RedisStore::new(url).unwrap()
@@ -358,34 +332,20 @@ async fn a_user_with_few_rights_will_do_and_a_wrong_password_is_told_without_it(
 
     let logs = Logs::capture();
     let error = store("wrong-sentinel").load("name").await.unwrap_err();
-    assert!(
-        everything_said(&error).contains("authentication failed"),
-        "{error:?}"
-    );
+    assert!(everything_said(&error).contains("authentication failed"), "{error:?}");
     let wrong = SharedSource::with_key(source, store("wrong-sentinel"), "fleet", KEY).unwrap();
     wrong.fetch(None).await.unwrap();
     let said = everything_said(&error) + &logs.text();
-    assert!(
-        said.contains("asking alone") && !said.contains("sentinel"),
-        "{said}"
-    );
+    assert!(said.contains("asking alone") && !said.contains("sentinel"), "{said}");
 }
 
 #[tokio::test]
 async fn an_address_that_is_none_is_told_without_its_password() {
-    for url in [
-        "",
-        "localhost",
-        "http://user:sentinel@host",
-        "redis://:sentinel@host:port",
-    ] {
+    for url in ["", "localhost", "http://user:sentinel@host", "redis://:sentinel@host:port"] {
         let error = RedisStore::new(url).unwrap_err();
         let said = everything_said(&error);
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(
-            said.contains("rediss://") && !said.contains("sentinel"),
-            "{said}"
-        );
+        assert!(said.contains("rediss://") && !said.contains("sentinel"), "{said}");
     }
 }
 

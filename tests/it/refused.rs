@@ -18,10 +18,7 @@ async fn a_refused_token_is_replaced_by_one_grant_for_all() {
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
     let all = join_all((0..10_000).map(|_| cache.replace(&first))).await;
-    assert!(
-        all.iter()
-            .all(|token| text(token.as_ref().unwrap()) == "token-2")
-    );
+    assert!(all.iter().all(|token| text(token.as_ref().unwrap()) == "token-2"));
     assert_eq!(source.calls(), 2);
     assert_eq!(source.last_replacing().as_deref(), Some("token-1"));
 }
@@ -61,10 +58,7 @@ async fn the_same_token_granted_again_is_an_error() {
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
     let error = cache.replace(&first).await.expect_err("the same");
-    assert_eq!(
-        (error.kind(), error.retry_after()),
-        (ErrorKind::Unavailable, Some(MINUTE))
-    );
+    assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, Some(MINUTE)));
     // It is still good for others, and asking again costs nothing.
     assert_eq!(text(&cache.token().await.unwrap()), "token-1");
     assert!(cache.replace(&first).await.is_err());
@@ -94,17 +88,12 @@ async fn an_api_that_refuses_everything_gets_tokens_ever_more_seldom() {
         assert!(cache.current().is_some());
         sleep(10 * SECOND).await;
     }
-    let minutes: Vec<_> = source.asked()[1..]
-        .iter()
-        .map(|at| at.duration_since(begun).as_secs() / 60)
-        .collect();
+    let minutes: Vec<_> =
+        source.asked()[1..].iter().map(|at| at.duration_since(begun).as_secs() / 60).collect();
     // 0, then 1, 2, 4 … minutes later, up to an eighth of the life: 180.
     assert_eq!(minutes[..8], [0, 1, 3, 7, 15, 31, 63, 127], "{minutes:?}");
     let gaps: Vec<_> = minutes.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(
-        gaps[8..].iter().all(|gap| (180..=181).contains(gap)),
-        "{gaps:?}"
-    );
+    assert!(gaps[8..].iter().all(|gap| (180..=181).contains(gap)), "{gaps:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,10 +122,8 @@ async fn a_key_that_is_always_refused_is_replaced_every_quarter_of_an_hour_at_la
         let name = http::HeaderName::from_static("sc_apikey");
         async move { Token::api_key(name, format!("key-{number}")) }
     });
-    let cache = sitecore_auth::TokenCache::builder(source)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+    let cache =
+        sitecore_auth::TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let mut key = cache.token().await.unwrap();
     let mut waits = Vec::new();
     for _ in 0..7 {
@@ -156,10 +143,8 @@ async fn an_adopted_token_is_no_grant() {
         let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         async move { Ok(Token::bearer(format!("adopted-{number}"), DAY)?.with_age(SECOND)) }
     });
-    let cache = sitecore_auth::TokenCache::builder(source)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+    let cache =
+        sitecore_auth::TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let mut token = cache.token().await.unwrap();
     for _ in 0..10 {
         token = cache.replace(&token).await.expect("another one, at once");
@@ -202,30 +187,23 @@ async fn a_renewal_in_flight_replaces_a_refused_token_though_it_ends_earlier() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_does_not_come_back_with_a_renewal() {
-    let source = ScriptedSource::new(
-        [Step::Grant(DAY), Step::Grant(15 * MINUTE)],
-        Step::Same(1, DAY),
-    );
+    let source =
+        ScriptedSource::new([Step::Grant(DAY), Step::Grant(15 * MINUTE)], Step::Same(1, DAY));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
     cache.replace(&first).await.unwrap();
     advance(13 * MINUTE).await;
     assert!(cache.current().is_some());
     settle().await;
-    assert_eq!(
-        (source.calls(), text(&cache.current().unwrap())),
-        (3, "token-2".to_owned())
-    );
+    assert_eq!((source.calls(), text(&cache.current().unwrap())), (3, "token-2".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_same_token_from_a_store_is_not_asked_for_again_and_again() {
     let source =
         sitecore_auth::source_fn(|_| async { Ok(Token::bearer("same", DAY)?.with_age(SECOND)) });
-    let cache = sitecore_auth::TokenCache::builder(source)
-        .clock(PausedClock::new())
-        .build()
-        .unwrap();
+    let cache =
+        sitecore_auth::TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let token = cache.token().await.unwrap();
     for _ in 0..1_000 {
         let error = cache.replace(&token).await.expect_err("the same");
@@ -240,10 +218,7 @@ async fn an_expired_token_that_was_refused_does_not_come_back() {
     let cache = cache_of(&source, PausedClock::new());
     let token = cache.token().await.unwrap();
     advance(100 * SECOND).await;
-    assert_eq!(
-        cache.replace(&token).await.unwrap_err().kind(),
-        ErrorKind::Malformed
-    );
+    assert_eq!(cache.replace(&token).await.unwrap_err().kind(), ErrorKind::Malformed);
     assert!(cache.current().is_none());
     assert_eq!(source.calls(), 2);
 }

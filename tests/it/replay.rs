@@ -30,12 +30,7 @@ async fn a_refused_token_is_replaced_and_the_request_sent_once_more() {
         let server = refusing(&["token-1"], challenges).await;
         let source = ScriptedSource::granting(DAY);
         let client = client_with(source.clone(), origin(&server));
-        let answer = client
-            .post(server.uri())
-            .body("payload")
-            .send()
-            .await
-            .unwrap();
+        let answer = client.post(server.uri()).body("payload").send().await.unwrap();
         assert_eq!(
             (answer.status().as_u16(), answer.text().await.unwrap()),
             (200, "token-2".to_owned()),
@@ -57,27 +52,18 @@ async fn a_second_refusal_is_final() {
     assert_eq!((requests(&server).await.len(), source.calls()), (2, 2));
     // From now on it waits: one request, no grant, the answer as it is.
     let answer = client.get(server.uri()).send().await.unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), answer.text().await.unwrap()),
-        (401, "no".to_owned())
-    );
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "no".to_owned()));
     assert_eq!((requests(&server).await.len(), source.calls()), (3, 2));
 }
 
 #[tokio::test]
 async fn five_hundred_refusals_cost_one_grant() {
     let server = refusing(&["token-1"], &[]).await;
-    let source = ScriptedSource::new(
-        [Step::Grant(DAY)],
-        Step::Slow(Duration::from_millis(50), DAY),
-    );
+    let source =
+        ScriptedSource::new([Step::Grant(DAY)], Step::Slow(Duration::from_millis(50), DAY));
     let client = client_with(source.clone(), origin(&server));
     let answers = join_all((0..500).map(|_| client.get(server.uri()).send())).await;
-    assert!(
-        answers
-            .into_iter()
-            .all(|answer| answer.unwrap().status() == 200)
-    );
+    assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 200));
     assert_eq!(source.calls(), 2);
     assert!(requests(&server).await.len() <= 1_000);
 }
@@ -125,10 +111,7 @@ async fn without_replay_the_answer_goes_back_and_the_next_request_is_good() {
             None => client.get(server.uri()),
         };
         let first = call().send().await.unwrap().status().as_u16();
-        assert_eq!(
-            (first, source.calls()),
-            (if replayed { 200 } else { 401 }, 2)
-        );
+        assert_eq!((first, source.calls()), (if replayed { 200 } else { 401 }, 2));
         assert_eq!(call().send().await.unwrap().status().as_u16(), 200);
         assert_eq!(requests(&server).await.len(), if replayed { 3 } else { 2 });
     }
@@ -140,46 +123,22 @@ async fn a_body_that_cannot_be_cloned_is_not_sent_again() {
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     let stream = || {
-        reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(
-            "part",
-        )]))
+        reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("part")]))
     };
-    let answer = client
-        .post(server.uri())
-        .body(stream())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), answer.text().await.unwrap()),
-        (401, "no".to_owned())
-    );
-    let answer = client
-        .post(server.uri())
-        .body(stream())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), requests(&server).await.len()),
-        (200, 2)
-    );
+    let answer = client.post(server.uri()).body(stream()).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "no".to_owned()));
+    let answer = client.post(server.uri()).body(stream()).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), requests(&server).await.len()), (200, 2));
 }
 
 #[tokio::test]
 async fn if_there_is_no_other_token_the_first_answer_goes_back_untouched() {
     let server = refusing(&["token-1"], &["Bearer"]).await;
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Malformed));
-    let answer = client_with(source.clone(), origin(&server))
-        .get(server.uri())
-        .send()
-        .await
-        .unwrap();
+    let answer =
+        client_with(source.clone(), origin(&server)).get(server.uri()).send().await.unwrap();
     assert_eq!(answer.headers()["www-authenticate"], "Bearer");
-    assert_eq!(
-        (answer.status().as_u16(), answer.text().await.unwrap()),
-        (401, "no".to_owned())
-    );
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "no".to_owned()));
     assert_eq!(requests(&server).await.len(), 1);
 }
 
@@ -202,10 +161,7 @@ async fn an_api_that_refuses_everything_disturbs_no_other() {
         granted_at.resize(source.calls(), ten_seconds * 10);
         // The same token is good enough for others, and nothing is granted for them.
         let answer = client.get(working.uri()).send().await.unwrap();
-        assert_eq!(
-            (answer.status().as_u16(), source.calls()),
-            (200, granted_at.len())
-        );
+        assert_eq!((answer.status().as_u16(), source.calls()), (200, granted_at.len()));
         clock.advance(Duration::from_secs(10));
     }
     // The first two are the empty cache's and the first refusal's.
@@ -219,16 +175,11 @@ async fn an_api_that_refuses_everything_keeps_no_other_from_a_new_token() {
     let oldest = Arc::new(AtomicUsize::new(0));
     let (working, least) = (MockServer::start().await, Arc::clone(&oldest));
     let answer = move |request: &Request| {
-        let number = bearer(request)
-            .trim_start_matches("token-")
-            .parse::<usize>();
+        let number = bearer(request).trim_start_matches("token-").parse::<usize>();
         let is_good = number.unwrap() >= least.load(Ordering::SeqCst);
         ResponseTemplate::new(if is_good { 200 } else { 401 })
     };
-    Mock::given(any())
-        .respond_with(answer)
-        .mount(&working)
-        .await;
+    Mock::given(any()).respond_with(answer).mount(&working).await;
     let (clock, source) = (ManualClock::new(), ScriptedSource::granting(DAY));
     let cache = TokenCache::builder(source.clone()).clock(clock.clone());
     let auth = AuthMiddleware::builder(cache.build().unwrap())

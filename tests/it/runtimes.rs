@@ -29,9 +29,7 @@ fn current_thread() -> tokio::runtime::Runtime {
 /// Polls once, outside any runtime.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     let mut future = std::pin::pin!(future);
-    future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Hangs the first time, after telling that it was called, and grants from then on.
@@ -60,35 +58,22 @@ fn a_client_outlives_the_runtime_that_ran_its_refresh() {
     drop(lost);
     // Nobody tells the cache; it must notice, at once.
     let begun = Instant::now();
-    let token = current_thread()
-        .block_on(cache.token())
-        .expect("a new refresh on the new runtime");
+    let token = current_thread().block_on(cache.token()).expect("a new refresh on the new runtime");
     assert_eq!(text(&token), "token");
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn whoever_waits_when_the_runtime_dies_starts_the_next_refresh() {
     let (sender, called) = channel();
     let cache = TokenCache::new(hanging_once(sender));
-    let lost = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let lost = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let starter = cache.clone();
     lost.spawn(async move { starter.token().await });
     called.recv().unwrap();
     let waiter = thread::spawn(move || current_thread().block_on(cache.token()));
     // The waiter is (almost certainly) waiting by now; if it is not, it must fare the same.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "gives the other thread time to wait"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "gives the other thread time to wait")]
     thread::sleep(50 * MS);
     lost.shutdown_background();
     assert_eq!(text(&waiter.join().unwrap().expect("a token")), "token");
@@ -96,10 +81,8 @@ fn whoever_waits_when_the_runtime_dies_starts_the_next_refresh() {
 
 #[test]
 fn a_stale_token_is_renewed_although_the_last_runtime_took_its_refresh_with_it() {
-    let source = ScriptedSource::new(
-        [Step::Grant(Duration::from_secs(2)), Step::Hang],
-        Step::Grant(DAY),
-    );
+    let source =
+        ScriptedSource::new([Step::Grant(Duration::from_secs(2)), Step::Hang], Step::Grant(DAY));
     let cache = TokenCache::new(source.clone());
     current_thread().block_on(cache.token()).unwrap();
     // Stale after 1.4 to 1.6 s, usable for 1.8 s.
@@ -122,10 +105,7 @@ fn a_stale_token_is_renewed_although_the_last_runtime_took_its_refresh_with_it()
 fn a_stale_token_is_renewed_although_the_last_runtime_is_parked() {
     let clock = ManualClock::new();
     let source = ScriptedSource::new([Step::Grant(DAY), Step::Hang], Step::Grant(DAY));
-    let cache = TokenCache::builder(source.clone())
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(source.clone()).clock(clock.clone()).build().unwrap();
     let look = |runtime: &tokio::runtime::Runtime| {
         runtime.block_on(async {
             assert!(cache.current().is_some());
@@ -152,10 +132,7 @@ fn a_parked_runtime_holds_nobody_longer_than_the_refresh_may_take() {
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 300 * MS;
     policy.least_time = MS;
-    let cache = TokenCache::builder(hanging_once(sender))
-        .policy(policy)
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(hanging_once(sender)).policy(policy).build().unwrap();
     let parked = current_thread();
     parked.block_on(async {
         // Starts the refresh, lets it run up to its first wait, and is driven no more.
@@ -163,9 +140,7 @@ fn a_parked_runtime_holds_nobody_longer_than_the_refresh_may_take() {
     });
     called.recv().unwrap();
     let begun = Instant::now();
-    let token = current_thread()
-        .block_on(cache.token())
-        .expect("a refresh elsewhere");
+    let token = current_thread().block_on(cache.token()).expect("a refresh elsewhere");
     assert_eq!(text(&token), "token");
     assert!(
         begun.elapsed() >= 250 * MS && begun.elapsed() < Duration::from_secs(5),
@@ -190,9 +165,7 @@ fn a_parked_runtime_is_given_up_by_the_timer_although_the_clock_stands() {
     });
     called.recv().unwrap();
     let begun = Instant::now();
-    current_thread()
-        .block_on(cache.token())
-        .expect("a refresh elsewhere");
+    current_thread().block_on(cache.token()).expect("a refresh elsewhere");
     assert!(begun.elapsed() < 1_000 * MS, "{:?}", begun.elapsed());
 }
 
@@ -222,10 +195,7 @@ fn a_refresh_that_was_given_up_asks_no_more() {
     let starter = cache.clone();
     let waiting = parked.spawn(async move { starter.token().await });
     parked.block_on(async { tokio::time::sleep(20 * MS).await });
-    assert_eq!(
-        text(&current_thread().block_on(cache.token()).unwrap()),
-        "token"
-    );
+    assert_eq!(text(&current_thread().block_on(cache.token()).unwrap()), "token");
     assert_eq!(*calls.lock().unwrap(), 2);
     // Awake again, and the pause of its own is over: others have gone on without it.
     assert_eq!(text(&parked.block_on(waiting).unwrap().unwrap()), "token");
@@ -257,10 +227,7 @@ fn a_late_result_of_a_refresh_that_was_given_up_is_discarded() {
     let starter = cache.clone();
     let late = parked.spawn(async move { starter.token().await });
     parked.block_on(async { tokio::time::sleep(10 * MS).await });
-    assert_eq!(
-        text(&current_thread().block_on(cache.token()).unwrap()),
-        "in-time"
-    );
+    assert_eq!(text(&current_thread().block_on(cache.token()).unwrap()), "in-time");
     // The source's own sleep is over long since: the late token arrives now.
     let told = parked.block_on(late).unwrap().expect("a token");
     assert_eq!(text(&told), "in-time");
@@ -281,11 +248,7 @@ fn a_late_result_does_not_end_the_refresh_that_came_after() {
         let is_first = std::mem::take(&mut *first.lock().unwrap());
         let _ = sender.send(());
         async move {
-            let (pause, name) = if is_first {
-                (50 * MS, "late")
-            } else {
-                (400 * MS, "in-time")
-            };
+            let (pause, name) = if is_first { (50 * MS, "late") } else { (400 * MS, "in-time") };
             tokio::time::sleep(pause).await;
             Token::bearer(name, DAY)
         }
@@ -320,9 +283,7 @@ fn current_thread_runtimes_and_local_sets_work() {
         assert!(
             local
                 .block_on(&runtime, async move {
-                    tokio::task::spawn_local(async move { inside.token().await })
-                        .await
-                        .unwrap()
+                    tokio::task::spawn_local(async move { inside.token().await }).await.unwrap()
                 })
                 .is_ok()
         );
@@ -331,10 +292,8 @@ fn current_thread_runtimes_and_local_sets_work() {
 
 #[test]
 fn outside_a_runtime_there_is_an_error_and_no_panic() {
-    let cache = TokenCache::new(ScriptedSource::new(
-        [Step::Grant(Duration::from_secs(2))],
-        Step::Hang,
-    ));
+    let cache =
+        TokenCache::new(ScriptedSource::new([Step::Grant(Duration::from_secs(2))], Step::Hang));
     let Poll::Ready(Err(error)) = poll_once(cache.token()) else {
         panic!("it waits, without a runtime")
     };
@@ -356,9 +315,7 @@ fn a_deadline_without_a_runtime_is_an_error_and_no_panic() {
     let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
     let client = client_with(ScriptedSource::granting(DAY), target);
     let call = || client.get("https://api.example/").timeout(MS).send();
-    let Poll::Ready(Err(error)) = poll_once(call()) else {
-        panic!("it waits, without a runtime")
-    };
+    let Poll::Ready(Err(error)) = poll_once(call()) else { panic!("it waits, without a runtime") };
     let runtime = Builder::new_current_thread().build().unwrap();
     let without_timers = runtime.block_on(call()).expect_err("no timers");
     for error in [error, without_timers] {
@@ -407,10 +364,7 @@ fn who_joins_late_on_a_parked_runtime_waits_no_longer_than_the_first() {
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 1_000 * MS;
     policy.least_time = MS;
-    let cache = TokenCache::builder(hanging_once(sender))
-        .policy(policy)
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(hanging_once(sender)).policy(policy).build().unwrap();
     let parked = current_thread();
     parked.block_on(async {
         let _ = tokio::time::timeout(20 * MS, cache.token()).await;
@@ -418,9 +372,7 @@ fn who_joins_late_on_a_parked_runtime_waits_no_longer_than_the_first() {
     called.recv().unwrap();
     let begun = Instant::now();
     current_thread().block_on(async { tokio::time::sleep(800 * MS).await });
-    current_thread()
-        .block_on(cache.token())
-        .expect("a refresh elsewhere");
+    current_thread().block_on(cache.token()).expect("a refresh elsewhere");
     assert!(begun.elapsed() < 1_600 * MS, "{:?}", begun.elapsed());
 }
 

@@ -23,24 +23,13 @@ fn tokens(sandbox: &Sandbox, client: &Client) -> TokenClient {
 }
 
 async fn token(sandbox: &Sandbox, client: &Client) -> String {
-    tokens(sandbox, client)
-        .fetch()
-        .await
-        .unwrap()
-        .access_token()
-        .expose_secret()
-        .to_owned()
+    tokens(sandbox, client).fetch().await.unwrap().access_token().expose_secret().to_owned()
 }
 
 async fn graphql(sandbox: &Sandbox, token: &str, query: &str, variables: Value) -> Value {
-    let call = reqwest::Client::new()
-        .post(sandbox.authoring_url())
-        .bearer_auth(token);
-    let answer = call
-        .json(&json!({ "query": query, "variables": variables }))
-        .send()
-        .await
-        .unwrap();
+    let call = reqwest::Client::new().post(sandbox.authoring_url()).bearer_auth(token);
+    let answer =
+        call.json(&json!({ "query": query, "variables": variables })).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     answer.json().await.unwrap()
 }
@@ -56,37 +45,22 @@ async fn deploy(sandbox: &Sandbox, token: &str, path: &str) -> (StatusCode, Valu
 }
 
 fn code(answer: &Value) -> &str {
-    answer["errors"][0]["extensions"]["code"]
-        .as_str()
-        .unwrap_or_default()
+    answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_default()
 }
 
 #[tokio::test]
 async fn a_granted_token_has_sitecores_claims_and_life() {
-    let sandbox = Sandbox::builder()
-        .token_life(Duration::from_millis(90_500))
-        .start()
-        .await
-        .unwrap();
-    let answer = tokens(&sandbox, sandbox.organization())
-        .fetch()
-        .await
-        .unwrap();
+    let sandbox =
+        Sandbox::builder().token_life(Duration::from_millis(90_500)).start().await.unwrap();
+    let answer = tokens(&sandbox, sandbox.organization()).fetch().await.unwrap();
     assert_eq!(answer.expires_in(), Some(Duration::from_secs(90)));
-    assert!(
-        answer
-            .scopes()
-            .any(|scope| scope == "xmclouddeploy.projects:manage")
-    );
+    assert!(answer.scopes().any(|scope| scope == "xmclouddeploy.projects:manage"));
     let claims = answer.claims().expect("a JWT");
     assert_eq!(claims.issuer(), Some(sandbox.authority().as_str()));
     assert_eq!(claims.audiences().collect::<Vec<_>>(), [sandbox.audience()]);
     assert_eq!(claims.client_id(), Some(sandbox.organization().id()));
     assert_eq!(claims.sitecore("org_name"), Some("acme"));
-    assert!(
-        claims.lifetime().unwrap() >= Duration::from_millis(90_500),
-        "exp is rounded up"
-    );
+    assert!(claims.lifetime().unwrap() >= Duration::from_millis(90_500), "exp is rounded up");
     assert_eq!(sandbox.grants(), 1);
 }
 
@@ -106,18 +80,13 @@ async fn the_issuer_refuses_as_auth0_does() {
             form.push(*change);
         }
         form.retain(|(_, value)| !value.is_empty());
-        let body = url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(form)
-            .finish();
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let call = reqwest::Client::new()
             .post(sandbox.token_url())
             .header("content-type", "application/x-www-form-urlencoded");
         let answer = call.body(body).send().await.unwrap();
         let (status, body): (_, Value) = (answer.status().as_u16(), answer.json().await.unwrap());
-        (
-            status,
-            body["error"].as_str().unwrap_or("granted").to_owned(),
-        )
+        (status, body["error"].as_str().unwrap_or("granted").to_owned())
     };
     for (changes, status, error) in [
         (&[][..], 200, "granted"),
@@ -127,25 +96,13 @@ async fn the_issuer_refuses_as_auth0_does() {
         (&[("grant_type", "")], 400, "invalid_request"),
         (&[("grant_type", "password")], 403, "unauthorized_client"),
         (&[("audience", "https://other")], 403, "access_denied"),
-        (
-            &[("scope", "xmclouddeploy.projects:manage")],
-            403,
-            "access_denied",
-        ),
+        (&[("scope", "xmclouddeploy.projects:manage")], 403, "access_denied"),
         (&[("scope", "xmcloud.cm:admin")], 200, "granted"),
     ] {
-        assert_eq!(
-            ask(changes).await,
-            (status, error.to_owned()),
-            "{changes:?}"
-        );
+        assert_eq!(ask(changes).await, (status, error.to_owned()), "{changes:?}");
     }
     assert_eq!(
-        (
-            sandbox.grants(),
-            sandbox.refusals(Api::Token),
-            sandbox.calls(Api::Token)
-        ),
+        (sandbox.grants(), sandbox.refusals(Api::Token), sandbox.calls(Api::Token)),
         (2, 7, 9)
     );
 }
@@ -153,14 +110,7 @@ async fn the_issuer_refuses_as_auth0_does() {
 #[tokio::test]
 async fn discovery_and_keys_are_published() {
     let sandbox = Sandbox::start().await.unwrap();
-    let get = async |url: Url| {
-        reqwest::get(url)
-            .await
-            .unwrap()
-            .json::<Value>()
-            .await
-            .unwrap()
-    };
+    let get = async |url: Url| reqwest::get(url).await.unwrap().json::<Value>().await.unwrap();
     let discovery = get(sandbox.url(Api::Token, "/.well-known/openid-configuration")).await;
     assert_eq!(discovery["issuer"], sandbox.authority().as_str());
     assert_eq!(discovery["token_endpoint"], sandbox.token_url().as_str());
@@ -196,32 +146,20 @@ async fn the_authoring_api_keeps_items() {
             .contains("already defined")
     );
     let news = json!({ "p": "/sitecore/content/acme/Home/News" });
-    assert_eq!(
-        run(by_path, news.clone()).await["item"]["field"]["value"],
-        "First"
-    );
+    assert_eq!(run(by_path, news.clone()).await["item"]["field"]["value"], "First");
     let update = "mutation($i: UpdateItemInput!) { updateItem(input: $i) { item { name } } }";
     run(
         update,
         json!({ "i": { "itemId": id, "fields": [{ "name": "Title", "value": "Second" }] } }),
     )
     .await;
-    assert_eq!(
-        run(by_path, news.clone()).await["item"]["field"]["value"],
-        "Second"
-    );
+    assert_eq!(run(by_path, news.clone()).await["item"]["field"]["value"], "Second");
     let names = run(by_path, json!({ "p": "/sitecore/content/acme/Home" })).await["item"]["children"]["nodes"].take();
-    assert_eq!(
-        names,
-        json!([{ "name": "About" }, { "name": "News" }, { "name": "Products" }])
-    );
+    assert_eq!(names, json!([{ "name": "About" }, { "name": "News" }, { "name": "Products" }]));
     let delete = "mutation($i: DeleteItemInput!) { deleteItem(input: $i) { successful } }";
     assert_eq!(
-        run(
-            delete,
-            json!({ "i": { "path": "/sitecore/content/acme/Home/News" } })
-        )
-        .await["deleteItem"]["successful"],
+        run(delete, json!({ "i": { "path": "/sitecore/content/acme/Home/News" } })).await["deleteItem"]
+            ["successful"],
         true
     );
     assert_eq!(run(by_path, news).await["item"], Value::Null);
@@ -250,18 +188,9 @@ async fn the_authoring_api_says_no_with_status_200() {
         );
     }
     let powerless = token(&sandbox, sandbox.edge_administration()).await;
-    assert_eq!(
-        code(&graphql(&sandbox, &powerless, SITES, json!({})).await),
-        "AUTH_NOT_AUTHORIZED"
-    );
+    assert_eq!(code(&graphql(&sandbox, &powerless, SITES, json!({})).await), "AUTH_NOT_AUTHORIZED");
     let made = "mutation($i: DeleteItemInput!) { deleteItem(input: $i) { successful } }";
-    graphql(
-        &sandbox,
-        "nonsense",
-        made,
-        json!({ "i": { "path": "/sitecore/content" } }),
-    )
-    .await;
+    graphql(&sandbox, "nonsense", made, json!({ "i": { "path": "/sitecore/content" } })).await;
     let still = graphql(
         &sandbox,
         &good,
@@ -269,27 +198,17 @@ async fn the_authoring_api_says_no_with_status_200() {
         json!({}),
     )
     .await;
-    assert_eq!(
-        still["data"]["item"]["name"], "content",
-        "a refused mutation was executed"
-    );
+    assert_eq!(still["data"]["item"]["name"], "content", "a refused mutation was executed");
     assert_eq!(sandbox.refusals(Api::Authoring), 6);
 }
 
 #[tokio::test]
 async fn tokens_expire_to_the_instant_and_can_be_revoked() {
-    let sandbox = Sandbox::builder()
-        .token_life(Duration::from_secs(1))
-        .start()
-        .await
-        .unwrap();
+    let sandbox = Sandbox::builder().token_life(Duration::from_secs(1)).start().await.unwrap();
     let short = token(&sandbox, sandbox.environment()).await;
     assert_eq!(code(&graphql(&sandbox, &short, SITES, json!({})).await), "");
     tokio::time::sleep(Duration::from_millis(2_100)).await;
-    assert_eq!(
-        code(&graphql(&sandbox, &short, SITES, json!({})).await),
-        "AUTH_NOT_AUTHENTICATED"
-    );
+    assert_eq!(code(&graphql(&sandbox, &short, SITES, json!({})).await), "AUTH_NOT_AUTHENTICATED");
 
     sandbox.set_token_life(Duration::from_secs(900));
     let long = token(&sandbox, sandbox.environment()).await;
@@ -300,10 +219,7 @@ async fn tokens_expire_to_the_instant_and_can_be_revoked() {
         "the key before still verifies"
     );
     sandbox.revoke_tokens();
-    assert_eq!(
-        code(&graphql(&sandbox, &long, SITES, json!({})).await),
-        "AUTH_NOT_AUTHENTICATED"
-    );
+    assert_eq!(code(&graphql(&sandbox, &long, SITES, json!({})).await), "AUTH_NOT_AUTHENTICATED");
     let new = token(&sandbox, sandbox.environment()).await;
     assert_eq!(code(&graphql(&sandbox, &new, SITES, json!({})).await), "");
 }
@@ -313,27 +229,14 @@ async fn the_deploy_api_lists_projects_for_organization_clients() {
     let sandbox = Sandbox::start().await.unwrap();
     let organization = token(&sandbox, sandbox.organization()).await;
     let (status, projects) = deploy(&sandbox, &organization, "/api/projects/v1").await;
-    assert_eq!(
-        (status, projects[0]["name"].as_str()),
-        (StatusCode::OK, Some("acme-site"))
-    );
+    assert_eq!((status, projects[0]["name"].as_str()), (StatusCode::OK, Some("acme-site")));
     let id = projects[0]["id"].as_str().unwrap();
-    let (_, environments) = deploy(
-        &sandbox,
-        &organization,
-        &format!("/api/projects/v1/{id}/environments"),
-    )
-    .await;
+    let (_, environments) =
+        deploy(&sandbox, &organization, &format!("/api/projects/v1/{id}/environments")).await;
     assert_eq!(environments.as_array().unwrap().len(), 2);
     let environment = environments[0]["id"].as_str().unwrap();
     assert_eq!(
-        deploy(
-            &sandbox,
-            &organization,
-            &format!("/api/environments/v1/{environment}")
-        )
-        .await
-        .1["name"],
+        deploy(&sandbox, &organization, &format!("/api/environments/v1/{environment}")).await.1["name"],
         "prod"
     );
     for missing in [
@@ -350,10 +253,7 @@ async fn the_deploy_api_lists_projects_for_organization_clients() {
         );
     }
     let environment = token(&sandbox, sandbox.environment()).await;
-    assert_eq!(
-        deploy(&sandbox, &environment, "/api/projects/v1").await.0,
-        StatusCode::FORBIDDEN
-    );
+    assert_eq!(deploy(&sandbox, &environment, "/api/projects/v1").await.0, StatusCode::FORBIDDEN);
     assert_eq!(
         deploy(&sandbox, "nonsense", "/api/projects/v1").await,
         (StatusCode::UNAUTHORIZED, Value::Null)
@@ -384,11 +284,7 @@ async fn faults_happen_once_each_in_their_order() {
         (ErrorKind::Unavailable, None),
     ] {
         let error = tokens.fetch().await.expect_err("a fault");
-        assert_eq!(
-            (error.kind(), error.retry_after()),
-            (kind, retry_after),
-            "{error:?}"
-        );
+        assert_eq!((error.kind(), error.retry_after()), (kind, retry_after), "{error:?}");
     }
     assert!(tokens.fetch().await.is_ok());
     assert_eq!(sandbox.calls(Api::Token), 7);
@@ -409,25 +305,15 @@ async fn the_layer_heals_a_revoked_token_at_the_deploy_api() {
         .await
         .unwrap();
     let mine = Client::new(ClientKind::Organization, "mine", "my-secret");
-    let target = Target::deploy()
-        .at(sandbox.origin(Api::Deploy).clone())
-        .unwrap();
+    let target = Target::deploy().at(sandbox.origin(Api::Deploy).clone()).unwrap();
     let auth = AuthMiddleware::builder(TokenCache::new(tokens(&sandbox, &mine)))
         .target(target)
         .build()
         .unwrap();
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-        .with(auth)
-        .build();
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(auth).build();
     let projects = sandbox.url(Api::Deploy, "/api/projects/v1");
-    assert_eq!(
-        client.get(projects.clone()).send().await.unwrap().status(),
-        StatusCode::OK
-    );
+    assert_eq!(client.get(projects.clone()).send().await.unwrap().status(), StatusCode::OK);
     sandbox.revoke_tokens();
-    assert_eq!(
-        client.get(projects).send().await.unwrap().status(),
-        StatusCode::OK
-    );
+    assert_eq!(client.get(projects).send().await.unwrap().status(), StatusCode::OK);
     assert_eq!((sandbox.grants(), sandbox.refusals(Api::Deploy)), (2, 1));
 }

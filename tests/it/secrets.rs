@@ -17,16 +17,10 @@ const TOKEN: &str = "t0ken-sentinel";
 /// Runs one call through the whole stack and returns all that was said.
 async fn said(token_url: &str, api: &MockServer) -> String {
     let logs = Logs::capture();
-    let tokens = client_of(token_url)
-        .timeout(Duration::from_millis(300))
-        .build()
-        .unwrap();
+    let tokens = client_of(token_url).timeout(Duration::from_millis(300)).build().unwrap();
     let mut policy = RefreshPolicy::default();
     policy.grants_per_refresh = 1;
-    let cache = TokenCache::builder(tokens.clone())
-        .policy(policy)
-        .build()
-        .unwrap();
+    let cache = TokenCache::builder(tokens.clone()).policy(policy).build().unwrap();
     let target = Target::origin(api.uri().parse().unwrap()).unwrap();
     let auth = AuthMiddleware::builder(cache.clone())
         .target(target)
@@ -53,15 +47,9 @@ async fn said(token_url: &str, api: &MockServer) -> String {
     // The mock servers log what they receive: theirs is the other side of the wire.
     let logged = logs.text();
     said.extend(
-        logged
-            .lines()
-            .filter(|line| !line.contains("wiremock"))
-            .map(|line| format!("{line}\n")),
+        logged.lines().filter(|line| !line.contains("wiremock")).map(|line| format!("{line}\n")),
     );
-    assert!(
-        logged.contains("token_refresh"),
-        "nothing was captured: {logged}"
-    );
+    assert!(logged.contains("token_refresh"), "nothing was captured: {logged}");
     said
 }
 
@@ -97,10 +85,7 @@ async fn no_failure_tells_a_secret_or_a_token() {
         ResponseTemplate::new(307)
             .insert_header("location", format!("https://elsewhere.example/?{encoded}")),
     ];
-    let apis = [
-        serve(ResponseTemplate::new(200)).await,
-        serve(ResponseTemplate::new(401)).await,
-    ];
+    let apis = [serve(ResponseTemplate::new(200)).await, serve(ResponseTemplate::new(401)).await];
     let sentinels = [SECRET, &encoded, quoted.trim_matches('"'), TOKEN];
     let check = |said: String, what: &str| {
         for sentinel in sentinels {
@@ -153,21 +138,12 @@ async fn no_failure_tells_a_secret_or_a_token() {
 async fn no_frame_of_http2_is_logged_with_a_token() {
     let logs = Logs::capture();
     let api = Api::start(|_, _| http::Response::default()).await;
-    let cache = TokenCache::new(source_fn(|_| async {
-        Token::bearer(TOKEN, Duration::from_secs(60))
-    }));
+    let cache =
+        TokenCache::new(source_fn(|_| async { Token::bearer(TOKEN, Duration::from_secs(60)) }));
     let target = Target::origin(api.origin().clone()).unwrap();
-    let auth = AuthMiddleware::builder(cache)
-        .target(target)
-        .build()
-        .unwrap();
-    let http = reqwest::Client::builder()
-        .http2_prior_knowledge()
-        .build()
-        .unwrap();
-    let client = reqwest_middleware::ClientBuilder::new(http)
-        .with(auth)
-        .build();
+    let auth = AuthMiddleware::builder(cache).target(target).build().unwrap();
+    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
     client.get(api.origin().clone()).send().await.unwrap();
     assert_eq!(api.bearers(), [TOKEN]);
     let logged = logs.text();
@@ -182,11 +158,6 @@ async fn secrets_are_held_in_types_that_overwrite_them() {
     overwrites(credentials.client_secret());
     let issuer =
         serve(ResponseTemplate::new(200).set_body_json(json!({ "access_token": TOKEN }))).await;
-    let answer = client_of(&issuer.uri())
-        .build()
-        .unwrap()
-        .fetch()
-        .await
-        .unwrap();
+    let answer = client_of(&issuer.uri()).build().unwrap().fetch().await.unwrap();
     overwrites(answer.access_token());
 }

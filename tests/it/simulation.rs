@@ -141,12 +141,7 @@ struct InFlight(Source, usize);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0
-            .0
-            .lock()
-            .unwrap()
-            .in_flight
-            .retain(|call| *call != self.1);
+        self.0.0.lock().unwrap().in_flight.retain(|call| *call != self.1);
     }
 }
 
@@ -201,10 +196,7 @@ impl Source {
         let mut book = self.0.lock().unwrap();
         book.granted += usize::from(new || book.granted == 0);
         let name = format!("token-{}", book.granted);
-        book.tokens
-            .entry(name.clone())
-            .or_default()
-            .push((asked, life, age));
+        book.tokens.entry(name.clone()).or_default().push((asked, life, age));
         Ok(Token::bearer(name, life)?.with_age(age))
     }
 }
@@ -255,10 +247,7 @@ impl World {
             closed_until: Duration::ZERO,
             broken: None,
         })));
-        let cache = TokenCache::builder(book.clone())
-            .clock(clock.clone())
-            .build()
-            .unwrap();
+        let cache = TokenCache::builder(book.clone()).clock(clock.clone()).build().unwrap();
         Self {
             cache,
             book,
@@ -275,10 +264,7 @@ impl World {
 
     fn on<T>(&self, index: usize, work: impl Future<Output = T>) -> T {
         self.book.0.lock().unwrap().driving = index;
-        self.runtimes[index]
-            .as_ref()
-            .expect("a living runtime")
-            .block_on(work)
+        self.runtimes[index].as_ref().expect("a living runtime").block_on(work)
     }
 
     fn step(&mut self, op: &Op) -> Result<(), String> {
@@ -308,11 +294,7 @@ impl World {
                     let cache = self.cache.clone();
                     self.call(Box::pin(async move {
                         let other = cache.replace(&rejected).await?;
-                        assert_ne!(
-                            text(&other),
-                            text(&rejected),
-                            "a refused token was given back"
-                        );
+                        assert_ne!(text(&other), text(&rejected), "a refused token was given back");
                         Ok(other)
                     }))?;
                 }
@@ -354,9 +336,7 @@ impl World {
 
     fn driven(&self) -> Vec<usize> {
         let living = (0..self.runtimes.len()).filter(|index| self.runtimes[*index].is_some());
-        living
-            .filter(|index| !self.parked.contains(index))
-            .collect()
+        living.filter(|index| !self.parked.contains(index)).collect()
     }
 
     fn pass(&mut self, time: Duration) -> Result<(), String> {
@@ -373,11 +353,7 @@ impl World {
             self.on(index, tokio::time::advance(time));
         }
         let parked = self.parked.clone();
-        for caller in self
-            .callers
-            .iter_mut()
-            .filter(|caller| !parked.contains(&caller.runtime))
-        {
+        for caller in self.callers.iter_mut().filter(|caller| !parked.contains(&caller.runtime)) {
             caller.waited += time.min(31 * SECOND);
         }
         self.settle()
@@ -414,22 +390,12 @@ impl World {
     }
 
     fn poll(&self, caller: &mut Caller) -> Poll<Result<Token, Error>> {
-        let _context = self.runtimes[caller.runtime]
-            .as_ref()
-            .expect("a living runtime")
-            .enter();
-        caller
-            .call
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
+        let _context = self.runtimes[caller.runtime].as_ref().expect("a living runtime").enter();
+        caller.call.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 
     fn call(&mut self, call: Call) -> Result<(), String> {
-        let mut caller = Caller {
-            call,
-            runtime: self.current,
-            waited: Duration::ZERO,
-        };
+        let mut caller = Caller { call, runtime: self.current, waited: Duration::ZERO };
         match self.poll(&mut caller) {
             Poll::Ready(answer) => self.answered(answer),
             Poll::Pending => {
@@ -455,20 +421,13 @@ impl World {
             let use_left = use_of(*life).saturating_sub(*age);
             now.monotonic() < asked.monotonic() + use_left && now.wall() < asked.wall() + use_left
         });
-        if usable {
-            Ok(())
-        } else {
-            Err(format!("{} was handed out and is over", text(token)))
-        }
+        if usable { Ok(()) } else { Err(format!("{} was handed out and is over", text(token))) }
     }
 
     /// Looks at the token held: it is usable; and none was withheld or lost.
     fn look(&mut self) -> Result<(), String> {
         let current = {
-            let _context = self.runtimes[self.current]
-                .as_ref()
-                .expect("a living runtime")
-                .enter();
+            let _context = self.runtimes[self.current].as_ref().expect("a living runtime").enter();
             self.cache.current()
         };
         if let Some(token) = &current {
@@ -482,7 +441,7 @@ impl World {
             };
             if !matches!(self.poll(&mut caller), Poll::Ready(Ok(_))) {
                 return Err(
-                    "a usable token is held, and a caller did not get it at once".to_owned(),
+                    "a usable token is held, and a caller did not get it at once".to_owned()
                 );
             }
         }
@@ -528,17 +487,12 @@ impl World {
 }
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
+    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
 fn cases() -> u32 {
-    std::env::var("SIMULATION_CASES").map_or(1_000, |cases| {
-        cases.parse().expect("SIMULATION_CASES is a number")
-    })
+    std::env::var("SIMULATION_CASES")
+        .map_or(1_000, |cases| cases.parse().expect("SIMULATION_CASES is a number"))
 }
 
 proptest! {

@@ -17,16 +17,8 @@ impl Middleware for Probe {
         _: &mut http::Extensions,
         _: Next<'_>,
     ) -> reqwest_middleware::Result<reqwest::Response> {
-        let status = if request.headers().contains_key("authorization") {
-            200
-        } else {
-            204
-        };
-        Ok(http::Response::builder()
-            .status(status)
-            .body("")
-            .unwrap()
-            .into())
+        let status = if request.headers().contains_key("authorization") { 200 } else { 204 };
+        Ok(http::Response::builder().status(status).body("").unwrap().into())
     }
 }
 
@@ -38,9 +30,7 @@ async fn gets_token(targets: &[Target], url: &str) -> bool {
     let builder = targets
         .iter()
         .cloned()
-        .fold(AuthMiddleware::builder(cache), |builder, target| {
-            builder.target(target)
-        });
+        .fold(AuthMiddleware::builder(cache), |builder, target| builder.target(target));
     let client = ClientBuilder::new(reqwest::Client::new())
         .with(builder.build().unwrap())
         .with(Probe)
@@ -65,10 +55,7 @@ async fn the_authoring_target_is_one_host_and_one_folder() {
         "/sitecore/api",
         "/sitecore/api/?a=b",
     ] {
-        assert!(
-            gets_token(&targets, &format!("https://{CM}{good}")).await,
-            "{good}"
-        );
+        assert!(gets_token(&targets, &format!("https://{CM}{good}")).await, "{good}");
     }
     for same_host in [
         "XMC-ACME-site-prod.SitecoreCloud.io",
@@ -86,10 +73,7 @@ async fn the_authoring_target_is_one_host_and_one_folder() {
         "/sitecore/api/..x%2f..y",
         "/sitecore/api/100%25",
     ] {
-        assert!(
-            gets_token(&targets, &format!("https://{CM}{good}")).await,
-            "{good}"
-        );
+        assert!(gets_token(&targets, &format!("https://{CM}{good}")).await, "{good}");
     }
     for bad in [
         "/",
@@ -107,10 +91,7 @@ async fn the_authoring_target_is_one_host_and_one_folder() {
         "/sitecore/api/x%5C..%5c..%5Cshell",
         "/sitecore/api/%2e.%2Fshell",
     ] {
-        assert!(
-            !gets_token(&targets, &format!("https://{CM}{bad}")).await,
-            "{bad}"
-        );
+        assert!(!gets_token(&targets, &format!("https://{CM}{bad}")).await, "{bad}");
     }
 }
 
@@ -133,14 +114,8 @@ async fn look_alikes_get_no_token() {
         "xmc-acme-site-prod.sitecoreсloud.io", // a Cyrillic letter
         "xn--sitecorecloud-xyz.io",
     ] {
-        assert!(
-            !gets_token(&targets, &format!("https://{host}/sitecore/api/x")).await,
-            "{host}"
-        );
-        assert!(
-            !gets_token(&targets, &format!("https://{host}/api/projects/v1")).await,
-            "{host}"
-        );
+        assert!(!gets_token(&targets, &format!("https://{host}/sitecore/api/x")).await, "{host}");
+        assert!(!gets_token(&targets, &format!("https://{host}/api/projects/v1")).await, "{host}");
     }
     assert!(!gets_token(&targets, &format!("http://{CM}/sitecore/api/x")).await);
     assert!(!gets_token(&targets, &format!("http://{CM}:443/sitecore/api/x")).await);
@@ -179,39 +154,20 @@ async fn the_cloud_is_a_list_of_hosts_and_paths() {
         .await
     );
     assert!(
-        !gets_token(
-            &[Target::deploy()],
-            "https://edge.sitecorecloud.io/api/admin/v1/cache"
-        )
-        .await
+        !gets_token(&[Target::deploy()], "https://edge.sitecorecloud.io/api/admin/v1/cache").await
     );
     assert!(
-        gets_token(
-            &[Target::edge_admin()],
-            "https://edge.sitecorecloud.io/api/apikey/v1"
-        )
-        .await
+        gets_token(&[Target::edge_admin()], "https://edge.sitecorecloud.io/api/apikey/v1").await
     );
     assert!(
-        !gets_token(
-            &[Target::edge_admin()],
-            "https://edge.sitecorecloud.io/api/graphql/v1"
-        )
-        .await
+        !gets_token(&[Target::edge_admin()], "https://edge.sitecorecloud.io/api/graphql/v1").await
     );
     assert!(
-        gets_token(
-            &[Target::edge_delivery()],
-            "https://edge.sitecorecloud.io/api/graphql/v1"
-        )
-        .await
+        gets_token(&[Target::edge_delivery()], "https://edge.sitecorecloud.io/api/graphql/v1")
+            .await
     );
     assert!(
-        !gets_token(
-            &[Target::edge_delivery()],
-            "https://edge.sitecorecloud.io/api/admin/v1"
-        )
-        .await
+        !gets_token(&[Target::edge_delivery()], "https://edge.sitecorecloud.io/api/admin/v1").await
     );
 }
 
@@ -253,9 +209,7 @@ async fn the_same_paths_can_be_on_another_origin() {
 fn a_target_that_makes_no_sense_is_refused() {
     let cause = |error: sitecore_auth::Error| {
         assert_eq!(error.kind(), ErrorKind::Config);
-        std::error::Error::source(&error)
-            .expect("a cause")
-            .to_string()
+        std::error::Error::source(&error).expect("a cause").to_string()
     };
     for bad in [
         "http://api.example",

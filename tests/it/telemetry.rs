@@ -54,10 +54,7 @@ async fn each_refresh_tells_its_reason_its_grants_and_its_outcome() {
     .iter()
     .map(|span| text.find(span))
     .collect();
-    assert!(
-        told.is_sorted() && told.iter().all(Option::is_some),
-        "{told:?} in {text}"
-    );
+    assert!(told.is_sorted() && told.iter().all(Option::is_some), "{told:?} in {text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,10 +72,7 @@ async fn a_gate_that_stays_closed_is_told_once() {
     let text = logs.text();
     let warnings = text.lines().filter(|line| line.contains("no new token"));
     assert_eq!(warnings.count(), 1, "{text}");
-    assert!(
-        text.contains(r#"grants=0 outcome="still_closed"}: "#),
-        "{text}"
-    );
+    assert!(text.contains(r#"grants=0 outcome="still_closed"}: "#), "{text}");
     let said = recorder.handle().render();
     // Nor does it look open meanwhile: a minute, less a quarter, are left at first.
     assert!(gauge(&said, &format!("{CLOSED}{{cache=\"\"}} ")) > 40.0);
@@ -97,10 +91,7 @@ async fn the_gauge_of_the_gate_tells_when_it_is_open() {
     let begun = Instant::now();
     // By how much the gate is closed for longer than now.
     let closed_for = || {
-        let until = gauge(
-            &recorder.handle().render(),
-            &format!("{CLOSED}{{cache=\"\"}} "),
-        );
+        let until = gauge(&recorder.handle().render(), &format!("{CLOSED}{{cache=\"\"}} "));
         until - begun.elapsed().as_secs_f64()
     };
     // A refusal closes it for a minute, unless there are new credentials.
@@ -140,10 +131,7 @@ async fn what_is_done_about_a_refusal_names_cache_and_api() {
     advance(DAY / 2).await;
     assert_eq!(call().await.unwrap().status(), 200);
     let text = logs.text();
-    for line in [
-        "the refused token could not be replaced",
-        "a request is sent once more",
-    ] {
+    for line in ["the refused token could not be replaced", "a request is sent once more"] {
         let line = text.lines().find(|said| said.contains(line)).expect(line);
         for field in [r#"cache="deploy""#, r#"api="https://api.example/""#] {
             assert!(line.contains(field), "{line}");
@@ -157,10 +145,7 @@ async fn a_name_tells_caches_apart_in_logs() {
     let cache = TokenCache::builder(ScriptedSource::granting(DAY)).name("deploy");
     cache.build().unwrap().token().await.unwrap();
     let text = logs.text();
-    assert!(
-        text.contains(r#"token_refresh{cache="deploy" reason="empty""#),
-        "{text}"
-    );
+    assert!(text.contains(r#"token_refresh{cache="deploy" reason="empty""#), "{text}");
 }
 
 #[tokio::test]
@@ -170,9 +155,7 @@ async fn what_a_layer_says_of_a_request_stands_in_its_span() {
     let client = client_of(cache);
     client.get("https://other.example/").send().await.unwrap();
     let text = logs.text();
-    let line = text
-        .lines()
-        .find(|line| line.contains("no target of this layer"));
+    let line = text.lines().find(|line| line.contains("no target of this layer"));
     assert!(line.expect("a line").contains("of_the_caller"), "{text}");
 }
 
@@ -235,19 +218,14 @@ async fn what_happens_is_counted() {
     let check = |lines: &[&str]| {
         let said = counted.render();
         for line in lines {
-            assert!(
-                said.lines().any(|said| said == *line),
-                "no {line} in {said}"
-            );
+            assert!(said.lines().any(|said| said == *line), "no {line} in {said}");
         }
     };
     let source = ScriptedSource::new(
         [Step::Fail(ErrorKind::Unavailable), Step::Slow(SECOND, DAY)],
         Step::Grant(DAY),
     );
-    let cache = TokenCache::builder(source.clone())
-        .name("a")
-        .clock(PausedClock::new());
+    let cache = TokenCache::builder(source.clone()).name("a").clock(PausedClock::new());
     let cache = cache.build().unwrap();
     join_all((0..10).map(|_| cache.token())).await;
     check(&[
@@ -383,11 +361,7 @@ async fn everything_that_operations_names_is_said() {
     call.send().await.unwrap();
     source.turn_to(Step::Fail(ErrorKind::Unavailable));
     advance(HOUR).await;
-    client
-        .get("https://api.example/refused")
-        .send()
-        .await
-        .unwrap();
+    client.get("https://api.example/refused").send().await.unwrap();
 
     // Each thing that a store is good for, or not.
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
@@ -418,11 +392,7 @@ async fn everything_that_operations_names_is_said() {
 
     let text = logs.text();
     // Those of a token answer, of changed credentials and of a missing runtime are provoked where these are tested.
-    let elsewhere = [
-        "the token answer",
-        "the credentials changed",
-        "keep_fresh needs",
-    ];
+    let elsewhere = ["the token answer", "the credentials changed", "keep_fresh needs"];
     for (level, line) in documented_log_lines() {
         if elsewhere.iter().any(|other| line.starts_with(other)) {
             continue;
@@ -453,14 +423,7 @@ async fn everything_that_operations_names_is_said() {
     ] {
         assert!(metrics.contains(label), "{label} was not counted");
     }
-    for kind in [
-        "config",
-        "refused",
-        "rate_limited",
-        "unavailable",
-        "malformed",
-        "timeout",
-    ] {
+    for kind in ["config", "refused", "rate_limited", "unavailable", "malformed", "timeout"] {
         for metric in [
             format!(r#"grants_total{{cache="",reason="empty",outcome="{kind}"}}"#),
             format!(r#"refresh_seconds_count{{cache="",reason="empty",outcome="{kind}"}}"#),

@@ -46,14 +46,9 @@ async fn a_missing_lifetime_is_taken_from_the_token_itself() {
         if let Some(expires_in) = expires_in {
             body["expires_in"] = expires_in;
         }
-        assert_eq!(
-            answered(body.to_string()).await.unwrap().expires_in(),
-            seconds(900)
-        );
+        assert_eq!(answered(body.to_string()).await.unwrap().expires_in(), seconds(900));
     }
-    let opaque = answered(r#"{"access_token":"opaque","token_type":"Bearer"}"#)
-        .await
-        .unwrap();
+    let opaque = answered(r#"{"access_token":"opaque","token_type":"Bearer"}"#).await.unwrap();
     assert_eq!(opaque.expires_in(), None);
 }
 
@@ -66,11 +61,7 @@ async fn a_lifetime_may_be_a_text_or_a_fraction() {
         ("899.99", 899),
         (r#"" 60 ""#, 60),
     ] {
-        assert_eq!(
-            life(expires_in).await.unwrap(),
-            seconds(expected),
-            "{expires_in}"
-        );
+        assert_eq!(life(expires_in).await.unwrap(), seconds(expected), "{expires_in}");
     }
 }
 
@@ -84,28 +75,16 @@ async fn a_lifetime_of_zero_counts_as_not_said_and_is_warned_of() {
     let logs = Logs::capture();
     let token = jwt(&json!({ "iat": 1_000, "exp": 1_900 }));
     let body = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 0 });
-    assert_eq!(
-        answered(body.to_string()).await.unwrap().expires_in(),
-        seconds(900)
-    );
+    assert_eq!(answered(body.to_string()).await.unwrap().expires_in(), seconds(900));
     assert_eq!(life("0").await.unwrap(), None);
     assert!(logs.text().contains("expires_in 0"), "{}", logs.text());
 }
 
 #[tokio::test]
 async fn a_lifetime_that_is_no_number_is_malformed() {
-    for expires_in in [
-        "-1",
-        "NaN",
-        "true",
-        "{}",
-        "[]",
-        r#""abc""#,
-        r#""""#,
-        r#""-5""#,
-        r#""inf""#,
-        r#""0x10""#,
-    ] {
+    for expires_in in
+        ["-1", "NaN", "true", "{}", "[]", r#""abc""#, r#""""#, r#""-5""#, r#""inf""#, r#""0x10""#]
+    {
         let error = life(expires_in).await.expect_err(expires_in);
         assert_eq!(error.kind(), ErrorKind::Malformed, "{expires_in}");
     }
@@ -113,18 +92,10 @@ async fn a_lifetime_that_is_no_number_is_malformed() {
 
 #[tokio::test]
 async fn an_enormous_lifetime_is_capped() {
-    for expires_in in [
-        "1000000000000000000",
-        "1e18",
-        "99999999999999999999999999",
-        "1e400",
-        r#""1e300""#,
-    ] {
-        assert_eq!(
-            life(expires_in).await.unwrap(),
-            Some(MAX_LIFETIME),
-            "{expires_in}"
-        );
+    for expires_in in
+        ["1000000000000000000", "1e18", "99999999999999999999999999", "1e400", r#""1e300""#]
+    {
+        assert_eq!(life(expires_in).await.unwrap(), Some(MAX_LIFETIME), "{expires_in}");
     }
 }
 
@@ -159,10 +130,7 @@ async fn a_foreign_token_type_is_refused_by_name() {
 #[tokio::test]
 async fn a_scope_of_another_type_is_ignored() {
     let body = json!({ "access_token": "opaque", "scope": ["a", "b"] });
-    assert_eq!(
-        answered(body.to_string()).await.unwrap().scopes().count(),
-        0
-    );
+    assert_eq!(answered(body.to_string()).await.unwrap().scopes().count(), 0);
 }
 
 #[tokio::test]
@@ -224,17 +192,11 @@ async fn the_shorter_of_two_lives_counts() {
     for (claimed, promised, expected) in [(900, 86_400, 900), (86_400, 900, 900)] {
         let token = jwt(&json!({ "iat": 1_000, "exp": 1_000 + claimed }));
         let body = json!({ "access_token": token, "token_type": "Bearer", "expires_in": promised });
-        assert_eq!(
-            answered(body.to_string()).await.unwrap().expires_in(),
-            seconds(expected)
-        );
+        assert_eq!(answered(body.to_string()).await.unwrap().expires_in(), seconds(expected));
     }
     let backwards = jwt(&json!({ "iat": 2_000, "exp": 1_000 }));
     let body = json!({ "access_token": backwards, "token_type": "Bearer", "expires_in": 60 });
-    assert_eq!(
-        answered(body.to_string()).await.unwrap().expires_in(),
-        seconds(60)
-    );
+    assert_eq!(answered(body.to_string()).await.unwrap().expires_in(), seconds(60));
 }
 
 #[tokio::test]
@@ -246,9 +208,7 @@ async fn a_success_with_an_error_inside_is_sorted_by_its_code() {
         ("temporarily_unavailable", ErrorKind::Unavailable),
         ("server_error", ErrorKind::Unavailable),
     ] {
-        let error = answered(json!({ "error": code }).to_string())
-            .await
-            .expect_err(code);
+        let error = answered(json!({ "error": code }).to_string()).await.expect_err(code);
         assert_eq!(error.kind(), kind, "{code}");
         assert_eq!(error.refusal().expect("a refusal").code(), code);
     }
@@ -261,10 +221,7 @@ async fn a_page_or_a_torn_answer_is_malformed_and_may_pass() {
         malformed(fetched(ResponseTemplate::new(200).set_body_raw(page, "text/html")).await);
     assert!(error.is_transient());
     let said = everything_said(&error);
-    assert!(
-        said.contains("text/html") && said.contains(&page.len().to_string()),
-        "{said}"
-    );
+    assert!(said.contains("text/html") && said.contains(&page.len().to_string()), "{said}");
     assert!(!said.contains("sentinel"), "{said}");
     for torn in ["", r#"{"access_token":"opa"#, "{"] {
         assert!(malformed(answered(torn).await).is_transient(), "{torn}");
@@ -277,10 +234,7 @@ async fn a_page_or_a_torn_answer_is_malformed_and_may_pass() {
         let raw = format!("HTTP/1.1 200 OK\r\ncontent-type: a/b\r\n{head}\r\n\r\n9\r\n{{\"acce");
         let server = RawServer::start(raw, Then::Close).await;
         let error = malformed(client_of(&server.url()).build().unwrap().fetch().await);
-        assert!(
-            error.is_transient() && error.to_string().contains("a/b"),
-            "{error}"
-        );
+        assert!(error.is_transient() && error.to_string().contains("a/b"), "{error}");
     }
 }
 
@@ -291,19 +245,9 @@ async fn json_is_read_whatever_its_content_type_and_padding() {
         let answer = ResponseTemplate::new(200).set_body_raw(json, content_type);
         assert!(fetched(answer).await.is_ok(), "{content_type}");
     }
-    let raw = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}",
-        json.len()
-    );
+    let raw = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}", json.len());
     let server = RawServer::start(raw, Then::Close).await;
-    assert!(
-        client_of(&server.url())
-            .build()
-            .unwrap()
-            .fetch()
-            .await
-            .is_ok()
-    );
+    assert!(client_of(&server.url()).build().unwrap().fetch().await.is_ok());
     assert!(answered(format!("\u{feff}{json}")).await.is_ok());
     assert!(answered(format!(" \r\n\t{json} \n")).await.is_ok());
 }
@@ -389,19 +333,13 @@ async fn one_deadline_covers_headers_and_body() {
         "HTTP/1.1 200 OK\r\n",
     ] {
         let server = RawServer::start(bytes, Then::Repeat(pace)).await;
-        let client = client_of(&server.url())
-            .timeout(Duration::from_millis(300))
-            .build()
-            .unwrap();
+        let client = client_of(&server.url()).timeout(Duration::from_millis(300)).build().unwrap();
         let begun = tokio::time::Instant::now();
         let error = client.fetch().await.expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(error.is_transient());
         let took = begun.elapsed();
-        assert!(
-            took >= Duration::from_millis(290) && took < Duration::from_secs(3),
-            "{took:?}"
-        );
+        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(3), "{took:?}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }
 }
@@ -412,10 +350,7 @@ async fn unknown_members_are_neither_kept_nor_logged() {
     let body = json!({ "access_token": "opaque", "token_type": "Bearer", "refresh_token": "sentinel-refresh", "id_token": "sentinel-id", "x": { "y": [1] } });
     let answer = answered(body.to_string()).await.unwrap();
     let said = format!("{answer:?}{answer:#?}{}", logs.text());
-    assert!(
-        !said.contains("sentinel") && !said.contains("opaque"),
-        "{said}"
-    );
+    assert!(!said.contains("sentinel") && !said.contains("opaque"), "{said}");
 }
 
 #[tokio::test]
@@ -451,11 +386,7 @@ async fn claims_scopes_and_quota_are_readable() {
     let quota = answer.quota().expect("a quota");
     assert_eq!(quota.buckets().len(), 2);
     assert_eq!(
-        (
-            quota.buckets()[0].name(),
-            quota.buckets()[0].limit(),
-            quota.buckets()[0].remaining()
-        ),
+        (quota.buckets()[0].name(), quota.buckets()[0].limit(), quota.buckets()[0].remaining()),
         ("per_hour", 10, 3)
     );
     assert_eq!(quota.exhausted_for(), seconds(43_200));

@@ -12,12 +12,7 @@ use crate::support::{Logs, RawServer, SECRET, Then, client_of, everything_said, 
 
 async fn error_of(answer: ResponseTemplate) -> Error {
     let server = serve(answer).await;
-    client_of(&server.uri())
-        .build()
-        .unwrap()
-        .fetch()
-        .await
-        .expect_err("an error")
+    client_of(&server.uri()).build().unwrap().fetch().await.expect_err("an error")
 }
 
 fn refusing(status: u16, code: &str, description: &str) -> ResponseTemplate {
@@ -32,18 +27,11 @@ const TWO_MINUTES_LATER_UNIX: &str = "1795348920";
 /// The wait named by a 429 with these headers.
 async fn wait_of(headers: &[(&str, &str)]) -> Option<Duration> {
     // A raw server: others add a `Date` of their own.
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let raw = format!("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n{headers}\r\n");
     let server = RawServer::start(raw, Then::Close).await;
-    let error = client_of(&server.url())
-        .build()
-        .unwrap()
-        .fetch()
-        .await
-        .expect_err("a 429");
+    let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a 429");
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     error.retry_after()
 }
@@ -54,18 +42,8 @@ async fn a_refusal_says_what_to_check() {
         (401, "access_denied", "Unauthorized", "secret"),
         (401, "invalid_client", "", "client id"),
         (400, "invalid_request", "", "client id"),
-        (
-            403,
-            "access_denied",
-            "Service not found: https://api.example",
-            "audience",
-        ),
-        (
-            403,
-            "access_denied",
-            "Client has not been granted scopes: a",
-            "scopes",
-        ),
+        (403, "access_denied", "Service not found: https://api.example", "audience"),
+        (403, "access_denied", "Client has not been granted scopes: a", "scopes"),
         (403, "unauthorized_client", "", "kind of client"),
     ] {
         let error = error_of(refusing(status, code, description)).await;
@@ -88,12 +66,7 @@ async fn a_refusal_says_what_to_check() {
 async fn a_refusal_that_quotes_the_secret_does_not_pass_it_on() {
     let encoded: String = form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
     for echo in [SECRET, &encoded] {
-        let error = error_of(refusing(
-            401,
-            "access_denied",
-            &format!("bad secret {echo}!"),
-        ))
-        .await;
+        let error = error_of(refusing(401, "access_denied", &format!("bad secret {echo}!"))).await;
         assert_eq!(
             error.refusal().and_then(|refusal| refusal.description()),
             Some("bad secret [redacted]!")
@@ -108,21 +81,13 @@ async fn a_refusal_that_quotes_the_secret_does_not_pass_it_on() {
         "s3cret-sen\ntinel-%+&=:/ ü",
         "s3cret-sentinel-%+&amp;=:/",
     ] {
-        let error = error_of(refusing(
-            401,
-            "access_denied",
-            &format!("bad secret {echo}!"),
-        ))
-        .await;
+        let error = error_of(refusing(401, "access_denied", &format!("bad secret {echo}!"))).await;
         let said = everything_said(&error).to_lowercase();
         assert!(!said.contains("sentinel"), "{said}");
     }
     // Nor the value of another parameter.
     let server = serve(refusing(401, "access_denied", "bad assertion p4rameter")).await;
-    let client = client_of(&server.uri())
-        .parameter("assertion", "p4rameter")
-        .build()
-        .unwrap();
+    let client = client_of(&server.uri()).parameter("assertion", "p4rameter").build().unwrap();
     assert!(!everything_said(&client.fetch().await.unwrap_err()).contains("p4rameter"));
     // Not even where a code, a type or a host is quoted.
     let client = |answer| async move {
@@ -169,10 +134,7 @@ async fn a_client_error_without_an_oauth_code_may_pass() {
 
 #[tokio::test]
 async fn retry_after_is_read_as_seconds_or_as_a_date() {
-    assert_eq!(
-        wait_of(&[("retry-after", "17")]).await,
-        Some(Duration::from_secs(17))
-    );
+    assert_eq!(wait_of(&[("retry-after", "17")]).await, Some(Duration::from_secs(17)));
     assert_eq!(
         wait_of(&[("retry-after", TWO_MINUTES_LATER), ("date", DATE)]).await,
         Some(Duration::from_secs(120))
@@ -203,32 +165,16 @@ async fn a_wait_of_hours_is_told_at_once() {
 async fn the_wait_is_derived_from_quota_headers() {
     let quota = "auth0-client-quota-limit";
     let hour = "b=per_hour;q=10;r=0;t=3540,b=per_day;q=50;r=12;t=43200";
-    assert_eq!(
-        wait_of(&[(quota, hour)]).await,
-        Some(Duration::from_secs(3540))
-    );
+    assert_eq!(wait_of(&[(quota, hour)]).await, Some(Duration::from_secs(3540)));
     let both = "b=per_hour;q=10;r=0;t=3540,b=per_day;q=50;r=0;t=43200";
-    assert_eq!(
-        wait_of(&[(quota, both)]).await,
-        Some(Duration::from_secs(43_200))
-    );
+    assert_eq!(wait_of(&[(quota, both)]).await, Some(Duration::from_secs(43_200)));
     let reset = ("x-ratelimit-reset", TWO_MINUTES_LATER_UNIX);
-    assert_eq!(
-        wait_of(&[reset, ("date", DATE)]).await,
-        Some(Duration::from_secs(120))
-    );
+    assert_eq!(wait_of(&[reset, ("date", DATE)]).await, Some(Duration::from_secs(120)));
     assert_eq!(wait_of(&[reset]).await, None);
-    assert_eq!(
-        wait_of(&[("retry-after", "7"), (quota, both)]).await,
-        Some(Duration::from_secs(7))
-    );
-    for broken in [
-        "",
-        "b=per_hour",
-        "b=per_hour;q=10;r=0;t=-1",
-        "nonsense;;==,,",
-        "b=per_hour;q=10;r=5;t=60",
-    ] {
+    assert_eq!(wait_of(&[("retry-after", "7"), (quota, both)]).await, Some(Duration::from_secs(7)));
+    for broken in
+        ["", "b=per_hour", "b=per_hour;q=10;r=0;t=-1", "nonsense;;==,,", "b=per_hour;q=10;r=5;t=60"]
+    {
         assert_eq!(wait_of(&[(quota, broken)]).await, None, "{broken}");
     }
 }
@@ -236,11 +182,7 @@ async fn the_wait_is_derived_from_quota_headers() {
 #[tokio::test]
 async fn a_senseless_retry_after_is_none() {
     for value in ["-5", "abc", "", "0", "1.5", "Sun, 22 Nov 2026 11:00:00 GMT"] {
-        assert_eq!(
-            wait_of(&[("retry-after", value), ("date", DATE)]).await,
-            None,
-            "{value}"
-        );
+        assert_eq!(wait_of(&[("retry-after", value), ("date", DATE)]).await, None, "{value}");
     }
     assert_eq!(
         wait_of(&[("retry-after", "1000000000")]).await,
@@ -264,17 +206,8 @@ async fn quota_headers_of_other_failures_are_no_reason_to_wait() {
         let raw =
             format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\ndate: {DATE}\r\n{limits}\r\n\r\n");
         let server = RawServer::start(raw, Then::Close).await;
-        let error = client_of(&server.url())
-            .build()
-            .unwrap()
-            .fetch()
-            .await
-            .expect_err(status);
-        assert_eq!(
-            (error.kind(), error.retry_after()),
-            (ErrorKind::Unavailable, None),
-            "{status}"
-        );
+        let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err(status);
+        assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, None), "{status}");
     }
 }
 
@@ -298,35 +231,17 @@ async fn network_errors_name_the_phase_and_the_host() {
     let plain = RawServer::start("HTTP/1.1 400 Bad Request\r\n\r\n", Then::Close).await;
     let mute = RawServer::start("", Then::Close).await;
     for (url, phase, host) in [
-        (
-            format!("http://127.0.0.1:{closed}/"),
-            "connecting to",
-            "127.0.0.1",
-        ),
-        (
-            format!("https://127.0.0.1:{}/", plain.port()),
-            "TLS handshake",
-            "127.0.0.1",
-        ),
+        (format!("http://127.0.0.1:{closed}/"), "connecting to", "127.0.0.1"),
+        (format!("https://127.0.0.1:{}/", plain.port()), "TLS handshake", "127.0.0.1"),
         (mute.url(), "exchange", "127.0.0.1"),
-        (
-            "https://issuer.invalid/".to_owned(),
-            "looking up",
-            "issuer.invalid",
-        ),
+        ("https://issuer.invalid/".to_owned(), "looking up", "issuer.invalid"),
     ] {
-        let client = client_of(&url)
-            .http(reqwest::Client::builder().no_proxy())
-            .build()
-            .unwrap();
+        let client = client_of(&url).http(reqwest::Client::builder().no_proxy()).build().unwrap();
         let error = client.fetch().await.expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(error.is_transient());
         let said = error.to_string();
-        assert!(
-            said.contains(phase) && said.contains(host),
-            "{said}\n{error:#?}"
-        );
+        assert!(said.contains(phase) && said.contains(host), "{said}\n{error:#?}");
         assert!(std::error::Error::source(&error).is_some());
     }
 }
@@ -335,17 +250,9 @@ async fn network_errors_name_the_phase_and_the_host() {
 async fn a_connection_reset_in_the_body_is_a_network_error() {
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access";
     let server = RawServer::start(half, Then::Reset).await;
-    let error = client_of(&server.url())
-        .build()
-        .unwrap()
-        .fetch()
-        .await
-        .expect_err("a reset");
+    let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    assert!(
-        error.to_string().contains("exchange with 127.0.0.1"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("exchange with 127.0.0.1"), "{error}");
 }
 
 #[tokio::test]
@@ -372,10 +279,7 @@ async fn a_redirect_is_never_followed() {
             .await
             .expect_err("a redirect");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(
-            error.is_transient() && error.to_string().contains("127.0.0.1"),
-            "{error}"
-        );
+        assert!(error.is_transient() && error.to_string().contains("127.0.0.1"), "{error}");
     }
     assert!(elsewhere.received_requests().await.unwrap().is_empty());
     let error =
@@ -430,9 +334,7 @@ async fn every_character_of_a_secret_arrives() {
         let endpoint = Endpoint::new(server.uri().parse().unwrap(), "https://api.example").unwrap();
         // As read from a file: with a line end.
         let credentials = ClientCredentials::new("id\n", format!("{secret}\r\n"));
-        let client = TokenClient::builder(credentials)
-            .endpoint(endpoint)
-            .encoding(encoding);
+        let client = TokenClient::builder(credentials).endpoint(endpoint).encoding(encoding);
         client
             .scope("a b")
             .parameter("organization", "o&o")
@@ -457,10 +359,8 @@ async fn every_character_of_a_secret_arrives() {
                     .collect()
             }
         };
-        let mut pairs: Vec<_> = pairs
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let mut pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         pairs.sort_unstable();
         assert_eq!(
             pairs,
@@ -480,9 +380,7 @@ async fn every_character_of_a_secret_arrives() {
 async fn scope_and_audience_are_sent_only_if_wanted() {
     let server =
         serve(ResponseTemplate::new(200).set_body_json(json!({ "access_token": "opaque" }))).await;
-    let endpoint = Endpoint::new(server.uri().parse().unwrap(), "a")
-        .unwrap()
-        .without_audience();
+    let endpoint = Endpoint::new(server.uri().parse().unwrap(), "a").unwrap().without_audience();
     let client = TokenClient::builder(ClientCredentials::new("id", "secret"))
         .endpoint(endpoint)
         .build()
@@ -499,29 +397,11 @@ async fn scope_and_audience_are_sent_only_if_wanted() {
 async fn a_grant_is_one_request_whatever_happens() {
     for status in [200, 401, 429, 500, 503] {
         let server = serve(ResponseTemplate::new(status)).await;
-        assert!(
-            client_of(&server.uri())
-                .build()
-                .unwrap()
-                .fetch()
-                .await
-                .is_err()
-        );
-        assert_eq!(
-            server.received_requests().await.unwrap().len(),
-            1,
-            "{status}"
-        );
+        assert!(client_of(&server.uri()).build().unwrap().fetch().await.is_err());
+        assert_eq!(server.received_requests().await.unwrap().len(), 1, "{status}");
     }
     let reset = RawServer::start("", Then::Close).await;
-    assert!(
-        client_of(&reset.url())
-            .build()
-            .unwrap()
-            .fetch()
-            .await
-            .is_err()
-    );
+    assert!(client_of(&reset.url()).build().unwrap().fetch().await.is_err());
     assert_eq!(reset.connections(), 1);
 }
 
@@ -537,48 +417,21 @@ fn empty_credentials_are_refused_at_build() {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(missing), "{error}");
         let good = TokenClient::new(ClientCredentials::new("id", "s")).unwrap();
-        assert!(
-            good.with_credentials(ClientCredentials::new(id, secret))
-                .is_err()
-        );
+        assert!(good.with_credentials(ClientCredentials::new(id, secret)).is_err());
     }
 }
 
 #[test]
 fn senseless_settings_are_refused_at_build() {
     let builder = || TokenClient::builder(ClientCredentials::new("id", "secret"));
-    assert!(
-        builder()
-            .timeout(Duration::ZERO)
-            .build()
-            .unwrap_err()
-            .to_string()
-            .contains("timeout")
-    );
-    for name in [
-        "client_secret",
-        "client_id",
-        "grant_type",
-        "audience",
-        "scope",
-    ] {
+    assert!(builder().timeout(Duration::ZERO).build().unwrap_err().to_string().contains("timeout"));
+    for name in ["client_secret", "client_id", "grant_type", "audience", "scope"] {
         let error = builder().parameter(name, "x").build().expect_err(name);
         assert!(error.to_string().contains(name), "{error}");
     }
-    let twice = || {
-        builder()
-            .parameter("resource", "a")
-            .parameter("resource", "b")
-    };
+    let twice = || builder().parameter("resource", "a").parameter("resource", "b");
     assert!(twice().build().is_ok());
-    assert!(
-        twice()
-            .encoding(Encoding::Json)
-            .build()
-            .unwrap_err()
-            .to_string()
-            .contains("twice")
-    );
+    assert!(twice().encoding(Encoding::Json).build().unwrap_err().to_string().contains("twice"));
 }
 
 #[test]
@@ -587,10 +440,7 @@ fn extra_parameters_are_shown_by_their_names_alone() {
         .parameter("resource", "sentinel");
     let mut shown = format!("{client:?}");
     shown += &format!("{:?}", client.build().unwrap());
-    assert!(
-        shown.contains("resource") && !shown.contains("sentinel"),
-        "{shown}"
-    );
+    assert!(shown.contains("resource") && !shown.contains("sentinel"), "{shown}");
 }
 
 #[tokio::test]
@@ -604,16 +454,13 @@ async fn a_grant_is_one_request_on_a_connection_of_its_own_and_not_logged() {
     // It does not close its connections.
     let server = RawServer::start(answer, Then::Hang).await;
     let http = || {
-        let retry = reqwest::retry::for_host("127.0.0.1")
-            .no_budget()
-            .classify_fn(|answer| match answer.status() {
+        let retry = reqwest::retry::for_host("127.0.0.1").no_budget().classify_fn(|answer| {
+            match answer.status() {
                 Some(status) if status.is_server_error() => answer.retryable(),
                 _ => answer.success(),
-            });
-        reqwest::Client::builder()
-            .connection_verbose(true)
-            .pool_max_idle_per_host(8)
-            .retry(retry)
+            }
+        });
+        reqwest::Client::builder().connection_verbose(true).pool_max_idle_per_host(8).retry(retry)
     };
     let client = client_of(&server.url()).http(http()).build().unwrap();
     for _ in 0..2 {
@@ -643,24 +490,15 @@ async fn an_issuers_words_are_quoted_up_to_a_length() {
 
 #[test]
 fn a_key_in_the_query_of_a_token_url_is_not_shown() {
-    let endpoint = Endpoint::new(
-        "https://gateway.example/t?code=sentinel".parse().unwrap(),
-        "a",
-    )
-    .unwrap();
+    let endpoint =
+        Endpoint::new("https://gateway.example/t?code=sentinel".parse().unwrap(), "a").unwrap();
     let client =
         TokenClient::builder(ClientCredentials::new("id", "secret")).endpoint(endpoint.clone());
     let mut shown = format!("{endpoint:?}{client:?}");
     shown += &format!("{:?}", client.build().unwrap());
-    assert!(
-        shown.contains("gateway.example/t") && !shown.contains("sentinel"),
-        "{shown}"
-    );
-    let error = Endpoint::new(
-        "https://gateway.example/t?code=sentinel#x".parse().unwrap(),
-        "a",
-    )
-    .unwrap_err();
+    assert!(shown.contains("gateway.example/t") && !shown.contains("sentinel"), "{shown}");
+    let error = Endpoint::new("https://gateway.example/t?code=sentinel#x".parse().unwrap(), "a")
+        .unwrap_err();
     assert!(!error.to_string().contains("sentinel"), "{error}");
 }
 
@@ -669,9 +507,7 @@ async fn a_client_with_other_credentials_shares_the_rest() {
     let server =
         serve(ResponseTemplate::new(200).set_body_json(json!({ "access_token": "opaque" }))).await;
     let first = client_of(&server.uri()).scope("a").build().unwrap();
-    let second = first
-        .with_credentials(ClientCredentials::new("other", "secret-2"))
-        .unwrap();
+    let second = first.with_credentials(ClientCredentials::new("other", "secret-2")).unwrap();
     second.fetch().await.unwrap();
     let body = String::from_utf8(server.received_requests().await.unwrap().remove(0).body).unwrap();
     assert!(
@@ -683,10 +519,7 @@ async fn a_client_with_other_credentials_shares_the_rest() {
 #[tokio::test]
 async fn the_secret_for_a_loopback_endpoint_goes_to_no_proxy() {
     let proxy = MockServer::start().await;
-    Mock::given(any())
-        .respond_with(ResponseTemplate::new(200))
-        .mount(&proxy)
-        .await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&proxy).await;
     let server =
         serve(ResponseTemplate::new(200).set_body_json(json!({ "access_token": "opaque" }))).await;
     let port = server.address().port();
@@ -698,13 +531,7 @@ async fn the_secret_for_a_loopback_endpoint_goes_to_no_proxy() {
         });
         client.fetch().await.unwrap();
         let given = reqwest::Client::builder().proxy(reqwest::Proxy::all(proxy.uri()).unwrap());
-        client_of(&url)
-            .http(given)
-            .build()
-            .unwrap()
-            .fetch()
-            .await
-            .unwrap();
+        client_of(&url).http(given).build().unwrap().fetch().await.unwrap();
     }
     assert!(proxy.received_requests().await.unwrap().is_empty());
     assert_eq!(server.received_requests().await.unwrap().len(), 4);

@@ -35,11 +35,8 @@ fn layered(http: Client, origin: &Url) -> ClientWithMiddleware {
 /// What a body is made of, by the name of the request's query.
 fn body_for(case: &str) -> (Body, &'static [(&'static str, &'static str)]) {
     let chunks = |text: &'static str| {
-        let chunks: Vec<_> = text
-            .as_bytes()
-            .chunks(5)
-            .map(|chunk| Frame::data(Bytes::from_static(chunk)))
-            .collect();
+        let chunks: Vec<_> =
+            text.as_bytes().chunks(5).map(|chunk| Frame::data(Bytes::from_static(chunk))).collect();
         stream::iter(chunks)
     };
     let trailers = || {
@@ -60,18 +57,11 @@ fn body_for(case: &str) -> (Body, &'static [(&'static str, &'static str)]) {
         "chunked-errors" => (frames(chunks(ERRORS)), &[]),
         "chunked-refusal" => (frames(chunks(REFUSAL)), &[]),
         "chunked-empty" => (frames(stream::empty()), &[]),
-        "trailers-data" => (
-            frames(chunks(DATA).chain(trailers())),
-            &[("trailer", "x-sum")],
-        ),
-        "trailers-refusal" => (
-            frames(chunks(REFUSAL).chain(trailers())),
-            &[("trailer", "x-sum")],
-        ),
-        "trailers-open" => (
-            frames(chunks("{\"errors\":[").chain(trailers())),
-            &[("trailer", "x-sum")],
-        ),
+        "trailers-data" => (frames(chunks(DATA).chain(trailers())), &[("trailer", "x-sum")]),
+        "trailers-refusal" => (frames(chunks(REFUSAL).chain(trailers())), &[("trailer", "x-sum")]),
+        "trailers-open" => {
+            (frames(chunks("{\"errors\":[").chain(trailers())), &[("trailer", "x-sum")])
+        }
         "gzip" => (gzip(), &[("content-encoding", "gzip")]),
         "large" => (Body::from(DATA.repeat(10_000)), &[]),
         other => panic!("no case {other}"),
@@ -96,31 +86,22 @@ const CASES: [&str; 13] = [
 
 fn answer(request: &Request) -> Response<Body> {
     let (body, headers) = body_for(request.uri().query().unwrap());
-    let answer = Response::builder()
-        .header("content-type", "application/json")
-        .header("x-own", "kept");
-    let answer = headers
-        .iter()
-        .fold(answer, |answer, (name, value)| answer.header(*name, *value));
+    let answer =
+        Response::builder().header("content-type", "application/json").header("x-own", "kept");
+    let answer = headers.iter().fold(answer, |answer, (name, value)| answer.header(*name, *value));
     answer.body(body).unwrap()
 }
 
 /// All that can be seen of an answer.
 async fn seen(answer: reqwest::Response) -> BTreeMap<&'static str, String> {
     let length = answer.content_length();
-    let mut headers: Vec<_> = answer
-        .headers()
-        .iter()
-        .map(|(name, value)| format!("{name}: {value:?}"))
-        .collect();
+    let mut headers: Vec<_> =
+        answer.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
     headers.retain(|header| !header.starts_with("date"));
     headers.sort();
     let mut seen = BTreeMap::from([
         ("url", answer.url().to_string()),
-        (
-            "status",
-            format!("{:?} {:?}", answer.status(), answer.version()),
-        ),
+        ("status", format!("{:?} {:?}", answer.status(), answer.version())),
         ("headers", headers.join("\n")),
         ("remote", format!("{:?}", answer.remote_addr())),
         ("length", format!("{length:?}")),
@@ -148,39 +129,26 @@ async fn seen(answer: reqwest::Response) -> BTreeMap<&'static str, String> {
 async fn an_answer_is_the_one_that_a_bare_client_gets() {
     let api = Api::start(|_, request| answer(request)).await;
     let plain = Client::builder();
-    for (version, http) in [
-        ("1.1", plain),
-        ("2", Client::builder().http2_prior_knowledge()),
-    ] {
+    for (version, http) in [("1.1", plain), ("2", Client::builder().http2_prior_knowledge())] {
         let http = http.build().unwrap();
         let layered = layered(http.clone(), api.origin());
         for case in CASES {
             for method in [Method::GET, Method::HEAD, Method::POST] {
                 let url = format!("{}?{case}", api.authoring());
-                let bare = http
-                    .request(method.clone(), &url)
-                    .bearer_auth("own")
-                    .header("te", "trailers");
+                let bare =
+                    http.request(method.clone(), &url).bearer_auth("own").header("te", "trailers");
                 let bare = seen(bare.send().await.unwrap()).await;
-                let ours = layered
-                    .request(method.clone(), &url)
-                    .header("te", "trailers");
+                let ours = layered.request(method.clone(), &url).header("te", "trailers");
                 let ours = seen(ours.send().await.unwrap()).await;
                 assert_eq!(ours, bare, "{case} {method} over HTTP/{version}");
                 if case.starts_with("trailers") && method != Method::HEAD {
-                    assert!(
-                        bare["end"].contains("x-sum"),
-                        "no trailers came at all: {bare:?}"
-                    );
+                    assert!(bare["end"].contains("x-sum"), "no trailers came at all: {bare:?}");
                 }
             }
         }
     }
     assert_eq!(
-        api.bearers()
-            .iter()
-            .filter(|bearer| *bearer == "token")
-            .count(),
+        api.bearers().iter().filter(|bearer| *bearer == "token").count(),
         2 * 3 * CASES.len()
     );
 }
@@ -203,32 +171,16 @@ async fn a_body_that_breaks_off_breaks_off_where_it_does_without_the_layer() {
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{head}\r\n\r\n{body}"
             );
             let server = RawServer::start(bytes, then).await;
-            let origin: Url = format!("http://127.0.0.1:{}", server.port())
-                .parse()
-                .unwrap();
+            let origin: Url = format!("http://127.0.0.1:{}", server.port()).parse().unwrap();
             let url = origin.join("/sitecore/api/authoring/graphql/v1/").unwrap();
-            let http = Client::builder()
-                .read_timeout(Duration::from_millis(300))
-                .build()
-                .unwrap();
-            let bare = seen(
-                http.get(url.clone())
-                    .bearer_auth("own")
-                    .send()
-                    .await
-                    .unwrap(),
-            )
-            .await;
+            let http = Client::builder().read_timeout(Duration::from_millis(300)).build().unwrap();
+            let bare = seen(http.get(url.clone()).bearer_auth("own").send().await.unwrap()).await;
             let ours = seen(layered(http, &origin).get(url).send().await.unwrap()).await;
             let without_port = |mut seen: BTreeMap<&'static str, String>| {
                 seen.remove("remote");
                 seen
             };
-            assert_eq!(
-                without_port(ours),
-                without_port(bare.clone()),
-                "{head} {text}"
-            );
+            assert_eq!(without_port(ours), without_port(bare.clone()), "{head} {text}");
             assert!(bare["end"].contains("true "), "no error: {bare:?}");
         }
     }
@@ -245,19 +197,13 @@ async fn fifty_megabytes_pass_byte_for_byte() {
     };
     let api = Api::start(move |_, _| {
         let body = frames(stream::iter(0..=CHUNKS).map(move |number| Frame::data(chunk(number))));
-        Response::builder()
-            .header("content-type", "application/json")
-            .body(body)
-            .unwrap()
+        Response::builder().header("content-type", "application/json").body(body).unwrap()
     })
     .await;
     let mut expected = Sha256::new();
     (0..=CHUNKS).for_each(|number| expected.update(chunk(number)));
-    let mut answer = layered(Client::new(), api.origin())
-        .get(api.authoring())
-        .send()
-        .await
-        .unwrap();
+    let mut answer =
+        layered(Client::new(), api.origin()).get(api.authoring()).send().await.unwrap();
     let (mut sum, mut length) = (Sha256::new(), 0);
     while let Some(bytes) = answer.chunk().await.unwrap() {
         length += bytes.len();

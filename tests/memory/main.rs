@@ -26,20 +26,11 @@ const CACHES: usize = 10_000;
 fn counting() -> (MutexGuard<'static, ()>, dhat::Profiler) {
     static ONE: Mutex<()> = Mutex::new(());
     let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    (
-        one,
-        dhat::Profiler::builder()
-            .testing()
-            .trim_backtraces(Some(1))
-            .build(),
-    )
+    (one, dhat::Profiler::builder().testing().trim_backtraces(Some(1)).build())
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// A token as large as Sitecore's.
@@ -201,9 +192,7 @@ fn a_large_answer_is_not_held() {
     fn peak(stack: impl FnOnce(ClientBuilder) -> ClientBuilder) -> usize {
         let (_one, _profiler) = counting();
         let in_use = || dhat::HeapStats::get().curr_bytes;
-        let client = stack(ClientBuilder::new(reqwest::Client::new()))
-            .with(Canned)
-            .build();
+        let client = stack(ClientBuilder::new(reqwest::Client::new())).with(Canned).build();
         runtime().block_on(async {
             let before = in_use();
             let mut answer = client.get(URL).send().await.unwrap();
@@ -220,18 +209,10 @@ fn a_large_answer_is_not_held() {
     let layered = peak(|client| {
         let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
         let target = Target::authoring("cm.example").unwrap();
-        client.with(
-            AuthMiddleware::builder(cache)
-                .target(target)
-                .build()
-                .unwrap(),
-        )
+        client.with(AuthMiddleware::builder(cache).target(target).build().unwrap())
     });
     println!("{bare} bytes without the layer, {layered} with it");
-    assert!(
-        layered.saturating_sub(bare) < 64 * 1024,
-        "{bare} without, {layered} with"
-    );
+    assert!(layered.saturating_sub(bare) < 64 * 1024, "{bare} without, {layered} with");
 }
 
 /// Does what any middleware must.
@@ -270,17 +251,12 @@ fn without_replay_the_layer_allocates_no_more_than_any_other() {
     /// The allocations of a call through this middleware, at least.
     fn blocks(middleware: impl Middleware) -> u64 {
         let (_one, _profiler) = counting();
-        let client = ClientBuilder::new(reqwest::Client::new())
-            .with(middleware)
-            .with(Empty)
-            .build();
+        let client =
+            ClientBuilder::new(reqwest::Client::new()).with(middleware).with(Empty).build();
         let runtime = runtime();
         let call = || {
-            let request = client
-                .get("https://api.example/x")
-                .header("accept", "*/*")
-                .build()
-                .unwrap();
+            let request =
+                client.get("https://api.example/x").header("accept", "*/*").build().unwrap();
             let before = dhat::HeapStats::get().total_blocks;
             runtime.block_on(client.execute(request)).unwrap();
             dhat::HeapStats::get().total_blocks - before
@@ -290,11 +266,7 @@ fn without_replay_the_layer_allocates_no_more_than_any_other() {
     let layer = |replay| {
         let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
         let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
-        AuthMiddleware::builder(cache)
-            .target(target)
-            .replay(replay)
-            .build()
-            .unwrap()
+        AuthMiddleware::builder(cache).target(target).replay(replay).build().unwrap()
     };
     let (nothing, without, with) = (blocks(Nothing), blocks(layer(false)), blocks(layer(true)));
     println!(

@@ -95,28 +95,18 @@ impl Outcome {
         match self {
             Self::NeedsFirstToken => ["needs a first token".to_owned(), String::new()],
             Self::TimedOut(calls) => [calls.to_string(), format!("> {} s", LIMIT.as_secs())],
-            Self::Done { calls, times, .. } => [
-                calls.to_string(),
-                format!("{:.0} ms", quantile(times, 0.99)),
-            ],
+            Self::Done { calls, times, .. } => {
+                [calls.to_string(), format!("{:.0} ms", quantile(times, 0.99))]
+            }
         }
     }
 }
 
 pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report) {
     let millis = Duration::from_millis;
-    let cold = |callers, fails| Herd {
-        callers,
-        delay: millis(50),
-        fails,
-        driver_goes: None,
-    };
-    let dropped = Herd {
-        callers: 9,
-        delay: millis(60),
-        fails: false,
-        driver_goes: Some(millis(20)),
-    };
+    let cold = |callers, fails| Herd { callers, delay: millis(50), fails, driver_goes: None };
+    let dropped =
+        Herd { callers: 9, delay: millis(60), fails: false, driver_goes: Some(millis(20)) };
     let herds = [cold(10_000, false), cold(50, true), dropped];
     let mut rows = Vec::new();
     for subject in &subjects[Subject::OURS..] {
@@ -187,13 +177,7 @@ impl Runs {
     fn of(run: fn(&Issuer, Herd) -> Result<Outcome, String>, issuer: &Issuer, herd: Herd) -> Self {
         let mut runs = Self::default();
         for _ in 0..RUNS {
-            let Ok(Outcome::Done {
-                calls,
-                failed,
-                times,
-                lag,
-            }) = run(issuer, herd)
-            else {
+            let Ok(Outcome::Done { calls, failed, times, lag }) = run(issuer, herd) else {
                 panic!("a herd of ours was not done within {LIMIT:?}");
             };
             runs.calls.push(calls as f64);

@@ -73,19 +73,12 @@ async fn headers<R: Rival>(rival: &R, count: u64) {
 }
 
 pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report) {
-    let warm: Vec<_> = subjects
-        .iter()
-        .map(|subject| (subject, (subject.warm)(issuer)))
-        .collect();
+    let warm: Vec<_> = subjects.iter().map(|subject| (subject, (subject.warm)(issuer))).collect();
     let mut nanos = vec![[Vec::new(), Vec::new()]; warm.len()];
     for round in 0..RUNS * ROUNDS {
         let forth: Vec<_> = (0..warm.len()).collect();
         let back = forth.iter().rev().copied();
-        let order: Vec<_> = if round % 2 == 0 {
-            forth
-        } else {
-            back.collect()
-        };
+        let order: Vec<_> = if round % 2 == 0 { forth } else { back.collect() };
         for place in order {
             if let Ok(warm) = &warm[place].1 {
                 for threads in [1, 2] {
@@ -98,9 +91,7 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
     let beside = |place: usize, other: usize, threads: usize| {
         let other = nanos[other][threads - 1].iter();
         let pairs = nanos[place][threads - 1].iter().zip(other);
-        pairs
-            .map(|(nanos, other)| nanos / other)
-            .collect::<Vec<_>>()
+        pairs.map(|(nanos, other)| nanos / other).collect::<Vec<_>>()
     };
     let ratios = |place, threads| Spread::of(beside(place, 0, threads));
     let mut rows = Vec::new();
@@ -119,10 +110,7 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
         });
     }
     let bars = |threads| {
-        let measured = warm
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, warm))| warm.is_ok());
+        let measured = warm.iter().enumerate().filter(|(_, (_, warm))| warm.is_ok());
         measured
             .map(|(place, (subject, _))| (subject.name.to_owned(), ratios(place, threads).median))
             .collect::<Vec<_>>()
@@ -135,11 +123,7 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
         rows,
     );
     report.plot("header-1", "One header, 1 thread, times the floor", bars(1));
-    report.plot(
-        "header-2",
-        "One header, 2 threads, times the floor",
-        bars(2),
-    );
+    report.plot("header-2", "One header, 2 threads, times the floor", bars(2));
     let ours = Subject::OURS;
     let runs = |ratios: Vec<f64>| {
         let runs = ratios.chunks(ROUNDS);
@@ -154,10 +138,7 @@ pub(crate) fn measure(issuer: &Issuer, subjects: &[Subject], report: &mut Report
         let best = best(threads).map_or(ours, |(_, place)| place);
         runs(beside(ours, best, threads))
     };
-    let allocations = warm[ours]
-        .1
-        .as_ref()
-        .map_or(f64::NAN, |warm| warm.allocations);
+    let allocations = warm[ours].1.as_ref().map_or(f64::NAN, |warm| warm.allocations);
     report.goal(Goal {
         name: "P1",
         what: "one owned header from a warm cache, both clocks read, beside the floor and the fastest rival",

@@ -68,9 +68,7 @@ impl Issuer {
             last_answer: Mutex::new(Instant::now()),
         }));
         // Some rivals post JSON and some a form: what they send decides nothing, so it is not looked at.
-        let app = Router::new()
-            .route("/token", post(answer))
-            .with_state(issuer.clone());
+        let app = Router::new().route("/token", post(answer)).with_state(issuer.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(issuer)
     }
@@ -102,10 +100,7 @@ impl Issuer {
 
     /// Returns how long ago it answered last.
     pub fn since_last_answer(&self) -> Duration {
-        self.0
-            .last_answer
-            .lock()
-            .map_or(Duration::ZERO, |at| at.elapsed())
+        self.0.last_answer.lock().map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     /// Grants at once again, for an hour, and forgets the calls.

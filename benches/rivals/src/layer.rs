@@ -55,9 +55,8 @@ impl Middleware for Nothing {
 /// A layer whose cache holds a token.
 pub(crate) fn auth(runtime: &Runtime, target: Target, replay: bool) -> AuthMiddleware {
     let day = Duration::from_secs(86_400);
-    let cache = TokenCache::new(source_fn(move |_| async move {
-        Token::bearer("t".repeat(1_200), day)
-    }));
+    let cache =
+        TokenCache::new(source_fn(move |_| async move { Token::bearer("t".repeat(1_200), day) }));
     runtime.block_on(cache.token()).expect("a token");
     let layer = AuthMiddleware::builder(cache).target(target).replay(replay);
     layer.build().expect("a layer")
@@ -75,13 +74,7 @@ struct Stack<'a> {
 
 impl<'a> Stack<'a> {
     fn new(name: &'static str, floor: usize, call: impl Fn(u32) + 'a) -> Self {
-        Self {
-            name,
-            floor,
-            call: Box::new(call),
-            nanos: Vec::new(),
-            allocations: 0,
-        }
+        Self { name, floor, call: Box::new(call), nanos: Vec::new(), allocations: 0 }
     }
 }
 
@@ -114,11 +107,7 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
         Stack::new("a middleware that does nothing", 0, nothing),
         Stack::new("the layer, replay off", 0, layer(origin(), false)),
         Stack::new("the layer, replay on", 0, layer(origin(), true)),
-        Stack::new(
-            "the layer, replay on, an Authoring answer looked at",
-            0,
-            look,
-        ),
+        Stack::new("the layer, replay on, an Authoring answer looked at", 0, look),
         Stack::new(
             "reqwest-middleware 0.4: one that does nothing",
             4,
@@ -149,9 +138,7 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
     }
     let more = |stack: &Stack<'_>| {
         let pairs = stack.nanos.iter().zip(&stacks[stack.floor].nanos);
-        pairs
-            .map(|(with, without)| with - without)
-            .collect::<Vec<_>>()
+        pairs.map(|(with, without)| with - without).collect::<Vec<_>>()
     };
     let rows = stacks.iter().map(|stack| {
         let nanos = Spread::of(stack.nanos.clone());
@@ -187,10 +174,7 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
             Figure::never_above(0.0, "replay off, allocations more", allocations(off)),
             Figure::at_most(400.0, "replay on, ns more", runs(on)),
             Figure::told("replay on, allocations more", allocations(on)),
-            Figure::told(
-                "replay on and an Authoring answer looked at, ns more",
-                runs(look),
-            ),
+            Figure::told("replay on and an Authoring answer looked at, ns more", runs(look)),
         ],
     });
 }

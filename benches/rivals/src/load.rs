@@ -49,19 +49,10 @@ fn run(issuer: &Issuer, delay: Duration, fails: bool, seconds: u32) -> Done {
     });
     let mut policy = RefreshPolicy::default();
     policy.stale_spread = 0.0;
-    let cache = TokenCache::builder(source)
-        .policy(policy)
-        .build()
-        .expect("a policy");
+    let cache = TokenCache::builder(source).policy(policy).build().expect("a policy");
     let target = Target::origin("https://api.example".parse().expect("a URL")).expect("a target");
-    let layer = AuthMiddleware::builder(cache.clone())
-        .target(target)
-        .build()
-        .expect("a layer");
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(layer)
-        .with(Canned("{}"))
-        .build();
+    let layer = AuthMiddleware::builder(cache.clone()).target(target).build().expect("a layer");
+    let client = ClientBuilder::new(reqwest::Client::new()).with(layer).with(Canned("{}")).build();
     let runtime = crate::runtime(2);
     let (failed, waited) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let times = runtime.block_on(async {
@@ -127,11 +118,7 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
             }
         }
     }
-    let late = |done: &[Done], part| {
-        done.iter()
-            .map(|done| quantile(&done.times, part))
-            .collect()
-    };
+    let late = |done: &[Done], part| done.iter().map(|done| quantile(&done.times, part)).collect();
     let rows = LOADS.iter().zip(&done).map(|((name, ..), done)| {
         let sum = |count: fn(&Done) -> u64| done.iter().map(count).sum::<u64>().to_string();
         let times = [0.5, 0.99, 0.999].map(|part| Spread::of(late(done, part)).to_string());
@@ -154,9 +141,7 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
     let [quiet, _, slow, _, dead] = &done;
     let both = |count: fn(&Done) -> u64| {
         let pairs = slow.iter().zip(dead);
-        pairs
-            .map(|(slow, dead)| (count(slow) + count(dead)) as f64)
-            .collect()
+        pairs.map(|(slow, dead)| (count(slow) + count(dead)) as f64).collect()
     };
     report.goal(Goal {
         name: "P5",

@@ -48,12 +48,8 @@ pub(crate) fn measure(report: &mut Report) {
             name: "P8",
             what,
             figures: vec![
-                Figure::at_most(
-                    2.0,
-                    "upper end of the 95 % interval of the difference, µs",
-                    most,
-                )
-                .and_at_least(&least),
+                Figure::at_most(2.0, "upper end of the 95 % interval of the difference, µs", most)
+                    .and_at_least(&least),
                 Figure::told("its lower end, µs", least),
                 Figure::told("replay off: upper end, µs", off_most),
                 Figure::told("replay off: lower end, µs", off_least),
@@ -72,18 +68,13 @@ fn requests(server: usize) -> [Vec<f64>; 3] {
         .enable_all()
         .build()
         .expect("a runtime");
-    let listener = servers
-        .block_on(TcpListener::bind("127.0.0.1:0"))
-        .expect("a port");
+    let listener = servers.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("an address"));
     let app = Router::new().route("/", get(|| async { "answer" }));
     servers.spawn(async move { axum::serve(listener, app).await });
 
     let runtime = crate::runtime(0);
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let target = Target::origin(url.parse().expect("a URL")).expect("a target");
     let layer = |replay| {
         let layer = auth(&runtime, target.clone(), replay);
@@ -91,11 +82,7 @@ fn requests(server: usize) -> [Vec<f64>; 3] {
     };
     let header = HeaderValue::try_from(format!("Bearer {}", "t".repeat(1_200))).expect("a header");
     let bare = ClientBuilder::new(http.clone()).build();
-    let kinds = [
-        (bare, Some(&header)),
-        (layer(true), None),
-        (layer(false), None),
-    ];
+    let kinds = [(bare, Some(&header)), (layer(true), None), (layer(false), None)];
 
     let mut blocks = [Vec::new(), Vec::new(), Vec::new()];
     runtime.block_on(async {

@@ -66,9 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !args.is_empty() {
         return Ok(());
     }
-    let fed = subjects
-        .iter()
-        .map(|subject| vec![subject.name.to_owned(), subject.fed.to_owned()]);
+    let fed = subjects.iter().map(|subject| vec![subject.name.to_owned(), subject.fed.to_owned()]);
     report.table(
         "How each is fed",
         "All by the same issuer, in the process where the rival has a trait for that, else by OAuth2 over loopback.",
@@ -104,9 +102,7 @@ fn stay_on(core: usize) {
 /// What this was measured on.
 fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("an unknown processor", |(_, model)| model);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let date = Utc::now().format("%Y-%m-%d");

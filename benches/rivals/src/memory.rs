@@ -63,11 +63,7 @@ pub(crate) fn measure(report: &mut Report) {
         name: "P9",
         what: "10,000 tenants, each with a cache, a token and a `TokenClient` on one HTTP client",
         figures: vec![
-            Figure::at_most(
-                8.0 * 1_024.0,
-                "bytes each, beside the token",
-                each(|run| run.bytes),
-            ),
+            Figure::at_most(8.0 * 1_024.0, "bytes each, beside the token", each(|run| run.bytes)),
             Figure::never_above(0.0, "tasks while idle", each(|run| run.tasks)),
             Figure::told("made and filled in, µs each", each(|run| run.made)),
             Figure::told("a token looked up in, ns", each(|run| run.looked_up)),

@@ -45,10 +45,7 @@ fn processes(issuer: &Issuer) -> io::Result<u64> {
     let folder = TempDir::new()?;
     let workers = (0..100).map(|_| {
         let mut worker = Command::new(env::current_exe()?);
-        worker
-            .arg("worker")
-            .arg(issuer.token_url())
-            .arg(folder.path().join("store"));
+        worker.arg("worker").arg(issuer.token_url()).arg(folder.path().join("store"));
         worker.spawn()
     });
     for worker in workers.collect::<io::Result<Vec<_>>>()? {
@@ -128,10 +125,7 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
             let shared = SharedSource::with_key(source, store.clone(), "fleet", SECRET);
             let clock = Paused(begun);
             let shared = shared.expect("a key").with_clock(clock);
-            TokenCache::builder(shared)
-                .clock(clock)
-                .build()
-                .expect("a policy")
+            TokenCache::builder(shared).clock(clock).build().expect("a policy")
         })
         .collect();
     for cache in &fleet {
@@ -170,14 +164,10 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
     let outage = (from, from + Duration::from_secs(4 * 3_600));
     let (asked, failed) = paused().block_on(fleet(1_000, 30, Some(outage)));
     let minute = |time: Duration| time.as_secs() / 60;
-    let during = asked
-        .iter()
-        .filter(|at| (minute(outage.0)..minute(outage.1)).contains(at))
-        .count();
-    let after = asked
-        .iter()
-        .filter(|at| (minute(outage.1)..minute(outage.1) + 60).contains(at))
-        .count();
+    let during =
+        asked.iter().filter(|at| (minute(outage.0)..minute(outage.1)).contains(at)).count();
+    let after =
+        asked.iter().filter(|at| (minute(outage.1)..minute(outage.1) + 60).contains(at)).count();
     let mut minutes = HashMap::new();
     for at in &asked {
         *minutes.entry(at).or_insert(0_u32) += 1;
@@ -200,9 +190,5 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
 
 fn paused() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime")
+    builder.enable_time().start_paused(true).build().expect("a runtime")
 }

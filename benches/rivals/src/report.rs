@@ -30,32 +30,17 @@ pub(crate) struct Figure {
 impl Figure {
     /// A number whose median must not be more than this.
     pub(crate) fn at_most(most: f64, what: &'static str, runs: Vec<f64>) -> Self {
-        Self {
-            what,
-            runs,
-            most: Some(most),
-            is_promise: false,
-            least: Vec::new(),
-        }
+        Self { what, runs, most: Some(most), is_promise: false, least: Vec::new() }
     }
 
     /// A number that must not be more than this in any run.
     pub(crate) fn never_above(most: f64, what: &'static str, runs: Vec<f64>) -> Self {
-        Self {
-            is_promise: true,
-            ..Self::at_most(most, what, runs)
-        }
+        Self { is_promise: true, ..Self::at_most(most, what, runs) }
     }
 
     /// A number that is told, and has no bound.
     pub(crate) fn told(what: &'static str, runs: Vec<f64>) -> Self {
-        Self {
-            what,
-            runs,
-            most: None,
-            is_promise: false,
-            least: Vec::new(),
-        }
+        Self { what, runs, most: None, is_promise: false, least: Vec::new() }
     }
 
     /// Says what the number is at least: where the bound lies between the two, nothing is decided.
@@ -70,11 +55,7 @@ impl Figure {
 
     fn is_met(&self) -> bool {
         let spread = Spread::of(self.runs.clone());
-        let value = if self.is_promise {
-            spread.most
-        } else {
-            spread.median
-        };
+        let value = if self.is_promise { spread.most } else { spread.median };
         self.most.is_none_or(|most| value <= most)
     }
 
@@ -93,9 +74,7 @@ impl Figure {
             Some(_) => format!("**no** ({} of {})", self.met(), self.runs.len()),
             None => String::new(),
         };
-        let most = self
-            .most
-            .map_or_else(String::new, |most| format!("≤ {most}"));
+        let most = self.most.map_or_else(String::new, |most| format!("≤ {most}"));
         let measured = Spread::of(self.runs.clone()).to_string();
         [self.what.to_owned(), most, measured, met]
     }
@@ -133,11 +112,7 @@ impl Report {
         head: &[&str],
         rows: Vec<Vec<String>>,
     ) {
-        let mut table = format!(
-            "| {} |\n|{}\n",
-            head.join(" | "),
-            " --- |".repeat(head.len())
-        );
+        let mut table = format!("| {} |\n|{}\n", head.join(" | "), " --- |".repeat(head.len()));
         for mut row in rows {
             row.resize(head.len(), String::new());
             table += &format!("| {} |\n", row.join(" | "));
@@ -164,20 +139,14 @@ impl Report {
         }
         let path = folder().join("benchmarks.md");
         let page = fs::read_to_string(&path)?;
-        let (by_hand, _) = page
-            .split_once(BEGIN)
-            .ok_or("docs/benchmarks.md has no place for this")?;
-        self.goals
-            .sort_by_key(|goal| goal.name[1..].parse::<u32>().unwrap_or(0));
+        let (by_hand, _) =
+            page.split_once(BEGIN).ok_or("docs/benchmarks.md has no place for this")?;
+        self.goals.sort_by_key(|goal| goal.name[1..].parse::<u32>().unwrap_or(0));
         let mut goals = "| | what | | goal | measured | met |\n|".to_owned() + &" --- |".repeat(6);
         for goal in &self.goals {
             let mut heads = [goal.name, goal.what];
             for figure in &goal.figures {
-                goals += &format!(
-                    "\n| {} | {} |",
-                    heads.join(" | "),
-                    figure.cells().join(" | ")
-                );
+                goals += &format!("\n| {} | {} |", heads.join(" | "), figure.cells().join(" | "));
                 heads = ["", ""];
             }
         }
@@ -218,10 +187,9 @@ impl Plot {
                 (0..bars.len()).into_segmented(),
             )?;
         let name = |place: &SegmentValue<usize>| match place {
-            SegmentValue::CenterOf(place) => bars
-                .get(bars.len().wrapping_sub(1 + place))
-                .map_or("", |(name, _)| name)
-                .to_owned(),
+            SegmentValue::CenterOf(place) => {
+                bars.get(bars.len().wrapping_sub(1 + place)).map_or("", |(name, _)| name).to_owned()
+            }
             _ => String::new(),
         };
         chart
@@ -237,10 +205,8 @@ impl Plot {
                 RGBColor(130, 130, 140)
             };
             let corner = (value.max(least), SegmentValue::Exact(place + 1));
-            let mut bar = Rectangle::new(
-                [(least, SegmentValue::Exact(place)), corner],
-                color.filled(),
-            );
+            let mut bar =
+                Rectangle::new([(least, SegmentValue::Exact(place)), corner], color.filled());
             bar.set_margin(4, 4, 0, 0);
             chart.draw_series([bar])?;
             let label = Text::new(

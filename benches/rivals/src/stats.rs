@@ -28,11 +28,7 @@ impl fmt::Display for Spread {
             ..100.0 => 1,
             _ => 0,
         };
-        let Self {
-            median,
-            least,
-            most,
-        } = self;
+        let Self { median, least, most } = self;
         write!(f, "{median:.digits$} ({least:.digits$}–{most:.digits$})")
     }
 }

@@ -22,19 +22,13 @@ pub struct Now {
 
 impl Now {
     /// An instant that never comes.
-    pub(crate) const NEVER: Self = Self {
-        monotonic: u64::MAX,
-        wall: u64::MAX,
-    };
+    pub(crate) const NEVER: Self = Self { monotonic: u64::MAX, wall: u64::MAX };
 
     /// Makes an instant of a monotonic reading (from any fixed origin) and of the time since the UNIX
     /// epoch. What is more than 292 years is cut to that.
     #[must_use]
     pub const fn new(monotonic: Duration, wall: Duration) -> Self {
-        Self {
-            monotonic: reading(monotonic),
-            wall: reading(wall),
-        }
+        Self { monotonic: reading(monotonic), wall: reading(wall) }
     }
 
     /// Returns the monotonic clock's reading.
@@ -69,10 +63,7 @@ impl Now {
 
     /// Returns this instant, but no later by the monotonic clock than `other`.
     pub(crate) fn not_after(self, other: Self) -> Self {
-        Self {
-            monotonic: self.monotonic.min(other.monotonic),
-            ..self
-        }
+        Self { monotonic: self.monotonic.min(other.monotonic), ..self }
     }
 
     /// Tells whether either clock has come to `instant`.
@@ -106,20 +97,13 @@ const fn reading(time: Duration) -> u64 {
 
 const fn nanos(time: Duration) -> u64 {
     let nanos = time.as_nanos();
-    if nanos > u64::MAX as u128 {
-        u64::MAX
-    } else {
-        nanos as u64
-    }
+    if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
 }
 
 /// The machine's clocks. On Linux the coarse ones: some milliseconds late, two reads for less than the
 /// price of one exact read.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "there is nothing to add: it is its own name"
-)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to add: it is its own name")]
 pub struct SystemClock;
 
 #[cfg(target_os = "linux")]
@@ -134,10 +118,7 @@ impl Clock for SystemClock {
             let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
             seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
         };
-        Now {
-            monotonic: read(ClockId::MonotonicCoarse),
-            wall: read(ClockId::RealtimeCoarse),
-        }
+        Now { monotonic: read(ClockId::MonotonicCoarse), wall: read(ClockId::RealtimeCoarse) }
     }
 }
 
@@ -184,10 +165,7 @@ impl ManualClock {
     /// Makes a clock that stands at some time in 2027.
     #[must_use]
     pub fn new() -> Self {
-        let start = Now::new(
-            Duration::from_secs(1_000_000),
-            Duration::from_secs(1_800_000_000),
-        );
+        let start = Now::new(Duration::from_secs(1_000_000), Duration::from_secs(1_800_000_000));
         Self(std::sync::Arc::new(std::sync::Mutex::new(start)))
     }
 
@@ -198,10 +176,7 @@ impl ManualClock {
 
     /// Lets time pass while the machine sleeps: the monotonic clock stands still.
     pub fn suspend(&self, time: Duration) {
-        self.change(|now| Now {
-            wall: now.wall.saturating_add(nanos(time)),
-            ..now
-        });
+        self.change(|now| Now { wall: now.wall.saturating_add(nanos(time)), ..now });
     }
 
     /// Sets the wall clock, to a time since the UNIX epoch.
@@ -211,10 +186,7 @@ impl ManualClock {
     }
 
     fn change(&self, change: impl FnOnce(Now) -> Now) {
-        let mut now = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *now = change(*now);
     }
 }

@@ -50,17 +50,8 @@ impl EdgeKeySource {
     /// Asks the Deploy API through a client whose layer has it as a target.
     #[must_use]
     pub fn deploy_api(client: ClientWithMiddleware, environment_id: impl AsRef<str>) -> Self {
-        let path = [
-            "api",
-            "environments",
-            "v1",
-            environment_id.as_ref(),
-            "obtain-edge-token",
-        ];
-        Self {
-            client,
-            url: below(constant(DEPLOY), path),
-        }
+        let path = ["api", "environments", "v1", environment_id.as_ref(), "obtain-edge-token"];
+        Self { client, url: below(constant(DEPLOY), path) }
     }
 
     /// Asks at another origin: a proxy, a test server.
@@ -96,9 +87,7 @@ impl TokenSource for EdgeKeySource {
 
 impl fmt::Debug for EdgeKeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EdgeKeySource")
-            .field("url", &self.url.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("EdgeKeySource").field("url", &self.url.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -164,9 +153,7 @@ impl From<&Self> for TokenApi {
 
 impl fmt::Debug for TokenApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenApi")
-            .field("url", &self.url.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("TokenApi").field("url", &self.url.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -212,15 +199,9 @@ pub async fn create_key(api: impl Into<TokenApi>, label: impl AsRef<str>) -> Res
         label: &'a str,
         scopes: [&'a str; 2],
     }
-    let wanted = Wanted {
-        created_by: env!("CARGO_PKG_NAME"),
-        label: label.as_ref(),
-        scopes: SCOPES,
-    };
-    let answer = api
-        .into()
-        .call(Method::POST, &[], &[], Some(&wanted))
-        .await?;
+    let wanted =
+        Wanted { created_by: env!("CARGO_PKG_NAME"), label: label.as_ref(), scopes: SCOPES };
+    let answer = api.into().call(Method::POST, &[], &[], Some(&wanted)).await?;
     let key = answer.text().await.map_err(unavailable)?;
     // Plain text, which may be quoted.
     let key = key.trim().trim_matches('"');
@@ -240,10 +221,7 @@ pub async fn create_key(api: impl Into<TokenApi>, label: impl AsRef<str>) -> Res
 pub async fn list_keys(api: impl Into<TokenApi>, label: Option<&str>) -> Result<Vec<KeyInfo>> {
     let mut query = vec![("filterRevoked", "true")];
     query.extend(label.map(|label| ("label", label)));
-    let answer = api
-        .into()
-        .call(Method::GET, &[], &query, None::<&()>)
-        .await?;
+    let answer = api.into().call(Method::GET, &[], &query, None::<&()>).await?;
     json(answer).await
 }
 
@@ -263,10 +241,7 @@ pub async fn rename_key(api: impl Into<TokenApi>, hash: &str, label: &str) -> Re
         label: &'a str,
     }
     let path = ["renamebyhash", hash];
-    api.into()
-        .call(Method::PUT, &path, &[], Some(&Renamed { label }))
-        .await
-        .map(drop)
+    api.into().call(Method::PUT, &path, &[], Some(&Renamed { label })).await.map(drop)
 }
 
 /// Revokes a key, for good.
@@ -280,10 +255,7 @@ pub async fn rename_key(api: impl Into<TokenApi>, hash: &str, label: &str) -> Re
 /// As [`rename_key`].
 pub async fn revoke_key(api: impl Into<TokenApi>, hash: &str) -> Result<()> {
     let path = ["revokebyhash", hash];
-    api.into()
-        .call(Method::PUT, &path, &[], None::<&()>)
-        .await
-        .map(drop)
+    api.into().call(Method::PUT, &path, &[], None::<&()>).await.map(drop)
 }
 
 /// Sends a call, and makes an error of an answer that is no success.
@@ -296,10 +268,7 @@ async fn sent(call: reqwest_middleware::RequestBuilder, wanted: ClientKind) -> R
         reqwest_middleware::Error::Reqwest(error) => unavailable(error),
     })?;
     let status = answer.status();
-    let said = format!(
-        "{} answered {status}",
-        answer.url().host_str().unwrap_or_default()
-    );
+    let said = format!("{} answered {status}", answer.url().host_str().unwrap_or_default());
     Err(match status {
         _ if status.is_success() => return Ok(answer),
         StatusCode::UNAUTHORIZED => {
@@ -322,10 +291,9 @@ async fn sent(call: reqwest_middleware::RequestBuilder, wanted: ClientKind) -> R
                 None => error,
             }
         }
-        StatusCode::NOT_FOUND => Error::new(
-            ErrorKind::Config,
-            format!("{said}: check the id or hash that was given"),
-        ),
+        StatusCode::NOT_FOUND => {
+            Error::new(ErrorKind::Config, format!("{said}: check the id or hash that was given"))
+        }
         status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
             Error::new(ErrorKind::Unavailable, said)
         }

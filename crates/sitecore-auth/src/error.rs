@@ -79,10 +79,7 @@ impl Error {
     pub(crate) fn cause(&self) -> String {
         let first: &(dyn StdError + 'static) = &*self.0.source;
         let causes = std::iter::successors(Some(first), |&cause| cause.source());
-        causes
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(": ")
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
     /// Returns what to do about it.

@@ -87,9 +87,7 @@ impl Backoff {
     /// Returns the wait after so many failures in a row, before it is spread.
     #[must_use]
     pub fn after(self, failures: u32) -> Duration {
-        let factor = 1_u32
-            .checked_shl(failures.saturating_sub(1))
-            .unwrap_or(u32::MAX);
+        let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.max)
     }
 }
@@ -136,36 +134,26 @@ impl RefreshPolicy {
         }
         let pause = match error.retry_after() {
             Some(wait) => self.server_wait(wait, draw),
-            None => part(
-                Backoff::new(self.retry_pause, self.refresh_timeout).after(grants),
-                draw,
-            ),
+            None => part(Backoff::new(self.retry_pause, self.refresh_timeout).after(grants), draw),
         };
         (pause.saturating_add(self.least_time) <= left).then_some(pause)
     }
 
     /// Returns how long a gate of our own making stays closed.
     pub(crate) fn own_wait(&self, backoff: Backoff, failures: u32, draw: f64) -> Duration {
-        part(
-            backoff.after(failures),
-            1.0 - self.gate_spread + 2.0 * self.gate_spread * draw,
-        )
+        part(backoff.after(failures), 1.0 - self.gate_spread + 2.0 * self.gate_spread * draw)
     }
 
     /// Returns how long a wait that the server named is honoured.
     pub(crate) fn server_wait(&self, wait: Duration, draw: f64) -> Duration {
-        part(
-            wait.min(self.max_retry_after),
-            1.0 + self.retry_after_spread * draw,
-        )
+        part(wait.min(self.max_retry_after), 1.0 + self.retry_after_spread * draw)
     }
 
     /// Returns how long a token must wait to be replaced if it is refused, being the `grants`th in a row
     /// that replaced a refused one. A key without expiry waits no longer than a refused client.
     pub(crate) fn refused_wait(&self, lifetime: Option<Duration>, grants: u32) -> Duration {
-        let most = lifetime.map_or(self.gate_refused.max, |life| {
-            part(life, self.refused_wait_part)
-        });
+        let most =
+            lifetime.map_or(self.gate_refused.max, |life| part(life, self.refused_wait_part));
         Backoff::new(self.refused_wait, most.max(self.refused_wait)).after(grants)
     }
 
@@ -180,9 +168,7 @@ impl RefreshPolicy {
         ];
         let config = |message: String| Err(Error::new(ErrorKind::Config, message));
         if let Some((name, value)) = parts.iter().find(|(_, part)| !(0.0..=1.0).contains(part)) {
-            return config(format!(
-                "policy: {name} is {value}: give a part from 0 to 1"
-            ));
+            return config(format!("policy: {name} is {value}: give a part from 0 to 1"));
         }
         if self.stale_spread >= self.stale_from || self.stale_from > 1.0 - self.margin_part {
             return config(format!(
@@ -215,13 +201,8 @@ impl RefreshPolicy {
             ("gate_without_token", self.gate_without_token),
             ("gate_refused", self.gate_refused),
         ];
-        if let Some((name, _)) = backoffs
-            .iter()
-            .find(|(_, backoff)| backoff.max < backoff.first)
-        {
-            return config(format!(
-                "policy: {name} ends below its start: give a longer max"
-            ));
+        if let Some((name, _)) = backoffs.iter().find(|(_, backoff)| backoff.max < backoff.first) {
+            return config(format!("policy: {name} ends below its start: give a longer max"));
         }
         if self.grants_per_refresh == 0 {
             return config("policy: grants_per_refresh is 0: give 1 or more".to_owned());
@@ -271,10 +252,7 @@ pub(crate) mod tests {
         let policy = RefreshPolicy::default();
         let second = Duration::from_secs(1);
         let own = |draw| policy.own_wait(Backoff::new(100 * second, 100 * second), 1, draw);
-        assert_eq!(
-            (own(0.0), own(0.5), own(1.0)),
-            (75 * second, 100 * second, 125 * second)
-        );
+        assert_eq!((own(0.0), own(0.5), own(1.0)), (75 * second, 100 * second, 125 * second));
         assert_eq!(policy.server_wait(100 * second, 1.0), 110 * second);
     }
 
@@ -284,36 +262,18 @@ pub(crate) mod tests {
         let second = Duration::from_secs(1);
         let transient = Error::new(ErrorKind::Unavailable, "");
         let limited = |wait| Error::new(ErrorKind::RateLimited, "").with_retry_after(wait);
-        assert_eq!(
-            policy.pause(&transient, 1, 30 * second, 1.0),
-            Some(second / 2)
-        );
+        assert_eq!(policy.pause(&transient, 1, 30 * second, 1.0), Some(second / 2));
         assert_eq!(policy.pause(&transient, 2, 30 * second, 1.0), Some(second));
-        assert_eq!(
-            policy.pause(&transient, 2, 30 * second, 0.5),
-            Some(second / 2)
-        );
+        assert_eq!(policy.pause(&transient, 2, 30 * second, 0.5), Some(second / 2));
         // Three grants are all.
         assert_eq!(policy.pause(&transient, 3, 30 * second, 0.0), None);
         // A second must be left behind the pause.
-        assert_eq!(
-            policy.pause(&transient, 1, second + second / 2, 1.0),
-            Some(second / 2)
-        );
+        assert_eq!(policy.pause(&transient, 1, second + second / 2, 1.0), Some(second / 2));
         assert_eq!(policy.pause(&transient, 1, second + second / 4, 1.0), None);
-        assert_eq!(
-            policy.pause(&limited(5 * second), 1, 30 * second, 0.0),
-            Some(5 * second)
-        );
-        assert_eq!(
-            policy.pause(&limited(30 * second), 1, 30 * second, 0.0),
-            None
-        );
+        assert_eq!(policy.pause(&limited(5 * second), 1, 30 * second, 0.0), Some(5 * second));
+        assert_eq!(policy.pause(&limited(30 * second), 1, 30 * second, 0.0), None);
         for kind in [ErrorKind::Refused, ErrorKind::Malformed, ErrorKind::Config] {
-            assert_eq!(
-                policy.pause(&Error::new(kind, ""), 1, 30 * second, 0.0),
-                None
-            );
+            assert_eq!(policy.pause(&Error::new(kind, ""), 1, 30 * second, 0.0), None);
         }
     }
 }

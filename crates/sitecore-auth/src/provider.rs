@@ -42,10 +42,7 @@ impl CredentialsProvider for ClientCredentials {
 
 /// The environment's, as [`ClientCredentials::from_env`] reads it.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "there is nothing to add: it is its own name"
-)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to add: it is its own name")]
 pub struct EnvironmentCredentials;
 
 #[async_trait]
@@ -72,18 +69,12 @@ enum Id {
 impl FileCredentials {
     /// Reads the secret from a file.
     pub fn new(client_id: impl Into<String>, secret: impl Into<PathBuf>) -> Self {
-        Self {
-            client_id: Id::Fixed(client_id.into()),
-            secret: secret.into(),
-        }
+        Self { client_id: Id::Fixed(client_id.into()), secret: secret.into() }
     }
 
     /// Reads id and secret from a file each.
     pub fn from_files(client_id: impl Into<PathBuf>, secret: impl Into<PathBuf>) -> Self {
-        Self {
-            client_id: Id::File(client_id.into()),
-            secret: secret.into(),
-        }
+        Self { client_id: Id::File(client_id.into()), secret: secret.into() }
     }
 
     fn read(&self) -> Result<ClientCredentials> {
@@ -125,9 +116,7 @@ pub struct SitecoreCliCredentials {
 impl SitecoreCliCredentials {
     /// Looks for the file in `start_dir` and above.
     pub fn new(start_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            start_dir: start_dir.into(),
-        }
+        Self { start_dir: start_dir.into() }
     }
 }
 
@@ -166,19 +155,13 @@ impl<P: CredentialsProvider> ProviderSource<P> {
     /// Makes a source of a provider and of the client that asks, with all its settings but the
     /// credentials.
     pub fn new(provider: P, client: &TokenClient) -> Self {
-        Self {
-            provider,
-            client: client.clone(),
-            refused: Mutex::new(None),
-        }
+        Self { provider, client: client.clone(), refused: Mutex::new(None) }
     }
 
     async fn grant(&self, credentials: ClientCredentials) -> Result<Token> {
         let client = self.client.with_credentials(credentials.clone())?;
         let answer = client.fetch().await.map_err(Error::from);
-        let refused = answer
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Refused);
+        let refused = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused);
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
             refused.then_some(credentials);
         token_of(&answer?)
@@ -238,7 +221,5 @@ fn read(path: &Path) -> Result<String> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Unavailable, error))?
+    spawn_blocking(work).await.map_err(|error| Error::new(ErrorKind::Unavailable, error))?
 }

@@ -73,17 +73,11 @@ pub struct Identity {
 impl Identity {
     /// Makes an identity of a secret, and of all else that decides which tokens are granted.
     pub fn new(secret: impl Into<SecretString>, context: impl Into<String>) -> Self {
-        Self {
-            secret: secret.into(),
-            context: context.into(),
-        }
+        Self { secret: secret.into(), context: context.into() }
     }
 
     pub(crate) fn of(client: &TokenClient) -> Self {
-        Self::new(
-            client.credentials().client_secret().clone(),
-            client.grant_context(),
-        )
+        Self::new(client.credentials().client_secret().clone(), client.grant_context())
     }
 
     /// Returns the secret: nobody without it may read what is shared.
@@ -101,9 +95,7 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("context", &self.context)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("context", &self.context).finish_non_exhaustive()
     }
 }
 

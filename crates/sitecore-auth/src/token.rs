@@ -177,10 +177,7 @@ impl Token {
     #[must_use]
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
         let since_epoch = self.0.stamp.as_ref()?.expires_at?;
-        DateTime::from_timestamp(
-            since_epoch.as_secs().try_into().ok()?,
-            since_epoch.subsec_nanos(),
-        )
+        DateTime::from_timestamp(since_epoch.as_secs().try_into().ok()?, since_epoch.subsec_nanos())
     }
 
     /// Returns a short hash of the token: safe to log, the same in every process.
@@ -191,10 +188,7 @@ impl Token {
 
     pub(crate) fn freshness(&self, now: Now) -> Freshness {
         // A cache holds stamped tokens alone.
-        self.0
-            .stamp
-            .as_ref()
-            .map_or(Freshness::Expired, |stamp| stamp.freshness(now))
+        self.0.stamp.as_ref().map_or(Freshness::Expired, |stamp| stamp.freshness(now))
     }
 
     /// Decodes the claims of a JWT, unverified: whose it is, and what kind of client's. `None` for any other
@@ -211,17 +205,11 @@ impl Token {
     }
 
     pub(crate) fn stale_from(&self) -> Now {
-        self.0
-            .stamp
-            .as_ref()
-            .map_or(Now::NEVER, |stamp| stamp.stale)
+        self.0.stamp.as_ref().map_or(Now::NEVER, |stamp| stamp.stale)
     }
 
     pub(crate) fn unusable_from(&self) -> Now {
-        self.0
-            .stamp
-            .as_ref()
-            .map_or(Now::NEVER, |stamp| stamp.unusable)
+        self.0.stamp.as_ref().map_or(Now::NEVER, |stamp| stamp.unusable)
     }
 
     /// Tells whether the other is the same credential, whenever each was taken in.

@@ -51,10 +51,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route(PATH, post(execute))
         .route(PATH.trim_end_matches('/'), post(execute))
         .route(MANAGEMENT_PATH, post(execute))
-        .with_state(Cm {
-            world: Arc::clone(&world),
-            schema,
-        })
+        .with_state(Cm { world: Arc::clone(&world), schema })
         .merge(media::router(world))
 }
 
@@ -147,10 +144,7 @@ impl ItemQuery {
             .filter(|item| criteria.iter().all(|wanted| wanted.is_met_by(item)))
             .collect();
         let (skip, size) = query.paging.map_or((0, usize::MAX), |paging| {
-            (
-                paging.page_index.saturating_mul(paging.page_size),
-                paging.page_size,
-            )
+            (paging.page_index.saturating_mul(paging.page_size), paging.page_size)
         });
         let page = found.iter().skip(skip).take(size);
         Ok(SearchResult {
@@ -162,9 +156,7 @@ impl ItemQuery {
     /// One item, by path or id.
     #[graphql(guard = "SignedIn")]
     async fn item(&self, context: &Context<'_>, r#where: ItemQueryInput) -> Result<Option<Item>> {
-        Ok(content(context)?
-            .find(r#where.path.as_deref(), r#where.item_id.as_ref())
-            .cloned())
+        Ok(content(context)?.find(r#where.path.as_deref(), r#where.item_id.as_ref()).cloned())
     }
 }
 
@@ -186,28 +178,17 @@ impl ItemMutation {
             .ok_or_else(|| Error::new("The parent item was not found."))?;
         let parent = parent.path.clone();
         if input.name.trim().is_empty() || input.name.contains('/') {
-            return Err(Error::new(format!(
-                "The item name '{}' is not valid.",
-                input.name
-            )));
+            return Err(Error::new(format!("The item name '{}' is not valid.", input.name)));
         }
-        if tree
-            .find(Some(&format!("{parent}/{}", input.name)), None)
-            .is_some()
-        {
+        if tree.find(Some(&format!("{parent}/{}", input.name)), None).is_some() {
             return Err(Error::new(format!(
                 "The item name '{}' is already defined on this level.",
                 input.name
             )));
         }
         let fields = by_name(input.fields);
-        let item = tree.add(
-            &parent,
-            &input.name,
-            &bare_id(&input.template_id),
-            &input.language,
-            fields,
-        );
+        let item =
+            tree.add(&parent, &input.name, &bare_id(&input.template_id), &input.language, fields);
         Ok(CreateItemPayload { item })
     }
 
@@ -245,11 +226,7 @@ fn not_found() -> Error {
 }
 
 fn by_name(fields: Option<Vec<FieldValueInput>>) -> BTreeMap<String, String> {
-    fields
-        .unwrap_or_default()
-        .into_iter()
-        .map(|field| (field.name, field.value))
-        .collect()
+    fields.unwrap_or_default().into_iter().map(|field| (field.name, field.value)).collect()
 }
 
 #[derive(SimpleObject)]
@@ -279,15 +256,11 @@ impl Item {
     }
 
     async fn language(&self) -> Language {
-        Language {
-            name: self.language.clone(),
-        }
+        Language { name: self.language.clone() }
     }
 
     async fn template(&self) -> Template {
-        Template {
-            template_id: ID(self.template.clone()),
-        }
+        Template { template_id: ID(self.template.clone()) }
     }
 
     async fn parent(&self, context: &Context<'_>) -> Result<Option<Self>> {
@@ -298,9 +271,7 @@ impl Item {
     async fn children(&self, context: &Context<'_>, first: Option<usize>) -> Result<Nodes<Self>> {
         let tree = content(context)?;
         let children = tree.children(&self.path).take(first.unwrap_or(usize::MAX));
-        Ok(Nodes {
-            nodes: children.cloned().collect(),
-        })
+        Ok(Nodes { nodes: children.cloned().collect() })
     }
 
     async fn field(&self, name: String) -> Option<Field> {
@@ -311,10 +282,7 @@ impl Item {
         let fields = self.fields.iter();
         Nodes {
             nodes: fields
-                .map(|(name, value)| Field {
-                    name: name.clone(),
-                    value: value.clone(),
-                })
+                .map(|(name, value)| Field { name: name.clone(), value: value.clone() })
                 .collect(),
         }
     }
@@ -388,14 +356,8 @@ impl SearchCriteriaInput {
     fn is_met_by(&self, item: &Item) -> bool {
         match self.field.as_str() {
             "_name" => item.name.eq_ignore_ascii_case(&self.value),
-            "_fullpath" => item
-                .path
-                .to_lowercase()
-                .starts_with(&self.value.to_lowercase()),
-            other => item
-                .fields
-                .get(other)
-                .is_some_and(|value| value.contains(&self.value)),
+            "_fullpath" => item.path.to_lowercase().starts_with(&self.value.to_lowercase()),
+            other => item.fields.get(other).is_some_and(|value| value.contains(&self.value)),
         }
     }
 }

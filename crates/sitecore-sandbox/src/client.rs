@@ -36,19 +36,12 @@ impl Client {
                 "xmclouddeploy.clients:manage",
                 "xmcloud.cm:admin",
             ],
-            ClientKind::EdgeAdministration => &[
-                "edge.tokens:create",
-                "edge.tokens:read",
-                "edge.settings:manage",
-            ],
+            ClientKind::EdgeAdministration => {
+                &["edge.tokens:create", "edge.tokens:read", "edge.settings:manage"]
+            }
         };
         let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
-        Self {
-            id: id.into(),
-            secret: secret.into(),
-            kind,
-            scopes,
-        }
+        Self { id: id.into(), secret: secret.into(), kind, scopes }
     }
 
     /// Gives the client other scopes.

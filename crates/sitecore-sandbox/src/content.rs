@@ -28,10 +28,7 @@ pub(crate) struct Item {
 
 impl Default for Tree {
     fn default() -> Self {
-        let mut tree = Self {
-            items: BTreeMap::new(),
-            made: 0,
-        };
+        let mut tree = Self { items: BTreeMap::new(), made: 0 };
         for (parent, name) in [
             ("", "sitecore"),
             ("/sitecore", "content"),
@@ -49,10 +46,7 @@ impl Default for Tree {
 impl Item {
     pub(crate) fn field_named(&self, name: &str) -> Option<Field> {
         let value = self.fields.get(name)?.clone();
-        Some(Field {
-            name: name.to_owned(),
-            value,
-        })
+        Some(Field { name: name.to_owned(), value })
     }
 }
 
@@ -67,8 +61,7 @@ impl Tree {
         let (key, below) = (root.to_lowercase(), format!("{}/", root.to_lowercase()));
         let items = other.items.iter();
         let items = items.filter(|(path, _)| **path == key || path.starts_with(&below));
-        self.items
-            .extend(items.map(|(path, item)| (path.clone(), item.clone())));
+        self.items.extend(items.map(|(path, item)| (path.clone(), item.clone())));
     }
 
     pub(crate) fn add(
@@ -107,35 +100,25 @@ impl Tree {
             return Some(path.trim_end_matches('/').to_lowercase());
         }
         let id = bare_id(id?);
-        self.items
-            .iter()
-            .find_map(|(key, item)| (item.id == id).then(|| key.clone()))
+        self.items.iter().find_map(|(key, item)| (item.id == id).then(|| key.clone()))
     }
 
     /// Returns the items right below a path.
     pub(crate) fn children(&self, path: &str) -> impl Iterator<Item = &Item> {
         let below = format!("{}/", path.to_lowercase());
-        let is_child = move |key: &str| {
-            key.strip_prefix(&below)
-                .is_some_and(|name| !name.contains('/'))
-        };
-        self.items
-            .iter()
-            .filter_map(move |(key, item)| is_child(key).then_some(item))
+        let is_child =
+            move |key: &str| key.strip_prefix(&below).is_some_and(|name| !name.contains('/'));
+        self.items.iter().filter_map(move |(key, item)| is_child(key).then_some(item))
     }
 
     /// Removes an item and all below it.
     pub(crate) fn remove(&mut self, path: &str) {
         let (key, below) = (path.to_lowercase(), format!("{}/", path.to_lowercase()));
-        self.items
-            .retain(|path, _| *path != key && !path.starts_with(&below));
+        self.items.retain(|path, _| *path != key && !path.starts_with(&below));
     }
 }
 
 /// Writes an id as its 32 hexadecimal digits.
 pub(crate) fn bare_id(id: &str) -> String {
-    id.chars()
-        .filter(char::is_ascii_hexdigit)
-        .collect::<String>()
-        .to_lowercase()
+    id.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase()
 }

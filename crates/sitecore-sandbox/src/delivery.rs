@@ -36,12 +36,9 @@ struct Edge {
 }
 
 pub(crate) fn router(world: Arc<World>) -> Router {
-    let schema = Schema::build(Query, EmptyMutation, EmptySubscription)
-        .data(Arc::clone(&world))
-        .finish();
-    Router::new()
-        .route(PATH, post(execute))
-        .with_state(Edge { world, schema })
+    let schema =
+        Schema::build(Query, EmptyMutation, EmptySubscription).data(Arc::clone(&world)).finish();
+    Router::new().route(PATH, post(execute)).with_state(Edge { world, schema })
 }
 
 /// Takes the key from either header; a JWT opens nothing here.
@@ -51,10 +48,7 @@ async fn execute(
     Json(request): Json<async_graphql::Request>,
 ) -> Response {
     let keys = ["sc_apikey", "x-gql-token"].map(|name| headers.get(name));
-    let mut keys = keys
-        .into_iter()
-        .flatten()
-        .filter_map(|value| value.to_str().ok());
+    let mut keys = keys.into_iter().flatten().filter_map(|value| value.to_str().ok());
     if !keys.any(|key| edge.world.edge_keys.is_good(key)) {
         edge.world.count_refusal(Api::Edge);
         return problem(StatusCode::UNAUTHORIZED);
@@ -105,17 +99,12 @@ impl Query {
     ) -> Result<Option<Published>> {
         let tree = context.data::<Arc<World>>()?.published.lock();
         let item = tree.find(Some(&path), None);
-        Ok(item
-            .filter(|item| item.language == language)
-            .cloned()
-            .map(Published))
+        Ok(item.filter(|item| item.language == language).cloned().map(Published))
     }
 
     /// The sites.
     async fn site(&self) -> SiteRoot {
-        SiteRoot {
-            site_info_collection: sites(),
-        }
+        SiteRoot { site_info_collection: sites() }
     }
 }
 
@@ -148,9 +137,7 @@ impl Published {
     async fn children(&self, context: &Context<'_>) -> Result<Children> {
         let tree = context.data::<Arc<World>>()?.published.lock();
         let results = tree.children(&self.0.path).cloned().map(Published);
-        Ok(Children {
-            results: results.collect(),
-        })
+        Ok(Children { results: results.collect() })
     }
 }
 

@@ -31,10 +31,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
     let router = Router::new()
         .route("/api/organizations/v1", get(async || Json(organizations())))
         .route("/api/projects/v1", get(async || Json(projects())))
-        .route(
-            "/api/projects/v1/{id}",
-            get(async |Path(id): Path<String>| one(projects(), &id)),
-        )
+        .route("/api/projects/v1/{id}", get(async |Path(id): Path<String>| one(projects(), &id)))
         .route("/api/projects/v1/{id}/environments", get(environments_of))
         .route("/api/environments/v1", get(async || Json(environments())))
         .route("/api/environments/v2", get(page_of_environments))
@@ -42,18 +39,12 @@ pub(crate) fn router(world: Arc<World>) -> Router {
             "/api/environments/v1/{id}",
             get(async |Path(id): Path<String>| one(environments(), &id)),
         )
-        .route(
-            "/api/environments/v1/{id}/obtain-edge-token",
-            get(obtain_edge_token),
-        )
+        .route("/api/environments/v1/{id}/obtain-edge-token", get(obtain_edge_token))
         .route(
             "/api/environments/v1/{id}/deployments",
             post(create_deployment_of).get(deployments_of),
         )
-        .route(
-            "/api/deployments/v1",
-            post(create_deployment).get(list_deployments),
-        )
+        .route("/api/deployments/v1", post(create_deployment).get(list_deployments))
         .route("/api/deployments/v1/{id}", get(deployment))
         .route("/api/deployments/v1/{id}/deploy", post(start_deployment))
         .route("/api/clients/v1", get(list_clients))
@@ -150,18 +141,13 @@ async fn deployments_of(
     Path(id): Path<String>,
 ) -> Json<Vec<Value>> {
     let deployments = world.deployments.lock();
-    let of_it = deployments
-        .iter()
-        .filter(|deployment| deployment.environment_id == id);
+    let of_it = deployments.iter().filter(|deployment| deployment.environment_id == id);
     Json(of_it.map(Deployment::shown).collect())
 }
 
 async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
     let mut deployments = world.deployments.lock();
-    match deployments
-        .iter_mut()
-        .find(|deployment| deployment.id == id)
-    {
+    match deployments.iter_mut().find(|deployment| deployment.id == id) {
         Some(deployment) if deployment.looks_left.is_none() => {
             deployment.looks_left = Some(LOOKS);
             (StatusCode::ACCEPTED, Json(deployment.shown())).into_response()
@@ -173,10 +159,7 @@ async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String
 
 async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
     let mut deployments = world.deployments.lock();
-    let Some(deployment) = deployments
-        .iter_mut()
-        .find(|deployment| deployment.id == id)
-    else {
+    let Some(deployment) = deployments.iter_mut().find(|deployment| deployment.id == id) else {
         return problem(StatusCode::NOT_FOUND);
     };
     deployment.looks_left = deployment.looks_left.map(|looks| looks.saturating_sub(1));
@@ -184,14 +167,7 @@ async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> 
 }
 
 async fn list_deployments(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
-    Json(
-        world
-            .deployments
-            .lock()
-            .iter()
-            .map(Deployment::shown)
-            .collect(),
-    )
+    Json(world.deployments.lock().iter().map(Deployment::shown).collect())
 }
 
 /// A deployment, which gets on whenever somebody looks.

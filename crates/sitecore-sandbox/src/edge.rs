@@ -34,16 +34,11 @@ pub(crate) fn router(world: Arc<World>) -> Router {
     let administration = Router::new()
         .route(
             "/api/admin/v1/settings",
-            get(read_settings)
-                .put(replace_settings)
-                .patch(patch_settings),
+            get(read_settings).put(replace_settings).patch(patch_settings),
         )
         .route("/api/admin/v1/cache", delete(clear_cache))
         .route("/api/admin/v1/content", delete(delete_content))
-        .route(
-            "/api/admin/v1/webhooks",
-            get(list_webhooks).post(create_webhook),
-        )
+        .route("/api/admin/v1/webhooks", get(list_webhooks).post(create_webhook))
         .route(
             "/api/admin/v1/webhooks/{id}",
             get(webhook).put(replace_webhook).delete(delete_webhook),
@@ -189,11 +184,7 @@ async fn list_keys(
     State(world): State<Arc<World>>,
     Query(wanted): Query<Wanted>,
 ) -> Json<Vec<Value>> {
-    Json(
-        world
-            .edge_keys
-            .list(wanted.label.as_deref(), wanted.filter_revoked),
-    )
+    Json(world.edge_keys.list(wanted.label.as_deref(), wanted.filter_revoked))
 }
 
 async fn key_by_hash(State(world): State<Arc<World>>, Path(hash): Path<String>) -> Response {
@@ -231,26 +222,16 @@ async fn rename_key_by_token(
 }
 
 async fn revoke_key(State(world): State<Arc<World>>, Path(hash): Path<String>) -> Response {
-    changed(
-        world
-            .edge_keys
-            .change(|key| key.has_hash(&hash), EdgeKey::revoke),
-    )
+    changed(world.edge_keys.change(|key| key.has_hash(&hash), EdgeKey::revoke))
 }
 
 async fn revoke_key_by_token(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
     let text = token_in(&headers);
-    changed(
-        world
-            .edge_keys
-            .change(|key| key.has_text(text), EdgeKey::revoke),
-    )
+    changed(world.edge_keys.change(|key| key.has_text(text), EdgeKey::revoke))
 }
 
 fn token_in(headers: &HeaderMap) -> &str {
-    let value = headers
-        .get("x-gql-token")
-        .and_then(|value| value.to_str().ok());
+    let value = headers.get("x-gql-token").and_then(|value| value.to_str().ok());
     value.unwrap_or_default()
 }
 

@@ -44,10 +44,7 @@ impl EdgeKeys {
     }
 
     pub(crate) fn is_good(&self, text: &str) -> bool {
-        self.0
-            .lock()
-            .iter()
-            .any(|key| key.text == text && !key.revoked)
+        self.0.lock().iter().any(|key| key.text == text && !key.revoked)
     }
 
     pub(crate) fn revoke_all(&self) {
@@ -65,11 +62,7 @@ impl EdgeKeys {
 
     /// Describes the key that `is_wanted`.
     pub(crate) fn find(&self, is_wanted: impl Fn(&EdgeKey) -> bool) -> Option<Value> {
-        self.0
-            .lock()
-            .iter()
-            .find(|key| is_wanted(key))
-            .map(EdgeKey::shown)
+        self.0.lock().iter().find(|key| is_wanted(key)).map(EdgeKey::shown)
     }
 
     /// Changes the key that `is_wanted`; `false` if there is none.
@@ -114,12 +107,10 @@ impl EdgeKey {
 
     fn hash(&self) -> String {
         let digest = digest::digest(&digest::SHA256, self.text.as_bytes());
-        digest.as_ref()[..16]
-            .iter()
-            .fold(String::new(), |mut hash, byte| {
-                let _ = write!(hash, "{byte:02x}");
-                hash
-            })
+        digest.as_ref()[..16].iter().fold(String::new(), |mut hash, byte| {
+            let _ = write!(hash, "{byte:02x}");
+            hash
+        })
     }
 
     /// What the Token API tells: never the key.

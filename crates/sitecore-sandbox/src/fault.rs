@@ -31,11 +31,7 @@ pub struct Fault(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Answer {
-        status: u16,
-        headers: Vec<(String, String)>,
-        body: String,
-    },
+    Answer { status: u16, headers: Vec<(String, String)>, body: String },
     Delay(Duration),
     Hang,
     Cut,
@@ -46,11 +42,7 @@ impl Fault {
     /// Answers with this status and an empty body.
     #[must_use]
     pub fn status(status: u16) -> Self {
-        Self(Kind::Answer {
-            status,
-            headers: Vec::new(),
-            body: String::new(),
-        })
+        Self(Kind::Answer { status, headers: Vec::new(), body: String::new() })
     }
 
     /// Answers 200 with a page of HTML.
@@ -92,14 +84,8 @@ impl Fault {
     /// If the name or the value cannot be a header's.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        assert!(
-            HeaderName::try_from(name).is_ok(),
-            "{name:?} is no header name"
-        );
-        assert!(
-            HeaderValue::try_from(value).is_ok(),
-            "{value:?} is no header value"
-        );
+        assert!(HeaderName::try_from(name).is_ok(), "{name:?} is no header name");
+        assert!(HeaderValue::try_from(value).is_ok(), "{value:?} is no header value");
         if let Kind::Answer { headers, .. } = &mut self.0 {
             headers.push((name.to_owned(), value.to_owned()));
         }
@@ -118,11 +104,7 @@ impl Fault {
     /// Does it to one call.
     pub(crate) async fn inflict(self, request: Request, next: Next) -> Response {
         match self.0 {
-            Kind::Answer {
-                status,
-                headers,
-                body,
-            } => {
+            Kind::Answer { status, headers, body } => {
                 let mut response = Response::new(Body::from(body));
                 *response.status_mut() =
                     StatusCode::from_u16(status).unwrap_or(StatusCode::IM_A_TEAPOT);

@@ -49,10 +49,7 @@ async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes)
         }
         Err((status, code, description)) => {
             world.count_refusal(Api::Token);
-            (
-                status,
-                Json(json!({ "error": code, "error_description": description })),
-            )
+            (status, Json(json!({ "error": code, "error_description": description })))
                 .into_response()
         }
     }
@@ -61,12 +58,8 @@ async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes)
 type Refusal = (StatusCode, &'static str, String);
 
 fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, Refusal> {
-    let given = |name: &str| {
-        parameters
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
-    };
+    let given =
+        |name: &str| parameters.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let denied = |description: String| (StatusCode::FORBIDDEN, "access_denied", description);
     match given("grant_type") {
         Some("client_credentials") => {}
@@ -86,23 +79,14 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
         }
     }
     let id = given("client_id").ok_or_else(|| {
-        (
-            StatusCode::UNAUTHORIZED,
-            "invalid_client",
-            "Client authentication is required".to_owned(),
-        )
+        (StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication is required".to_owned())
     })?;
     let clients = world.clients.lock();
     let known = clients
         .iter()
         .find(|client| client.id() == id && Some(client.secret()) == given("client_secret"));
-    let client = known.ok_or_else(|| {
-        (
-            StatusCode::UNAUTHORIZED,
-            "access_denied",
-            "Unauthorized".to_owned(),
-        )
-    })?;
+    let client = known
+        .ok_or_else(|| (StatusCode::UNAUTHORIZED, "access_denied", "Unauthorized".to_owned()))?;
     let audience = given("audience").ok_or_else(|| {
         denied(
             "No audience parameter was provided, and no default audience has been configured"
@@ -117,16 +101,10 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
         Some(asked) => asked.split_ascii_whitespace().collect(),
         None => granted.iter().map(String::as_str).collect(),
     };
-    let missing: Vec<_> = scopes
-        .iter()
-        .filter(|&&scope| !granted.iter().any(|own| own == scope))
-        .copied()
-        .collect();
+    let missing: Vec<_> =
+        scopes.iter().filter(|&&scope| !granted.iter().any(|own| own == scope)).copied().collect();
     if !missing.is_empty() {
-        return Err(denied(format!(
-            "Client has not been granted scopes: {}",
-            missing.join(", ")
-        )));
+        return Err(denied(format!("Client has not been granted scopes: {}", missing.join(", "))));
     }
     let scope = scopes.join(" ");
     let life = world.token_life();
@@ -140,10 +118,8 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
 
 /// Reads the parameters as a form or as JSON; Auth0 takes both.
 fn parameters(headers: &HeaderMap, body: &[u8]) -> HashMap<String, String> {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let content_type =
+        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.starts_with("application/json") {
         serde_json::from_slice(body).unwrap_or_default()
     } else {

@@ -83,8 +83,7 @@ impl Keys {
     }
 
     pub(crate) fn revoke_all(&self) {
-        self.revoked
-            .store(self.issued.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.revoked.store(self.issued.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Signs a token of `life` for a client.
@@ -99,10 +98,7 @@ impl Keys {
         let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
         let now = now();
         let claim = |name: &str, value: &str| {
-            (
-                format!("https://auth.sitecorecloud.io/claims/{name}"),
-                Value::from(value),
-            )
+            (format!("https://auth.sitecorecloud.io/claims/{name}"), Value::from(value))
         };
         let claims = Claims {
             iss: issuer.to_owned(),
@@ -127,10 +123,7 @@ impl Keys {
         };
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         let key = ring.last().expect("the ring is never empty");
-        let header = Header {
-            kid: Some(key.id.clone()),
-            ..Header::new(Algorithm::RS256)
-        };
+        let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::RS256) };
         jsonwebtoken::encode(&header, &claims, &key.signing)
             .expect("claims are JSON and the key is RSA")
     }
@@ -146,17 +139,10 @@ impl Keys {
         validation.set_audience(&[audience]);
         // Checked below: the library counts whole seconds.
         validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &verifying, &validation)
-            .ok()?
-            .claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &verifying, &validation).ok()?.claims;
         let revoked = self.revoked.load(Ordering::SeqCst);
         let alive = now() < Duration::from_secs(claims.exp);
-        (alive
-            && claims
-                .jti
-                .parse::<u64>()
-                .is_ok_and(|number| number > revoked))
-        .then_some(claims)
+        (alive && claims.jti.parse::<u64>().is_ok_and(|number| number > revoked)).then_some(claims)
     }
 
     /// Returns the public keys as a JWK set (RFC 7517 §5).
@@ -182,34 +168,17 @@ impl Key {
         Ok(Self {
             id: format!("sandbox-{number}"),
             signing: EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(io::Error::other)?,
-            modulus: pair
-                .public_key()
-                .modulus()
-                .big_endian_without_leading_zero()
-                .to_vec(),
-            exponent: pair
-                .public_key()
-                .exponent()
-                .big_endian_without_leading_zero()
-                .to_vec(),
+            modulus: pair.public_key().modulus().big_endian_without_leading_zero().to_vec(),
+            exponent: pair.public_key().exponent().big_endian_without_leading_zero().to_vec(),
         })
     }
 
     fn number(&self) -> u64 {
-        self.id
-            .rsplit('-')
-            .next()
-            .and_then(|number| number.parse().ok())
-            .unwrap_or_default()
+        self.id.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the issuer's clock is the real one"
-)]
+#[expect(clippy::disallowed_methods, reason = "the issuer's clock is the real one")]
 pub(crate) fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

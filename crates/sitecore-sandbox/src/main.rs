@@ -23,9 +23,7 @@ async fn run() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let life = arguments.next();
     if arguments.next().is_some() || life.as_deref() == Some("--help") {
-        return Err(io::Error::other(
-            "usage: sitecore-sandbox [life of tokens in seconds]",
-        ));
+        return Err(io::Error::other("usage: sitecore-sandbox [life of tokens in seconds]"));
     }
     if let Some(life) = life {
         let seconds = life.parse().ok().filter(|seconds| *seconds > 0);
@@ -55,10 +53,7 @@ async fn run() -> io::Result<()> {
         sandbox.authority().as_str().trim_end_matches('/')
     );
     println!("export SITECORE_AUTH_AUDIENCE='{}'", sandbox.audience());
-    println!(
-        "export SITECORE_AUTHORING_URL='{}'",
-        sandbox.authoring_url()
-    );
+    println!("export SITECORE_AUTHORING_URL='{}'", sandbox.authoring_url());
     println!(
         "export SITECORE_DEPLOY_URL='{}'",
         sandbox.origin(Api::Deploy).as_str().trim_end_matches('/')

@@ -26,10 +26,7 @@ const PATH: &str = "/sitecore/api/authoring/media/upload";
 const FILE: &str = "962b53c4f93b4df99821415c867b8903";
 
 pub(crate) fn router(world: Arc<World>) -> Router {
-    Router::new()
-        .route(PATH, post(upload))
-        .layer(DefaultBodyLimit::disable())
-        .with_state(world)
+    Router::new().route(PATH, post(upload)).layer(DefaultBodyLimit::disable()).with_state(world)
 }
 
 #[derive(Deserialize)]
@@ -44,9 +41,7 @@ async fn upload(
     Query(ticket): Query<Ticket>,
     mut form: Multipart,
 ) -> Response {
-    let allowed = world
-        .claims(&headers)
-        .map(|claims| claims.has_scope_like(SCOPE));
+    let allowed = world.claims(&headers).map(|claims| claims.has_scope_like(SCOPE));
     let mut size = 0_usize;
     loop {
         match form.next_field().await {
@@ -97,9 +92,7 @@ impl MediaMutation {
         let origin = world.cm.as_str().trim_end_matches('/');
         let url = format!("{origin}{PATH}?token={ticket}");
         uploads.insert(ticket, input.item_path);
-        Ok(UploadMediaPayload {
-            presigned_upload_url: url,
-        })
+        Ok(UploadMediaPayload { presigned_upload_url: url })
     }
 }
 

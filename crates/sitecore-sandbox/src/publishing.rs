@@ -31,9 +31,7 @@ impl PublishingQuery {
     ) -> Result<PublishingStatus> {
         let world = context.data::<Arc<World>>()?;
         let mut jobs = world.publishes.lock();
-        let job = jobs
-            .iter_mut()
-            .find(|job| job.id == publishing_operation_id);
+        let job = jobs.iter_mut().find(|job| job.id == publishing_operation_id);
         let job = job.ok_or_else(|| Error::new("The publishing operation was not found."))?;
         if job.looks_left > 0 {
             job.looks_left -= 1;
@@ -44,11 +42,7 @@ impl PublishingQuery {
         Ok(PublishingStatus {
             is_done: job.looks_left == 0,
             is_failed: false,
-            publishing_status_message: if job.looks_left == 0 {
-                "Done"
-            } else {
-                "Running"
-            },
+            publishing_status_message: if job.looks_left == 0 { "Done" } else { "Running" },
         })
     }
 
@@ -61,9 +55,7 @@ impl PublishingQuery {
             name: format!("Publish {}", job.root),
             done: job.looks_left == 0,
         });
-        Ok(JobConnection {
-            nodes: nodes.collect(),
-        })
+        Ok(JobConnection { nodes: nodes.collect() })
     }
 }
 
@@ -88,11 +80,7 @@ impl PublishingMutation {
             .ok_or_else(|| Error::new("The item was not found."))?;
         let mut jobs = world.publishes.lock();
         let id = format!("{:08}-0000-4000-8000-000000000000", jobs.len() + 1);
-        jobs.push(Publish {
-            id: id.clone(),
-            root,
-            looks_left: LOOKS,
-        });
+        jobs.push(Publish { id: id.clone(), root, looks_left: LOOKS });
         Ok(PublishItemPayload { operation_id: id })
     }
 }

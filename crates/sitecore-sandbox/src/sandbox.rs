@@ -253,9 +253,7 @@ impl Sandbox {
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sandbox")
-            .field("origins", &self.origins)
-            .finish_non_exhaustive()
+        f.debug_struct("Sandbox").field("origins", &self.origins).finish_non_exhaustive()
     }
 }
 
@@ -294,10 +292,7 @@ impl World {
     pub(crate) fn claims(&self, headers: &axum::http::HeaderMap) -> Option<Claims> {
         let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         let bearer = scheme.eq_ignore_ascii_case("bearer");
-        bearer.then(|| {
-            self.keys
-                .verify(token.trim(), self.issuer(), &self.audience)
-        })?
+        bearer.then(|| self.keys.verify(token.trim(), self.issuer(), &self.audience))?
     }
 }
 
@@ -371,19 +366,9 @@ impl SandboxBuilder {
                 "sandbox-edge-secret-00000000000000000000000000000000000000000003",
             ),
         ];
-        let listeners = [
-            listen().await?,
-            listen().await?,
-            listen().await?,
-            listen().await?,
-        ];
+        let listeners = [listen().await?, listen().await?, listen().await?, listen().await?];
         let [authority, authoring, deploy, edge] = &listeners;
-        let origins = [
-            origin(authority)?,
-            origin(authoring)?,
-            origin(deploy)?,
-            origin(edge)?,
-        ];
+        let origins = [origin(authority)?, origin(authoring)?, origin(deploy)?, origin(edge)?];
         let world = Arc::new(World {
             keys: Keys::generate()?,
             clients: Shared::new(clients.iter().cloned().chain(self.clients).collect()),
@@ -406,25 +391,15 @@ impl SandboxBuilder {
             grants: AtomicU64::new(0),
             serial: AtomicU64::new(1),
         });
-        let routers = [
-            issuer::router,
-            authoring::router,
-            deploy::router,
-            edge::router,
-        ]
-        .map(|router| router(Arc::clone(&world)));
+        let routers = [issuer::router, authoring::router, deploy::router, edge::router]
+            .map(|router| router(Arc::clone(&world)));
         let mut servers = JoinSet::new();
         for ((api, listener), router) in Api::ALL.into_iter().zip(listeners).zip(routers) {
             let desk = from_fn_with_state((Arc::clone(&world), api), front_desk);
             let app = router.layer(desk);
             servers.spawn(async move { axum::serve(listener, app).await });
         }
-        Ok(Sandbox {
-            world,
-            origins,
-            clients,
-            _servers: servers,
-        })
+        Ok(Sandbox { world, origins, clients, _servers: servers })
     }
 }
 

@@ -58,9 +58,7 @@ impl Entry {
         }
         let (name, value) = token.header();
         let text = value.to_str().unwrap_or_default();
-        let bearer = (name == AUTHORIZATION)
-            .then(|| text.strip_prefix("Bearer "))
-            .flatten();
+        let bearer = (name == AUTHORIZATION).then(|| text.strip_prefix("Bearer ")).flatten();
         let life = match token.lifetime() {
             None if bearer.is_some() => Some(policy().unknown_lifetime),
             life => life,
@@ -71,10 +69,7 @@ impl Entry {
             issued: millis(asked.saturating_sub(token.age())),
             life: life.map(millis),
         };
-        Some(Self {
-            token: Some(token),
-            ..Self::default()
-        })
+        Some(Self { token: Some(token), ..Self::default() })
     }
 
     /// Returns the entry after a grant that failed: the token that was there stays.
@@ -106,10 +101,7 @@ impl Entry {
             named: error.retry_after().is_some(),
             saved_by,
         };
-        Self {
-            failure: Some(failure),
-            ..self
-        }
+        Self { failure: Some(failure), ..self }
     }
 
     /// Returns the entry's text, and how long it makes sense to keep it.
@@ -176,10 +168,7 @@ impl Failure {
     /// Returns the error, while nobody should ask. Whoever saved it knows it already, and asks again when its own
     /// cache says so.
     fn error(&self, now: Duration, reader: u64) -> Option<Error> {
-        let (at, until) = (
-            Duration::from_millis(self.at),
-            Duration::from_millis(self.until),
-        );
+        let (at, until) = (Duration::from_millis(self.at), Duration::from_millis(self.until));
         let is_believed = at <= now + AHEAD && until.saturating_sub(at) <= policy().max_retry_after;
         (is_believed && until > now && self.saved_by != reader).then(|| {
             let why = format!("another process was told: {}", self.why);

@@ -42,9 +42,7 @@ impl FileStore {
     /// As [`at`](Self::at); also if the platform's folder cannot be found out.
     pub fn new() -> Result<Self> {
         let strategy = etcetera::choose_base_strategy().map_err(|error| {
-            config(format!(
-                "there is no home folder ({error}): use FileStore::at"
-            ))
+            config(format!("there is no home folder ({error}): use FileStore::at"))
         })?;
         Self::at(strategy.cache_dir().join("sitecore-auth"))
     }
@@ -117,10 +115,7 @@ impl FileStore {
     fn sweep(&self) -> io::Result<()> {
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
-            let is_new = file
-                .path()
-                .extension()
-                .is_some_and(|ending| ending == "new");
+            let is_new = file.path().extension().is_some_and(|ending| ending == "new");
             let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
             if is_new && age > LEFT {
                 fs::remove_file(file.path())?;
@@ -131,10 +126,7 @@ impl FileStore {
 
     fn lock(&self, name: &str) -> io::Result<Option<Lease>> {
         let path = self.path(name, "lock");
-        let file = open(
-            &path,
-            OpenOptions::new().write(true).create(true).truncate(false),
-        )?;
+        let file = open(&path, OpenOptions::new().write(true).create(true).truncate(false))?;
         match file.try_lock() {
             Ok(()) => {
                 // Where nothing can be written nobody would save what the others wait for.
@@ -239,10 +231,7 @@ fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> io::Result<()> 
 /// Tells what is nobody's mistake.
 fn is_missing_store(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(
-        error.kind(),
-        QuotaExceeded | ReadOnlyFilesystem | StorageFull
-    )
+    matches!(error.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
 fn config(message: String) -> Error {

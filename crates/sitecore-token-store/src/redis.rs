@@ -88,9 +88,7 @@ impl RedisStore {
     /// [`Config`](ErrorKind::Config) if this is no such URL.
     pub fn new(url: impl AsRef<str>) -> Result<Self> {
         let client = Client::open(url.as_ref()).map_err(|error| {
-            config(format!(
-                "{error}; in a password @ : / and # are written as %40 %3A %2F %23"
-            ))
+            config(format!("{error}; in a password @ : / and # are written as %40 %3A %2F %23"))
         })?;
         if matches!(
             client.get_connection_info().addr(),
@@ -100,11 +98,7 @@ impl RedisStore {
                 "#insecure is not supported: let this machine trust the certificate".to_owned(),
             ));
         }
-        Ok(Self {
-            client,
-            open: Arc::default(),
-            owner: owner(),
-        })
+        Ok(Self { client, open: Arc::default(), owner: owner() })
     }
 
     async fn run<T: FromRedisValue>(&self, command: &Cmd) -> io::Result<T> {
@@ -134,10 +128,7 @@ impl RedisStore {
 
     /// The connection is kept only if it did what it should: who gives up waiting, or is told of an error, leaves none.
     async fn ask<T: FromRedisValue>(&self, mut open: Open, command: &Cmd) -> RedisResult<T> {
-        let mut kept = Kept {
-            slot: &self.open,
-            open: None,
-        };
+        let mut kept = Kept { slot: &self.open, open: None };
         let answer = command.query_async(&mut open.connection).await?;
         open.used = SystemClock.now().wall();
         kept.open = Some(open);
@@ -158,16 +149,9 @@ impl RedisStore {
         let (host, port) = (host.to_owned(), port.parse().ok()?);
         let info = self.client.get_connection_info().clone();
         let addr = match info.addr().clone() {
-            ConnectionAddr::TcpTls {
-                insecure,
-                tls_params,
-                ..
-            } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure,
-                tls_params,
-            },
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+            }
             _ => ConnectionAddr::Tcp(host, port),
         };
         Client::open(info.set_addr(addr)).ok()
@@ -209,8 +193,7 @@ impl TokenStore for RedisStore {
         let Some(owner) = lease.held_by::<String>() else {
             return Ok(());
         };
-        self.run(eval(RELEASE, &key(name, "lease")).arg(owner))
-            .await
+        self.run(eval(RELEASE, &key(name, "lease")).arg(owner)).await
     }
 }
 
@@ -228,11 +211,7 @@ impl Drop for Kept<'_> {
 
 impl Clone for RedisStore {
     fn clone(&self) -> Self {
-        Self {
-            client: self.client.clone(),
-            open: Arc::clone(&self.open),
-            owner: owner(),
-        }
+        Self { client: self.client.clone(), open: Arc::clone(&self.open), owner: owner() }
     }
 }
 
@@ -249,10 +228,7 @@ fn config(why: String) -> Error {
 }
 
 async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
-    let is_tls = matches!(
-        client.get_connection_info().addr(),
-        ConnectionAddr::TcpTls { .. }
-    );
+    let is_tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
     if is_tls && CryptoProvider::get_default().is_none() {
         // Else rustls panics where a program has two to choose from.
         let _ = aws_lc_rs::default_provider().install_default();
@@ -260,9 +236,7 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(LIMIT))
         .set_response_timeout(Some(LIMIT));
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
+    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// What may be said of an error: a server can quote the command that it does not know, with a password in it.

@@ -49,10 +49,7 @@ impl Seal {
     pub(crate) fn close(&self, text: &[u8]) -> Vec<u8> {
         let nonce = XNonce::generate();
         let aad = self.authenticated();
-        let payload = Payload {
-            msg: text,
-            aad: aad.as_bytes(),
-        };
+        let payload = Payload { msg: text, aad: aad.as_bytes() };
         let sealed = self.cipher.encrypt(&nonce, payload);
         let sealed = sealed.expect("an entry is shorter than the cipher's longest text");
         [nonce.as_slice(), &sealed].concat()
@@ -63,14 +60,8 @@ impl Seal {
         let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
         let nonce = XNonce::try_from(nonce).ok()?;
         let aad = self.authenticated();
-        let payload = Payload {
-            msg: sealed,
-            aad: aad.as_bytes(),
-        };
-        self.cipher
-            .decrypt(&nonce, payload)
-            .ok()
-            .map(Zeroizing::new)
+        let payload = Payload { msg: sealed, aad: aad.as_bytes() };
+        self.cipher.decrypt(&nonce, payload).ok().map(Zeroizing::new)
     }
 
     fn authenticated(&self) -> String {
@@ -97,10 +88,7 @@ mod tests {
         assert_ne!(other.name(), seal.name());
         let others = Seal::derive(&"another secret of thirty-two bytes".into(), "context");
         // With the right key too, under another name.
-        let moved = Seal {
-            name: other.name.clone(),
-            ..again
-        };
+        let moved = Seal { name: other.name.clone(), ..again };
         for seal in [other, others, moved] {
             assert!(seal.open(&entry).is_none(), "{}", seal.name());
         }

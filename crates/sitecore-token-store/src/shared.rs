@@ -225,20 +225,12 @@ impl SharedSource {
             io::Result::Ok(lease.map(|lease| Held(name, lease)))
         };
         let mut held = lease(seal.name().to_owned()).await?;
-        let waited = if held.is_some() {
-            Duration::ZERO
-        } else {
-            self.waited()
-        };
+        let waited = if held.is_some() { Duration::ZERO } else { self.waited() };
         if waited >= PATIENCE {
             debug!("another process has the lease, and no token comes: asking beside it");
             held = lease(format!("{}-beside", seal.name())).await?;
         }
-        Ok(if held.is_some() || waited >= LAST_PATIENCE {
-            Turn::Ours(held)
-        } else {
-            Turn::Others
-        })
+        Ok(if held.is_some() || waited >= LAST_PATIENCE { Turn::Ours(held) } else { Turn::Others })
     }
 
     /// How long others have had the lease.
@@ -247,11 +239,7 @@ impl SharedSource {
         let mut remembered = self.remembered();
         let since = remembered.waiting_since.unwrap_or(now);
         // What was given up long ago has nothing to do with this.
-        let since = if now.saturating_sub(since) > 2 * LAST_PATIENCE {
-            now
-        } else {
-            since
-        };
+        let since = if now.saturating_sub(since) > 2 * LAST_PATIENCE { now } else { since };
         remembered.waiting_since = Some(since);
         now.saturating_sub(since)
     }
@@ -341,9 +329,7 @@ impl SharedSource {
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn since(&self, begun: Duration) -> Duration {
@@ -391,9 +377,7 @@ impl TokenSource for SharedSource {
 
 impl fmt::Debug for SharedSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedSource")
-            .field("identity", &self.identity)
-            .finish_non_exhaustive()
+        f.debug_struct("SharedSource").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 

@@ -93,10 +93,7 @@ impl Stored {
     /// Makes it of an entry as it was saved.
     #[must_use]
     pub fn new(entry: Vec<u8>) -> Self {
-        Self {
-            entry,
-            remaining: None,
-        }
+        Self { entry, remaining: None }
     }
 
     /// Says for how much longer the store keeps the entry, by a clock that all processes share: theirs need not

@@ -41,33 +41,20 @@ impl<'a> Members<'a> {
         let json = without_bom(body);
         // Derived code takes an array for an object.
         if json.trim_ascii_start().first() == Some(&b'[') {
-            return Err(Unreadable {
-                what: "is no JSON object",
-                may_pass: false,
-            });
+            return Err(Unreadable { what: "is no JSON object", may_pass: false });
         }
         if depth(json) > MAX_DEPTH {
-            return Err(Unreadable {
-                what: "is nested too deeply",
-                may_pass: false,
-            });
+            return Err(Unreadable { what: "is nested too deeply", may_pass: false });
         }
         let mut reader = serde_json::Deserializer::from_slice(json);
         let members = Self::deserialize(&mut reader).map_err(|error| match error.is_data() {
-            true => Unreadable {
-                what: "is no JSON object, or names a member twice",
-                may_pass: false,
-            },
-            false => Unreadable {
-                what: "is not JSON",
-                may_pass: true,
-            },
+            true => {
+                Unreadable { what: "is no JSON object, or names a member twice", may_pass: false }
+            }
+            false => Unreadable { what: "is not JSON", may_pass: true },
         })?;
         let end = reader.end();
-        end.map_err(|_| Unreadable {
-            what: "goes on behind its JSON",
-            may_pass: false,
-        })?;
+        end.map_err(|_| Unreadable { what: "goes on behind its JSON", may_pass: false })?;
         Ok(members)
     }
 }
@@ -100,9 +87,7 @@ pub(crate) fn text<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option
     let Some(value) = value else { return Ok(None) };
     match serde_json::from_str(value.get()) {
         Ok(Text(text)) => Ok(Some(text)),
-        Err(_) => Err(Error::malformed(format!(
-            "`{name}` in the token answer is not a string"
-        ))),
+        Err(_) => Err(Error::malformed(format!("`{name}` in the token answer is not a string"))),
     }
 }
 
@@ -110,21 +95,13 @@ pub(crate) fn text<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option
 /// but a fraction alone is not zero, which would mean "not said".
 pub(crate) fn lifetime(value: &RawValue) -> Result<Duration> {
     let said = value.get().trim_matches('"').trim();
-    let seconds = said
-        .parse::<f64>()
-        .ok()
-        .filter(|_| said.starts_with(|first: char| first.is_ascii_digit()));
+    let seconds =
+        said.parse::<f64>().ok().filter(|_| said.starts_with(|first: char| first.is_ascii_digit()));
     let seconds = seconds.ok_or_else(|| {
         Error::malformed("`expires_in` in the token answer is not a number of seconds")
     })?;
-    let whole = if seconds < 1.0 {
-        seconds
-    } else {
-        seconds.floor()
-    };
-    Ok(Duration::from_secs_f64(
-        whole.min(MAX_LIFETIME.as_secs_f64()),
-    ))
+    let whole = if seconds < 1.0 { seconds } else { seconds.floor() };
+    Ok(Duration::from_secs_f64(whole.min(MAX_LIFETIME.as_secs_f64())))
 }
 
 /// Checks that a text can be sent as `Authorization: Bearer …`: RFC 6750's `b64token`, of bearable size.

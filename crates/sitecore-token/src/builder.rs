@@ -14,13 +14,7 @@ use crate::{ClientCredentials, Endpoint, Error, Result, TokenClient};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Parameters that the client itself sets.
-const RESERVED: [&str; 5] = [
-    "audience",
-    "client_id",
-    "client_secret",
-    "grant_type",
-    "scope",
-];
+const RESERVED: [&str; 5] = ["audience", "client_id", "client_secret", "grant_type", "scope"];
 
 /// Settings of a [`TokenClient`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -91,21 +85,13 @@ impl TokenClientBuilder {
     /// is one that the client sets itself, or is there twice where JSON is to be written, or the HTTP client
     /// cannot be built.
     pub fn build(self) -> Result<TokenClient> {
-        let Self {
-            credentials,
-            http,
-            settings,
-        } = self;
+        let Self { credentials, http, settings } = self;
         credentials.check()?;
         if settings.timeout.is_zero() {
-            return Err(Error::config(
-                "the timeout is zero: give one grant some seconds",
-            ));
+            return Err(Error::config("the timeout is zero: give one grant some seconds"));
         }
-        if let Some((name, _)) = settings
-            .parameters
-            .iter()
-            .find(|(name, _)| RESERVED.contains(&name.as_str()))
+        if let Some((name, _)) =
+            settings.parameters.iter().find(|(name, _)| RESERVED.contains(&name.as_str()))
         {
             return Err(Error::config(format!(
                 "the parameter `{name}` is set by the client itself: use the setting of that name"
@@ -121,11 +107,7 @@ impl TokenClientBuilder {
         let http = guarded(http, &settings.endpoint)
             .build()
             .map_err(|error| Error::config("the HTTP client cannot be built").with_source(error))?;
-        Ok(TokenClient {
-            http,
-            credentials,
-            settings,
-        })
+        Ok(TokenClient { http, credentials, settings })
     }
 }
 
@@ -175,10 +157,8 @@ impl fmt::Debug for Settings {
 /// Sets what keeps the secret on its way to the endpoint and nowhere else.
 fn guarded(http: reqwest::ClientBuilder, endpoint: &Endpoint) -> reqwest::ClientBuilder {
     // Port 0 stands for the port of the URL.
-    let loopback: [SocketAddr; 2] = [
-        (Ipv4Addr::LOCALHOST, 0).into(),
-        (Ipv6Addr::LOCALHOST, 0).into(),
-    ];
+    let loopback: [SocketAddr; 2] =
+        [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
     let http = http
         .redirect(redirect::Policy::none())
         .retry(retry::never())
@@ -187,9 +167,5 @@ fn guarded(http: reqwest::ClientBuilder, endpoint: &Endpoint) -> reqwest::Client
         .connection_verbose(false)
         // A grant is rare, and a pooled connection dies with its runtime.
         .pool_max_idle_per_host(0);
-    if endpoint.is_loopback() {
-        http.no_proxy()
-    } else {
-        http
-    }
+    if endpoint.is_loopback() { http.no_proxy() } else { http }
 }

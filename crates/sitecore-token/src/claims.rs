@@ -67,13 +67,8 @@ impl Claims {
     /// Returns `aud`, which may be one text or a list of them.
     pub fn audiences(&self) -> impl Iterator<Item = &str> {
         let claim = self.0.get("aud");
-        let list = claim
-            .and_then(Value::as_array)
-            .map_or(&[][..], Vec::as_slice);
-        claim
-            .and_then(Value::as_str)
-            .into_iter()
-            .chain(list.iter().filter_map(Value::as_str))
+        let list = claim.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        claim.and_then(Value::as_str).into_iter().chain(list.iter().filter_map(Value::as_str))
     }
 
     /// Returns the client id, from `azp`.
@@ -84,9 +79,7 @@ impl Claims {
 
     /// Returns the scopes that the token carries.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.text("scope")
-            .unwrap_or_default()
-            .split_ascii_whitespace()
+        self.text("scope").unwrap_or_default().split_ascii_whitespace()
     }
 
     /// Returns what kind of client the token was granted to, as far as its scopes tell.
@@ -117,9 +110,7 @@ impl Claims {
     pub fn lifetime(&self) -> Option<Duration> {
         let seconds = |name| self.0.get(name).and_then(Value::as_f64);
         let life = (seconds("exp")? - seconds("iat")?).floor();
-        Duration::try_from_secs_f64(life)
-            .ok()
-            .filter(|life| !life.is_zero())
+        Duration::try_from_secs_f64(life).ok().filter(|life| !life.is_zero())
     }
 
     fn text(&self, name: &str) -> Option<&str> {

@@ -69,10 +69,7 @@ impl TokenClient {
     /// [`Config`](ErrorKind::Config) if the id or the secret is empty.
     pub fn with_credentials(&self, credentials: ClientCredentials) -> Result<Self> {
         credentials.check()?;
-        Ok(Self {
-            credentials,
-            ..self.clone()
-        })
+        Ok(Self { credentials, ..self.clone() })
     }
 
     /// Returns the credentials that this client asks with.
@@ -86,12 +83,7 @@ impl TokenClient {
     /// same tokens, in any process.
     #[must_use]
     pub fn grant_context(&self) -> String {
-        let Settings {
-            endpoint,
-            scope,
-            parameters,
-            ..
-        } = &self.settings;
+        let Settings { endpoint, scope, parameters, .. } = &self.settings;
         let parts = (
             endpoint.token_url().as_str(),
             endpoint.audience(),
@@ -112,9 +104,7 @@ impl TokenClient {
     ///
     /// Dropping the future closes the connection. The issuer may have counted a grant all the same.
     pub async fn fetch(&self) -> Result<TokenResponse> {
-        let Settings {
-            endpoint, timeout, ..
-        } = &self.settings;
+        let Settings { endpoint, timeout, .. } = &self.settings;
         let (content_type, body) = self.body();
         let request = self
             .http
@@ -123,19 +113,12 @@ impl TokenClient {
             .header(CONTENT_TYPE, content_type)
             .timeout(*timeout)
             .body(body);
-        let mut response = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error))?;
+        let mut response = request.send().await.map_err(|error| self.unreachable(error))?;
         let status = response.status();
         let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
         let end = self.read(&mut response, &mut body).await;
-        let answer = Answer {
-            url: endpoint.token_url(),
-            status,
-            headers: response.headers(),
-            body: &body,
-        };
+        let answer =
+            Answer { url: endpoint.token_url(), status, headers: response.headers(), body: &body };
         let redactor = self.redactor();
         match end {
             Ok(()) => answer.read(&redactor),
@@ -147,55 +130,29 @@ impl TokenClient {
     }
 
     fn redactor(&self) -> Redactor<'_> {
-        let parameters = self
-            .settings
-            .parameters
-            .iter()
-            .map(|(_, value)| value.as_str());
+        let parameters = self.settings.parameters.iter().map(|(_, value)| value.as_str());
         let secret = self.credentials.client_secret().expose_secret();
-        Redactor {
-            secrets: parameters.chain([secret]).collect(),
-        }
+        Redactor { secrets: parameters.chain([secret]).collect() }
     }
 
     /// Writes the request's parameters (RFC 6749 §4.4.2, the credentials as in §2.3.1).
     fn body(&self) -> (&'static str, String) {
-        let Settings {
-            endpoint,
-            encoding,
-            scope,
-            parameters,
-            ..
-        } = &self.settings;
+        let Settings { endpoint, encoding, scope, parameters, .. } = &self.settings;
         let own = [
             ("grant_type", Some("client_credentials")),
             ("client_id", Some(self.credentials.client_id())),
-            (
-                "client_secret",
-                Some(self.credentials.client_secret().expose_secret()),
-            ),
+            ("client_secret", Some(self.credentials.client_secret().expose_secret())),
             ("audience", endpoint.audience()),
             ("scope", scope.as_deref()),
         ];
-        let own = own
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)));
-        let all = own.chain(
-            parameters
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        );
+        let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let all = own.chain(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         match encoding {
             Encoding::Form => (
                 "application/x-www-form-urlencoded",
-                form_urlencoded::Serializer::new(String::new())
-                    .extend_pairs(all)
-                    .finish(),
+                form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish(),
             ),
-            Encoding::Json => (
-                "application/json",
-                serde_json::Value::from_iter(all).to_string(),
-            ),
+            Encoding::Json => ("application/json", serde_json::Value::from_iter(all).to_string()),
         }
     }
 
@@ -230,10 +187,7 @@ impl TokenClient {
             Phase::Connect => format!("connecting to {host} failed"),
             Phase::Tls => format!("the TLS handshake with {host} failed"),
             Phase::Exchange if error.is_timeout() => {
-                format!(
-                    "{host} gave no whole answer within {:?}",
-                    self.settings.timeout
-                )
+                format!("{host} gave no whole answer within {:?}", self.settings.timeout)
             }
             Phase::Exchange => format!("the exchange with {host} broke off"),
         };

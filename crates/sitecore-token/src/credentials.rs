@@ -44,10 +44,7 @@ impl ClientCredentials {
             ["SITECORE_CLIENT_ID", "SITECORE_CLIENT_SECRET"],
         ];
         for [id_name, secret_name] in PAIRS {
-            return match (
-                variable(id_name)?,
-                variable(secret_name)?.map(SecretString::from),
-            ) {
+            return match (variable(id_name)?, variable(secret_name)?.map(SecretString::from)) {
                 (Some(id), Some(secret)) => Ok(Self::new(id.trim(), secret)),
                 (Some(_), None) => Err(half(id_name, secret_name)),
                 (None, Some(_)) => Err(half(secret_name, id_name)),
@@ -92,7 +89,5 @@ impl fmt::Debug for ClientCredentials {
 }
 
 fn half(present: &str, missing: &str) -> Error {
-    Error::config(format!(
-        "{present} is set but {missing} is not: set both, or neither"
-    ))
+    Error::config(format!("{present} is set but {missing} is not: set both, or neither"))
 }

@@ -79,10 +79,7 @@ impl Endpoint {
                 "the audience is empty: give the API's identifier, or call without_audience()",
             ));
         }
-        Ok(Self {
-            token_url,
-            audience: Some(audience),
-        })
+        Ok(Self { token_url, audience: Some(audience) })
     }
 
     /// Reads the endpoint from the environment: `SITECORE_AUTH_AUTHORITY`, to which `/oauth/token` is
@@ -110,9 +107,7 @@ impl Endpoint {
         audience: Option<&str>,
     ) -> Result<Self> {
         let refuse = |why: &str| {
-            Error::config(format!(
-                "{place} {why}: give one such as {SITECORE_AUTHORITY}"
-            ))
+            Error::config(format!("{place} {why}: give one such as {SITECORE_AUTHORITY}"))
         };
         let authority =
             Url::parse(authority.trim()).map_err(|error| refuse("is no URL").with_source(error))?;

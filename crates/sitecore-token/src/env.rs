@@ -12,8 +12,8 @@ pub(crate) fn variable(name: &str) -> Result<Option<String>> {
         ))),
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Error::config(format!(
-            "the environment variable {name} is not valid UTF-8"
-        ))),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Error::config(format!("the environment variable {name} is not valid UTF-8")))
+        }
     }
 }

@@ -88,15 +88,8 @@ pub mod fuzzing {
         secret: &str,
     ) -> Result<TokenResponse> {
         let url = Url::parse("https://issuer.example/oauth/token").expect("a URL");
-        let answer = wire::Answer {
-            url: &url,
-            status,
-            headers,
-            body,
-        };
-        answer.read(&wire::Redactor {
-            secrets: vec![secret],
-        })
+        let answer = wire::Answer { url: &url, status, headers, body };
+        answer.read(&wire::Redactor { secrets: vec![secret] })
     }
 
     /// Reads how long to wait from an answer's headers.

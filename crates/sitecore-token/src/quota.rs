@@ -48,9 +48,7 @@ impl Quota {
 impl QuotaBucket {
     fn parse(text: &str) -> Option<Self> {
         let member = |name: &str| {
-            let mut members = text
-                .split(';')
-                .filter_map(|member| member.trim().split_once('='));
+            let mut members = text.split(';').filter_map(|member| member.trim().split_once('='));
             members.find_map(|(key, value)| (key == name).then_some(value))
         };
         Some(Self {
@@ -120,9 +118,6 @@ fn since_answer(headers: &HeaderMap, instant: SystemTime) -> Option<Duration> {
 
 /// Returns the lines of a header that are text.
 fn texts<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let lines = headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|line| line.to_str().ok());
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.map(str::trim).filter(|line| !line.is_empty())
 }

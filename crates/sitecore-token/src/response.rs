@@ -36,10 +36,7 @@ impl TokenResponse {
 
     /// Returns the scopes granted: those of the answer or, if it names none, those in the token.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.scope
-            .as_deref()
-            .unwrap_or_default()
-            .split_ascii_whitespace()
+        self.scope.as_deref().unwrap_or_default().split_ascii_whitespace()
     }
 
     /// Decodes the claims of a JWT, unverified; `None` for an opaque token.

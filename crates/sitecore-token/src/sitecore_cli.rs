@@ -54,9 +54,7 @@ impl ClientCredentials {
         };
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
-            return Err(Error::config(format!(
-                "{place} cannot be read: it is no ordinary file"
-            )));
+            return Err(Error::config(format!("{place} cannot be read: it is no ordinary file")));
         }
         if !is_ours(&metadata) {
             return Err(Error::config(format!(
@@ -64,10 +62,7 @@ impl ClientCredentials {
             )));
         }
         let mut text = Zeroizing::new(Vec::new());
-        file.by_ref()
-            .take(MAX_BYTES)
-            .read_to_end(&mut text)
-            .map_err(unreadable)?;
+        file.by_ref().take(MAX_BYTES).read_to_end(&mut text).map_err(unreadable)?;
         // Where parsing stopped is told, what stood there is not: it could be the secret.
         let user: UserFile = serde_json::from_slice(without_bom(&text)).map_err(|error| {
             Error::config(format!(
@@ -94,9 +89,7 @@ impl ClientCredentials {
             (None, None) => Endpoint::sitecore_cloud(),
             (authority, audience) => Endpoint::of_authority(
                 &format!("`authority` of endpoint `{CLOUD}` in {place}"),
-                authority
-                    .as_deref()
-                    .unwrap_or(crate::endpoint::SITECORE_AUTHORITY),
+                authority.as_deref().unwrap_or(crate::endpoint::SITECORE_AUTHORITY),
                 audience.as_deref(),
             )?,
         };
@@ -139,10 +132,7 @@ fn find(start: &Path) -> Result<(PathBuf, File)> {
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    File::options()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)
+    File::options().read(true).custom_flags(nonblocking).open(path)
 }
 
 #[cfg(not(unix))]

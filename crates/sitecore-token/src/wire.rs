@@ -33,18 +33,15 @@ impl Answer<'_> {
             return Err(self.redirected(redactor));
         }
         let parsed = Members::parse(self.body);
-        if let Some(refusal) = parsed
-            .as_ref()
-            .ok()
-            .and_then(|members| self.refusal(members, redactor))
+        if let Some(refusal) =
+            parsed.as_ref().ok().and_then(|members| self.refusal(members, redactor))
         {
             return Err(self.refused(refusal));
         }
         match self.status {
-            StatusCode::OK => self.token(
-                &parsed.map_err(|error| self.unreadable(error, redactor))?,
-                redactor,
-            ),
+            StatusCode::OK => {
+                self.token(&parsed.map_err(|error| self.unreadable(error, redactor))?, redactor)
+            }
             status if status.is_success() => Err(Error::malformed(format!(
                 "the issuer answered with status {}, and only 200 carries a token",
                 status.as_u16()
@@ -63,11 +60,7 @@ impl Answer<'_> {
                     && kind
                         .bytes()
                         .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-                let named = if is_name {
-                    redactor.say(&kind)
-                } else {
-                    "another".to_owned()
-                };
+                let named = if is_name { redactor.say(&kind) } else { "another".to_owned() };
                 return Err(Error::malformed(format!(
                     "the issuer granted a token of type `{named}`, and only Bearer is supported"
                 )));
@@ -84,10 +77,7 @@ impl Answer<'_> {
         let promised = promised.filter(|life| !life.is_zero());
         let claimed = claims.as_ref().and_then(Claims::lifetime);
         // Not needed, and so never a reason to refuse a token.
-        let scope = text("scope", members.scope)
-            .ok()
-            .flatten()
-            .map(Cow::into_owned);
+        let scope = text("scope", members.scope).ok().flatten().map(Cow::into_owned);
         Ok(TokenResponse {
             access_token: SecretString::from(&*token),
             expires_in: [promised, claimed]
@@ -108,9 +98,7 @@ impl Answer<'_> {
             && code
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-        let description = text("error_description", members.error_description)
-            .ok()
-            .flatten();
+        let description = text("error_description", members.error_description).ok().flatten();
         oauth.then(|| Refusal {
             status: self.status.as_u16(),
             code: redactor.say(&code),
@@ -146,12 +134,9 @@ impl Answer<'_> {
             ),
             _ => (ErrorKind::Unavailable, "the issuer could not answer"),
         };
-        Error::new(
-            kind,
-            format!("the issuer refused to grant a token ({refusal}): {advice}"),
-        )
-        .with_retry_after(self.wait(kind))
-        .with_refusal(refusal)
+        Error::new(kind, format!("the issuer refused to grant a token ({refusal}): {advice}"))
+            .with_retry_after(self.wait(kind))
+            .with_refusal(refusal)
     }
 
     /// An error status without an OAuth code: some machine spoke, perhaps not the issuer.
@@ -160,18 +145,14 @@ impl Answer<'_> {
             404 | 405 => (ErrorKind::Unavailable, ": check the token URL"),
             407 => (ErrorKind::Unavailable, ": the proxy wants credentials"),
             429 => (ErrorKind::RateLimited, ": too many tokens were asked for"),
-            400..500 => (
-                ErrorKind::Unavailable,
-                " without an OAuth error: probably a proxy or a firewall",
-            ),
+            400..500 => {
+                (ErrorKind::Unavailable, " without an OAuth error: probably a proxy or a firewall")
+            }
             _ => (ErrorKind::Unavailable, ""),
         };
         let host = self.url.host_str().unwrap_or_default();
-        Error::new(
-            kind,
-            format!("{host} answered with status {}{advice}", status.as_u16()),
-        )
-        .with_retry_after(self.wait(kind))
+        Error::new(kind, format!("{host} answered with status {}{advice}", status.as_u16()))
+            .with_retry_after(self.wait(kind))
     }
 
     /// Quotas are told with every answer; they are a reason to wait only where one is exhausted.
@@ -185,10 +166,8 @@ impl Answer<'_> {
 
     /// A redirect is never followed: 307 and 308 would send the secret to wherever it points.
     fn redirected(&self, redactor: &Redactor<'_>) -> Error {
-        let target = self
-            .headers
-            .get(LOCATION)
-            .and_then(|value| self.url.join(value.to_str().ok()?).ok());
+        let target =
+            self.headers.get(LOCATION).and_then(|value| self.url.join(value.to_str().ok()?).ok());
         let target = target.as_ref().and_then(Url::host_str).unwrap_or("nowhere");
         Error::new(
             ErrorKind::Unavailable,
@@ -202,20 +181,11 @@ impl Answer<'_> {
 
     /// The body of a success broke off.
     pub(crate) fn torn(&self, redactor: &Redactor<'_>) -> Error {
-        self.unreadable(
-            Unreadable {
-                what: "broke off",
-                may_pass: true,
-            },
-            redactor,
-        )
+        self.unreadable(Unreadable { what: "broke off", may_pass: true }, redactor)
     }
 
     fn unreadable(&self, error: Unreadable, redactor: &Redactor<'_>) -> Error {
-        let content_type = self
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
+        let content_type = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type =
             content_type.map_or_else(|| "none".to_owned(), |said| redactor.say(said));
         let (what, bytes) = (error.what, self.body.len());
@@ -249,14 +219,9 @@ impl Redactor<'_> {
         let mut words: String = words.chars().filter(|c| !c.is_control()).collect();
         for &secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
             let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-            words = words
-                .replace(secret, "[redacted]")
-                .replace(&encoded, "[redacted]");
+            words = words.replace(secret, "[redacted]").replace(&encoded, "[redacted]");
             let runs = secret.split(|c: char| !c.is_ascii_alphanumeric());
-            let longest = runs
-                .max_by_key(|run| run.len())
-                .unwrap_or_default()
-                .to_ascii_lowercase();
+            let longest = runs.max_by_key(|run| run.len()).unwrap_or_default().to_ascii_lowercase();
             if longest.len() >= Self::MIN_RUN && words.to_ascii_lowercase().contains(&longest) {
                 return "[redacted]".to_owned();
             }

@@ -53,9 +53,7 @@ impl Api {
 
     /// Where the Authoring API would be.
     pub(crate) fn authoring(&self) -> Url {
-        self.origin
-            .join("/sitecore/api/authoring/graphql/v1/")
-            .unwrap()
+        self.origin.join("/sitecore/api/authoring/graphql/v1/").unwrap()
     }
 
     /// The bearer token of each request so far; an empty one for none.

@@ -27,17 +27,13 @@ impl Logs {
         SUBSCRIBER.call_once(|| {
             // A thread that ends has no buffer any more.
             let wanted = dynamic_filter_fn(|_, _| {
-                BUFFER
-                    .try_with(|buffer| buffer.borrow().is_some())
-                    .unwrap_or(false)
+                BUFFER.try_with(|buffer| buffer.borrow().is_some()).unwrap_or(false)
             });
             let layer = fmt::layer()
                 .with_ansi(false)
                 .with_span_events(FmtSpan::FULL)
                 .with_writer(ThisThread);
-            tracing_subscriber::registry()
-                .with(layer.with_filter(wanted))
-                .init();
+            tracing_subscriber::registry().with(layer.with_filter(wanted)).init();
         });
         let buffer = Buffer::default();
         BUFFER.set(Some(Rc::clone(&buffer)));

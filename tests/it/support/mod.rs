@@ -62,35 +62,25 @@ pub(crate) fn client_with(source: impl TokenSource, target: Target) -> ClientWit
 
 /// A client with this layer.
 pub(crate) fn wrap(auth: AuthMiddleware) -> ClientWithMiddleware {
-    ClientBuilder::new(reqwest::Client::new())
-        .with(auth)
-        .build()
+    ClientBuilder::new(reqwest::Client::new()).with(auth).build()
 }
 
 /// An unsigned JWT with these claims.
 pub(crate) fn jwt(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!(
-        "{}.{}.c2lnbmF0dXJl",
-        part(&json!({ "alg": "none" })),
-        part(claims)
-    )
+    format!("{}.{}.c2lnbmF0dXJl", part(&json!({ "alg": "none" })), part(claims))
 }
 
 /// Our error in the one that a call ends with.
 pub(crate) fn auth_error(error: &reqwest_middleware::Error) -> &sitecore_auth::Error {
-    let reqwest_middleware::Error::Middleware(error) = error else {
-        panic!("{error:?}")
-    };
+    let reqwest_middleware::Error::Middleware(error) = error else { panic!("{error:?}") };
     error.downcast_ref().expect("an error of the layer")
 }
 
 /// An error as people meet it: `{}`, `{:?}`, `{:#?}` and the same of every cause.
 pub(crate) fn everything_said(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
-    chain
-        .map(|error| format!("{error}\n{error:?}\n{error:#?}\n"))
-        .collect()
+    chain.map(|error| format!("{error}\n{error:?}\n{error:#?}\n")).collect()
 }
 
 /// Lets tasks that are ready run, without letting time pass.
@@ -118,10 +108,11 @@ pub(crate) async fn refusing(
     let answer = move |request: &Request| {
         let sent = bearer(request);
         if tokens.iter().any(|token| *token == sent) {
-            challenges.iter().fold(
-                ResponseTemplate::new(401).set_body_string("no"),
-                |answer, challenge| answer.append_header("www-authenticate", *challenge),
-            )
+            challenges
+                .iter()
+                .fold(ResponseTemplate::new(401).set_body_string("no"), |answer, challenge| {
+                    answer.append_header("www-authenticate", *challenge)
+                })
         } else {
             ResponseTemplate::new(200).set_body_string(sent)
         }
@@ -132,10 +123,7 @@ pub(crate) async fn refusing(
 
 /// The bearer token of a request; an empty one for none.
 pub(crate) fn bearer(request: &Request) -> String {
-    let header = request
-        .headers
-        .get("authorization")
-        .map_or("", |value| value.to_str().unwrap());
+    let header = request.headers.get("authorization").map_or("", |value| value.to_str().unwrap());
     header.trim_start_matches("Bearer ").to_owned()
 }
 

@@ -48,11 +48,7 @@ impl RawServer {
                 answers.spawn(answer(stream, Arc::clone(&bytes), then));
             }
         });
-        Self {
-            port,
-            connections,
-            _tasks: tasks,
-        }
+        Self { port, connections, _tasks: tasks }
     }
 
     pub(crate) fn url(&self) -> String {

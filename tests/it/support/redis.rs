@@ -27,12 +27,7 @@ impl RedisServer {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let (folder, port) = (TempDir::new().unwrap(), free_port());
         let server = launch(port, &args, &folder);
-        let started = Self {
-            server,
-            port,
-            args,
-            folder,
-        };
+        let started = Self { server, port, args, folder };
         started.wait();
         started
     }
@@ -104,13 +99,7 @@ impl RedisServer {
 
     fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.server.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
     /// Waits until it answers.
@@ -140,14 +129,7 @@ pub(crate) fn pause() {
 
 fn launch(port: u16, args: &[String], folder: &TempDir) -> Child {
     Command::new("redis-server")
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-        ])
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
         .arg(folder.path())
         .args(args)
@@ -159,10 +141,8 @@ fn launch(port: u16, args: &[String], folder: &TempDir) -> Child {
 /// A port that nobody listens on; a cluster's bus takes the one that is 10,000 above.
 pub(crate) fn free_port() -> u16 {
     loop {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .unwrap()
-            .port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap().port();
         if port < 55_000 {
             return port;
         }

@@ -89,10 +89,7 @@ impl TokenSource for ScriptedSource {
             let mut script = self.0.lock().unwrap();
             script.calls.push(Instant::now());
             script.replacing.push(replacing.map(text));
-            let step = script
-                .steps
-                .pop_front()
-                .unwrap_or_else(|| script.last.clone());
+            let step = script.steps.pop_front().unwrap_or_else(|| script.last.clone());
             if matches!(step, Step::Grant(_) | Step::Slow(..)) {
                 script.granted += 1;
             }
@@ -124,19 +121,11 @@ pub(crate) fn cache_of(source: &ScriptedSource, clock: impl Clock) -> TokenCache
     policy.stale_spread = 0.0;
     policy.gate_spread = 0.0;
     policy.retry_after_spread = 0.0;
-    TokenCache::builder(source.clone())
-        .policy(policy)
-        .clock(clock)
-        .build()
-        .expect("a policy")
+    TokenCache::builder(source.clone()).policy(policy).clock(clock).build().expect("a policy")
 }
 
 /// A token's text, without the scheme.
 pub(crate) fn text(token: &Token) -> String {
     let (_, value) = token.header();
-    value
-        .to_str()
-        .expect("text")
-        .trim_start_matches("Bearer ")
-        .to_owned()
+    value.to_str().expect("text").trim_start_matches("Bearer ").to_owned()
 }

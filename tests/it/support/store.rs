@@ -92,10 +92,7 @@ impl TokenStore for Memory {
 
     async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
         self.answer().await?;
-        self.entries
-            .lock()
-            .unwrap()
-            .insert(name.to_owned(), entry.to_owned());
+        self.entries.lock().unwrap().insert(name.to_owned(), entry.to_owned());
         Ok(())
     }
 
@@ -126,10 +123,7 @@ pub(crate) fn caches(
 ) -> Vec<TokenCache> {
     let caches = (0..number).map(|_| {
         let shared = shared(source, store.clone()).with_clock(clock.clone());
-        TokenCache::builder(shared)
-            .clock(clock.clone())
-            .build()
-            .unwrap()
+        TokenCache::builder(shared).clock(clock.clone()).build().unwrap()
     });
     caches.collect()
 }

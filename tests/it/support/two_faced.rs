@@ -42,11 +42,7 @@ impl TwoFaced {
                 connections.spawn(serve(stream, acceptor.clone(), Arc::clone(&seen)));
             }
         });
-        Self {
-            port,
-            heads,
-            _tasks: tasks,
-        }
+        Self { port, heads, _tasks: tasks }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -86,9 +82,7 @@ async fn answer(
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
     let line = head.lines().next().unwrap_or_default();
-    let to = line
-        .split_once("?to=")
-        .and_then(|(_, to)| to.split(' ').next());
+    let to = line.split_once("?to=").and_then(|(_, to)| to.split(' ').next());
     let answer = match to {
         Some(to) => format!("HTTP/1.1 307 Go\r\nlocation: {to}\r\n"),
         None => "HTTP/1.1 200 OK\r\n".to_owned(),

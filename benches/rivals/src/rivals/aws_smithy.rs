@@ -26,10 +26,7 @@ impl Rival for AwsSmithy {
         Ok((Duration::from_millis(16_000), Duration::from_millis(6_200)));
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
-        Ok(Self {
-            cache: ExpiringCache::new(BUFFER_TIME),
-            issuer: issuer.clone(),
-        })
+        Ok(Self { cache: ExpiringCache::new(BUFFER_TIME), issuer: issuer.clone() })
     }
 
     async fn header(&self) -> Result<HeaderValue, String> {

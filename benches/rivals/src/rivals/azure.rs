@@ -88,10 +88,6 @@ impl Policy for Transport {
         _next: &[Arc<dyn Policy>],
     ) -> PolicyResult {
         let headers = Headers::new();
-        Ok(AsyncRawResponse::from_bytes(
-            StatusCode::Ok,
-            headers,
-            Bytes::new(),
-        ))
+        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, headers, Bytes::new()))
     }
 }

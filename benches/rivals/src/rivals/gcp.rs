@@ -51,7 +51,5 @@ fn private_key() -> Result<String, String> {
     let pair = KeyPair::generate(KeySize::Rsa2048).map_err(text_of)?;
     let der: Pkcs8V1Der<'_> = pair.as_der().map_err(text_of)?;
     let der = BASE64_STANDARD.encode(der.as_ref());
-    Ok(format!(
-        "-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n"
-    ))
+    Ok(format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n"))
 }

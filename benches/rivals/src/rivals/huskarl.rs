@@ -73,11 +73,7 @@ impl HttpClient for Transport {
                 Ok(answer) => (StatusCode::OK, Bytes::from(answer.to_string())),
                 Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new()),
             };
-            Ok(HttpResponse {
-                status,
-                headers: HeaderMap::new(),
-                body,
-            })
+            Ok(HttpResponse { status, headers: HeaderMap::new(), body })
         })
     }
 }

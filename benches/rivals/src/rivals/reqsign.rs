@@ -92,8 +92,7 @@ impl SignRequest for Attach {
         _expires_in: Option<Duration>,
     ) -> Signed<()> {
         let credential = credential.ok_or_else(|| Error::credential_invalid("no token"))?;
-        head.headers
-            .insert(AUTHORIZATION, credential.header.clone());
+        head.headers.insert(AUTHORIZATION, credential.header.clone());
         Ok(())
     }
 }

@@ -21,10 +21,8 @@ pub(super) async fn year(world: Arc<World>) -> Year {
         WorldClock(Arc::clone(&world)),
     );
     let watcher = watcher.await.expect("no outage yet");
-    live(&world, async |url: &str| {
-        world.accepts(url, watcher.token().access_token().as_str())
-    })
-    .await
+    live(&world, async |url: &str| world.accepts(url, watcher.token().access_token().as_str()))
+        .await
 }
 
 struct Source(Arc<World>);

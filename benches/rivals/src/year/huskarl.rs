@@ -78,11 +78,7 @@ impl HttpClient for Transport {
                 }
                 Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new()),
             };
-            Ok(HttpResponse {
-                status,
-                headers: HeaderMap::new(),
-                body,
-            })
+            Ok(HttpResponse { status, headers: HeaderMap::new(), body })
         })
     }
 }

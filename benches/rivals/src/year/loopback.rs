@@ -13,9 +13,7 @@ use super::{DAY, World};
 
 /// Serves on the current runtime, and returns the token URL.
 pub(super) async fn serve(world: &Arc<World>) -> String {
-    let router = Router::new()
-        .route("/token", post(answer))
-        .with_state(Arc::clone(world));
+    let router = Router::new().route("/token", post(answer)).with_state(Arc::clone(world));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -25,7 +23,5 @@ pub(super) async fn serve(world: &Arc<World>) -> String {
 async fn answer(State(world): State<Arc<World>>) -> Result<Json<Value>, StatusCode> {
     let token = world.grant().await;
     let token = token.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    Ok(Json(
-        json!({"access_token": token, "token_type": "Bearer", "expires_in": DAY}),
-    ))
+    Ok(Json(json!({"access_token": token, "token_type": "Bearer", "expires_in": DAY})))
 }

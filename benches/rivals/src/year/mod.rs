@@ -98,19 +98,9 @@ impl World {
             }
         }
         events.sort_by_key(|(at, _)| *at);
-        let state = State {
-            events: events.into(),
-            suspended: 0,
-            step: 0,
-            key: 0,
-            grants: 0,
-            tries: 0,
-        };
-        Arc::new(Self {
-            begun: Instant::now(),
-            outages,
-            now: Mutex::new(state),
-        })
+        let state =
+            State { events: events.into(), suspended: 0, step: 0, key: 0, grants: 0, tries: 0 };
+        Arc::new(Self { begun: Instant::now(), outages, now: Mutex::new(state) })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -147,11 +137,7 @@ impl World {
         self.state().tries += 1;
         sleep(Duration::from_millis(300)).await;
         let now = self.truth().as_secs();
-        if self
-            .outages
-            .iter()
-            .any(|(begin, end)| (*begin..*end).contains(&now))
-        {
+        if self.outages.iter().any(|(begin, end)| (*begin..*end).contains(&now)) {
             return Err("the outage");
         }
         let mut state = self.state();
@@ -195,9 +181,7 @@ impl Middleware for Apis {
         let header = request.headers().get(AUTHORIZATION);
         let header = header.and_then(|value| value.to_str().ok());
         let mut answer = http::Response::builder().url(request.url().clone());
-        let is_accepted = self
-            .0
-            .accepts(request.url().as_str(), header.unwrap_or_default());
+        let is_accepted = self.0.accepts(request.url().as_str(), header.unwrap_or_default());
         if !is_accepted {
             answer = answer.status(401).header(WWW_AUTHENTICATE, CHALLENGE);
         }
@@ -245,24 +229,15 @@ async fn ours(world: Arc<World>) -> Year {
         }
     });
     let clock = WorldClock(Arc::clone(&world));
-    let cache = TokenCache::builder(source)
-        .clock(clock)
-        .build()
-        .expect("a policy");
+    let cache = TokenCache::builder(source).clock(clock).build().expect("a policy");
     let target = |url: &str| Target::origin(url.parse().expect("a URL")).expect("a target");
-    let layer = AuthMiddleware::builder(cache)
-        .target(target(GOOD))
-        .target(target(OTHER));
+    let layer = AuthMiddleware::builder(cache).target(target(GOOD)).target(target(OTHER));
     let client = ClientBuilder::new(reqwest::Client::new())
         .with(layer.build().expect("a layer"))
         .with(Apis(Arc::clone(&world)))
         .build();
     live(&world, async |url: &str| {
-        client
-            .get(url)
-            .send()
-            .await
-            .is_ok_and(|answer| answer.status() == 200)
+        client.get(url).send().await.is_ok_and(|answer| answer.status() == 200)
     })
     .await
 }
@@ -282,19 +257,13 @@ pub(crate) fn measure(report: &mut Report) {
         ("sitecore-auth 0.1.0", run(SEED, ours)),
         ("aliri_tokens 0.3.2", run(SEED, aliri::year)),
         ("aws-smithy-runtime 1.16.2", run(SEED, aws_smithy::year)),
-        (
-            "huskarl 0.11.10",
-            run(SEED, |world| huskarl::year(world, by_all)),
-        ),
+        ("huskarl 0.11.10", run(SEED, |world| huskarl::year(world, by_all))),
         (
             "huskarl 0.11.10, told by the good API only",
             run(SEED, |world| huskarl::year(world, by_good)),
         ),
         ("google-cloud-auth 1.18.0", run(SEED, google_cloud::year)),
-        (
-            "cf-gears-toolkit-auth 0.8.3",
-            run(SEED, |world| cf_gears::year(world, by_all)),
-        ),
+        ("cf-gears-toolkit-auth 0.8.3", run(SEED, |world| cf_gears::year(world, by_all))),
         (
             "cf-gears-toolkit-auth 0.8.3, told by the good API only",
             run(SEED, |world| cf_gears::year(world, by_good)),
@@ -302,13 +271,7 @@ pub(crate) fn measure(report: &mut Report) {
         ("reqsign-core 3.3.2", run(SEED, reqsign::year)),
     ];
     let rows = years.iter().map(|(name, year)| {
-        let counts = [
-            year.calls,
-            year.failed,
-            year.waited,
-            year.grants,
-            year.tries,
-        ];
+        let counts = [year.calls, year.failed, year.waited, year.grants, year.tries];
         let mut row = vec![(*name).to_owned()];
         row.extend(counts.map(|count| count.to_string()));
         row
@@ -332,9 +295,7 @@ pub(crate) fn measure(report: &mut Report) {
         years.iter().map(failed).collect(),
     );
     // Each another year.
-    let years: Vec<_> = (0..RUNS as u64)
-        .map(|number| run(SEED + number, ours))
-        .collect();
+    let years: Vec<_> = (0..RUNS as u64).map(|number| run(SEED + number, ours)).collect();
     let each = |count: fn(&Year) -> u64| years.iter().map(|year| count(year) as f64).collect();
     report.goal(Goal {
         name: "P10",

@@ -79,8 +79,7 @@ impl SignRequest for Attach {
     ) -> Result<()> {
         let credential = credential.ok_or_else(|| Error::credential_invalid("no token"))?;
         let header = HeaderValue::try_from(format!("Bearer {}", credential.token));
-        head.headers
-            .insert(AUTHORIZATION, header.expect("a header"));
+        head.headers.insert(AUTHORIZATION, header.expect("a header"));
         Ok(())
     }
 }

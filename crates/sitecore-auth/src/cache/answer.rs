@@ -31,9 +31,7 @@ impl Shared {
         let _before;
         let mut state = self.state.lock();
         _before = state.gate.as_ref().map(Gate::cause);
-        state
-            .flight
-            .take_if(|flight| flight.generation() == start.generation)?;
+        state.flight.take_if(|flight| flight.generation() == start.generation)?;
         state.granted_again = None;
         let ended = match brought {
             Ok(Some(token)) => self.accept(&mut state, start, token, now),
@@ -56,18 +54,12 @@ impl Shared {
             _ => token,
         };
         if token.freshness(now) == Freshness::Expired {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the token was over when it arrived",
-            ));
+            return Err(Error::new(ErrorKind::Malformed, "the token was over when it arrived"));
         }
         state.gate = None;
         state.failures = None;
         let was_refused = |token: &Token| {
-            state
-                .last_refused
-                .as_ref()
-                .is_some_and(|refused| refused.is_same(token))
+            state.last_refused.as_ref().is_some_and(|refused| refused.is_same(token))
         };
         let is_refused_one = was_refused(&token);
         if let Reason::Refused(by) = &start.reason {
@@ -133,9 +125,7 @@ impl Shared {
         let own = policy.own_wait(backoff, failures, fastrand::f64());
         // Our own gate opens when the token held is over: then somebody is in need.
         let own = held.map_or(own, |held| own.min(now.until(held.unusable_from())));
-        let named = error
-            .retry_after()
-            .map(|wait| policy.server_wait(wait, fastrand::f64()));
+        let named = error.retry_after().map(|wait| policy.server_wait(wait, fastrand::f64()));
         let gate = Gate::close(error, now, own, named.unwrap_or_default());
         let error = gate.error(now);
         state.gate = Some(gate);
@@ -146,10 +136,6 @@ impl Shared {
 impl Inner {
     /// There were no new credentials: the gate stays as it is.
     fn stay_closed(&mut self, now: Now) -> Ended {
-        Ended::StillClosed(
-            self.gate
-                .as_mut()
-                .map_or_else(super::lost, |gate| gate.looked(now)),
-        )
+        Ended::StillClosed(self.gate.as_mut().map_or_else(super::lost, |gate| gate.looked(now)))
     }
 }

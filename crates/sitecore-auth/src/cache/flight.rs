@@ -34,17 +34,7 @@ impl Flight {
         let (sender, outcome) = watch::channel(None);
         // The news needs a little time to arrive.
         let patience = bound.saturating_add((bound / 10).min(Duration::from_secs(1)));
-        (
-            sender,
-            Self {
-                started,
-                waiter: Waiter {
-                    generation,
-                    patience,
-                    outcome,
-                },
-            },
-        )
+        (sender, Self { started, waiter: Waiter { generation, patience, outcome } })
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -60,10 +50,7 @@ impl Flight {
     /// Returns a waiter that waits no longer than the first does.
     pub(super) fn waiter_at(&self, now: Now) -> Waiter {
         let waited = now.elapsed_since(self.started);
-        Waiter {
-            patience: self.waiter.patience.saturating_sub(waited),
-            ..self.waiter.clone()
-        }
+        Waiter { patience: self.waiter.patience.saturating_sub(waited), ..self.waiter.clone() }
     }
 }
 

@@ -43,8 +43,7 @@ impl Gate {
     }
 
     pub(super) fn left(&self, now: Now) -> Duration {
-        now.until(self.opens)
-            .max(self.named_until.saturating_sub(now.monotonic()))
+        now.until(self.opens).max(self.named_until.saturating_sub(now.monotonic()))
     }
 
     /// Returns the failure that closed the gate, with the time until it opens.

@@ -132,9 +132,7 @@ impl TokenCache {
             state: State::default(),
             gone: Arc::default(),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Returns the token held, if it is usable. Never waits; if the token is stale and this is a Tokio
@@ -207,9 +205,8 @@ impl TokenCache {
             };
             let (generation, begun) = (waiter.generation, self.now());
             let outcome = waiter.outcome().await;
-            let said = outcome
-                .as_ref()
-                .map_or("lost", |outcome| telemetry::outcome(outcome, "token"));
+            let said =
+                outcome.as_ref().map_or("lost", |outcome| telemetry::outcome(outcome, "token"));
             telemetry::waited(self.name(), said, self.now().elapsed_since(begun));
             match outcome {
                 Some(outcome) => outcome?,

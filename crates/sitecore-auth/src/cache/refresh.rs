@@ -168,10 +168,7 @@ async fn grants(shared: &Shared, start: &Start, tried: &mut Tried) -> Result<Opt
         let left = shared.policy.refresh_timeout.saturating_sub(elapsed);
         // One receiver is the state's own.
         let awaited = start.outcome.receiver_count() > 1;
-        match shared
-            .policy
-            .pause(&error, tried.grants, left, fastrand::f64())
-        {
+        match shared.policy.pause(&error, tried.grants, left, fastrand::f64()) {
             Some(pause) if awaited => {
                 debug!(kind = ?error.kind(), cause = %error.cause(), ?pause, "a grant failed and is tried again");
                 tried.failure = Some(error);

@@ -76,19 +76,14 @@ pub(super) struct Start {
 impl State {
     /// Lets go of a refresh that was lost.
     pub(super) fn abandon(&self, generation: u64) {
-        self.lock()
-            .flight
-            .take_if(|flight| flight.generation() == generation);
+        self.lock().flight.take_if(|flight| flight.generation() == generation);
     }
 
     /// Counts a grant that is about to begin. `false` if its refresh has been given up meanwhile: then
     /// others ask, and this one must not.
     pub(super) fn begin_grant(&self, generation: u64) -> bool {
         let mut state = self.lock();
-        let current = state
-            .flight
-            .as_ref()
-            .is_some_and(|flight| flight.generation() == generation);
+        let current = state.flight.as_ref().is_some_and(|flight| flight.generation() == generation);
         state.grants += u64::from(current);
         current
     }
@@ -109,9 +104,7 @@ impl Shared {
         let now = self.now();
         let mut state = self.state.lock();
         let held = self.held.load();
-        let usable = held
-            .clone()
-            .filter(|held| held.freshness(now) != Freshness::Expired);
+        let usable = held.clone().filter(|held| held.freshness(now) != Freshness::Expired);
         if let Some(token) = &usable {
             match refused {
                 Some((refused, _)) if refused.is_same(token) => {
@@ -147,9 +140,7 @@ impl Shared {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let spaced = state
-            .spaced_until
-            .is_some_and(|until| !now.has_reached(until));
+        let spaced = state.spaced_until.is_some_and(|until| !now.has_reached(until));
         if spaced || state.is_in_flight(now) {
             return None;
         }
@@ -162,10 +153,7 @@ impl Shared {
             None => Reason::Empty,
         };
         let runtime = Handle::try_current().ok()?;
-        Some((
-            runtime,
-            self.start(&mut state, now, passage, reason, held).0,
-        ))
+        Some((runtime, self.start(&mut state, now, passage, reason, held).0))
     }
 
     fn start(
@@ -182,16 +170,7 @@ impl Shared {
         let waiter = flight.waiter_at(now);
         state.flight = Some(flight);
         let only_if_new_credentials = passage == Passage::IfNewCredentials;
-        (
-            Start {
-                generation,
-                reason,
-                replacing,
-                only_if_new_credentials,
-                outcome,
-            },
-            waiter,
-        )
+        (Start { generation, reason, replacing, only_if_new_credentials, outcome }, waiter)
     }
 }
 
@@ -209,9 +188,7 @@ impl Inner {
     }
 
     fn pass_gate(&self, now: Now) -> Result<Passage> {
-        self.gate
-            .as_ref()
-            .map_or(Ok(Passage::Free), |gate| gate.pass(now))
+        self.gate.as_ref().map_or(Ok(Passage::Free), |gate| gate.pass(now))
     }
 
     fn check_refused(&self, by: &RefusedBy, now: Now) -> Result<()> {

@@ -104,10 +104,7 @@ impl fmt::Debug for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheStatus")
             .field("freshness", &self.freshness)
-            .field(
-                "fingerprint",
-                &self.fingerprint().map(|hash| hash.to_string()),
-            )
+            .field("fingerprint", &self.fingerprint().map(|hash| hash.to_string()))
             .field("age", &self.age())
             .field("usable_for", &self.usable_for())
             .field("next_attempt_in", &self.next_attempt_in)
@@ -132,19 +129,14 @@ impl Shared {
         let due = held.as_ref().map_or(now, Token::stale_from);
         let waits = [
             now.until(due),
-            state
-                .spaced_until
-                .map_or(Duration::ZERO, |until| now.until(until)),
+            state.spaced_until.map_or(Duration::ZERO, |until| now.until(until)),
             gate.map_or(Duration::ZERO, |gate| gate.left(now)),
         ];
         CacheStatus {
             now,
             freshness: held.as_ref().map(|held| held.freshness(now)),
             next_attempt_in: waits.into_iter().max().filter(|_| due != Now::NEVER),
-            refreshing: state
-                .flight
-                .as_ref()
-                .is_some_and(|flight| !flight.is_lost(now)),
+            refreshing: state.flight.as_ref().is_some_and(|flight| !flight.is_lost(now)),
             last_error: gate.map(|gate| gate.error(now)).or_else(again),
             grants: state.grants,
             held,

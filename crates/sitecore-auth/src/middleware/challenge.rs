@@ -41,11 +41,7 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
         let word = &rest[..span(rest, is_word)];
         rest = &rest[word.len()..];
         if word.is_empty() {
-            let skipped = if rest.starts_with('"') {
-                quoted(rest).1
-            } else {
-                first_char(rest)
-            };
+            let skipped = if rest.starts_with('"') { quoted(rest).1 } else { first_char(rest) };
             rest = &rest[skipped..];
             continue;
         }
@@ -58,18 +54,14 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
                 let length = span(value, is_word);
                 (value[..length].to_owned(), length)
             };
-            if let Some(challenge) = challenges
-                .last_mut()
-                .filter(|_| word.eq_ignore_ascii_case("error"))
+            if let Some(challenge) =
+                challenges.last_mut().filter(|_| word.eq_ignore_ascii_case("error"))
             {
                 challenge.error = text;
             }
             rest = &value[length..];
         } else {
-            challenges.push(Challenge {
-                scheme: word,
-                error: String::new(),
-            });
+            challenges.push(Challenge { scheme: word, error: String::new() });
             rest = after;
         }
     }
@@ -122,17 +114,11 @@ mod tests {
             (&[" , ,"], true),
             (&["Bearer"], true),
             (&["bearer realm=\"a, Basic b\""], true),
-            (
-                &["Bearer error=\"invalid_token\", error_description=\"x \\\" Basic\""],
-                true,
-            ),
+            (&["Bearer error=\"invalid_token\", error_description=\"x \\\" Basic\""], true),
             (&["Basic realm=\"a\"", "Bearer"], true),
             (&["Basic realm=\"a, b\", Bearer realm=c"], true),
             (&["Negotiate YWJj==, Bearer error=\"invalid_token\""], true),
-            (
-                &["Basic realm=\"a\" charset=\"UTF-8\", Bearer error=invalid_token"],
-                true,
-            ),
+            (&["Basic realm=\"a\" charset=\"UTF-8\", Bearer error=invalid_token"], true),
             (&[", Bearer abc=="], true),
             (&["Basic realm=\"a\""], false),
             (&["Negotiate"], false),
@@ -141,19 +127,13 @@ mod tests {
             (&["Negotiate YW/bearer/b"], false),
             (&["B\u{e4}sic realm=\"a\""], false),
             (&["Basic realm=\"\\\", Bearer \""], false),
-            (
-                &["Basic realm=\"Bearer\", Digest nonce=\"Bearer x\""],
-                false,
-            ),
+            (&["Basic realm=\"Bearer\", Digest nonce=\"Bearer x\""], false),
             (&["Basic realm=\"Gesch\u{fffd}tzt\""], false),
             (&["Basic realm=\"never ends, Bearer"], false),
             (&["Bearer error=\"insufficient_scope\", scope=\"a\""], false),
             (&["Bearer realm=\"x\" error=\"insufficient_scope\""], false),
             (&["bearer  ERROR = insufficient_scope"], false),
-            (
-                &["Bearer realm=\"\u{fc}\", error=\"insufficient\\_scope\""],
-                false,
-            ),
+            (&["Bearer realm=\"\u{fc}\", error=\"insufficient\\_scope\""], false),
             (&["Bearer", "Bearer error=\"insufficient_scope\""], false),
         ] {
             let value = |line: &&str| HeaderValue::from_bytes(line.as_bytes()).expect("a value");

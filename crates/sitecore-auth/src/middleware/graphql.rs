@@ -34,10 +34,7 @@ pub(crate) fn read(start: &[u8]) -> Verdict {
         return Verdict::Accepted;
     }
     // A number that is cut off at its point or exponent is none to the parser: it is left for the next look.
-    let cut = start
-        .iter()
-        .rev()
-        .take_while(|byte| b".eE+-".contains(byte));
+    let cut = start.iter().rev().take_while(|byte| b".eE+-".contains(byte));
     let start = &start[..start.len() - cut.count()];
     match parse(start) {
         Ok(answer) => answer.verdict(),
@@ -113,11 +110,7 @@ pub(crate) fn may_begin_with_errors(start: &[u8]) -> bool {
     let is_brace = |start: &[u8]| start.first().is_none_or(|byte| *byte == b'{');
     let start = without_space(start);
     let name = without_space(start.get(1..).unwrap_or_default());
-    is_brace(start)
-        && name
-            .iter()
-            .zip(NAME)
-            .all(|(byte, expected)| byte == expected)
+    is_brace(start) && name.iter().zip(NAME).all(|(byte, expected)| byte == expected)
 }
 
 /// Tells whether the request may be a mutation: it is one unless it can be read and the word does not
@@ -256,14 +249,8 @@ mod tests {
         let pathless = ERROR.replace(r#""path":["a"],"#, "");
         let below = ERROR.replace(r#"["a"]"#, r#"["a","b"]"#);
         for (text, verdict) in [
-            (
-                format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}}}"#),
-                Refused,
-            ),
-            (
-                format!(r#"{{"data":{{"a":null}},"errors":[{ERROR}]}}"#),
-                Refused,
-            ),
+            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}}}"#), Refused),
+            (format!(r#"{{"data":{{"a":null}},"errors":[{ERROR}]}}"#), Refused),
             (
                 format!(
                     " {{ \"errors\" :\n[{ERROR},{ERROR}],\"extensions\":{{\"x\":[1]}},\"data\":{{\"a\":null}} }} "
@@ -271,45 +258,21 @@ mod tests {
                 Refused,
             ),
             (format!(r#"{{"errors":[{ERROR}]}}"#), RefusedInPart),
-            (
-                format!(r#"{{"errors":[{pathless}],"data":null}}"#),
-                RefusedInPart,
-            ),
-            (
-                format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "[]")),
-                RefusedInPart,
-            ),
-            (
-                format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "null")),
-                RefusedInPart,
-            ),
-            (
-                format!(r#"{{"errors":[{ERROR}],"data":{{}}}}"#),
-                RefusedInPart,
-            ),
+            (format!(r#"{{"errors":[{pathless}],"data":null}}"#), RefusedInPart),
+            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "[]")), RefusedInPart),
+            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "null")), RefusedInPart),
+            (format!(r#"{{"errors":[{ERROR}],"data":{{}}}}"#), RefusedInPart),
             // Decided, whatever comes next.
             (r#"{"errors":[]"#.to_owned(), Accepted),
-            (
-                format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}"#),
-                Accepted,
-            ),
-            (
-                format!(r#"{{"data":{{"b":null}},"errors":[{ERROR}]"#),
-                Accepted,
-            ),
+            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}"#), Accepted),
+            (format!(r#"{{"data":{{"b":null}},"errors":[{ERROR}]"#), Accepted),
             (r#"{"data":"x"#.to_owned(), Accepted),
             (r#"{"data":{"a":"x"#.to_owned(), Accepted),
             (r#"{"errors":"#.to_owned() + "\"x", Accepted),
             (format!(r#"{{"errors":[{other},"#), Accepted),
             (format!(r#"{{"errors":[{below}"#), Accepted),
-            (
-                format!(r#"{{"errors":[{}"#, ERROR.replace(r#"["a"]"#, "[0]")),
-                Accepted,
-            ),
-            (
-                format!(r#"{{"errors":[{}"#, ERROR.replace(r#"["a"]"#, "\"a\"")),
-                Accepted,
-            ),
+            (format!(r#"{{"errors":[{}"#, ERROR.replace(r#"["a"]"#, "[0]")), Accepted),
+            (format!(r#"{{"errors":[{}"#, ERROR.replace(r#"["a"]"#, "\"a\"")), Accepted),
             (format!(r#"{{"errors":[{ERROR},{other}"#), Accepted),
             (r#"{"data":{"a":1"#.to_owned() + ",", Accepted),
             (r#"{"data":{"a":{"#.to_owned(), Accepted),
@@ -319,18 +282,9 @@ mod tests {
             (r#"{"errors":[]}"#.to_owned(), Accepted),
             (r#"{"data":null}"#.to_owned(), Accepted),
             (r#"{"data":{"a":null}}"#.to_owned(), Accepted),
-            (
-                format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}}}"#),
-                Accepted,
-            ),
-            (
-                format!(r#"{{"errors":[{ERROR}],"data":{{"b":null}}}}"#),
-                Accepted,
-            ),
-            (
-                format!(r#"{{"errors":[{pathless}],"data":{{"a":null}}}}"#),
-                Accepted,
-            ),
+            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}}}"#), Accepted),
+            (format!(r#"{{"errors":[{ERROR}],"data":{{"b":null}}}}"#), Accepted),
+            (format!(r#"{{"errors":[{pathless}],"data":{{"a":null}}}}"#), Accepted),
             (format!(r#"{{"errors":[{ERROR}],"errors":[]}}"#), Accepted),
             (format!(r#"[{{"errors":[{ERROR}]}}]"#), Accepted),
             (format!(r#"[[{ERROR}]]"#), Accepted),
@@ -353,11 +307,7 @@ mod tests {
             let mut watch = Watch::default();
             let mut before = read(b"");
             // What is too deep for the parser is noticed later.
-            for end in 1..=text
-                .len()
-                .min(100 + text.find("[[[").unwrap_or(1_000))
-                .min(text.len())
-            {
+            for end in 1..=text.len().min(100 + text.find("[[[").unwrap_or(1_000)).min(text.len()) {
                 let start = &text.as_bytes()[..end];
                 let now = read(start);
                 assert!(watch.is_decisive(start) || now == before, "{text}, {end}");
@@ -375,9 +325,7 @@ mod tests {
         );
         let mut watch = Watch::default();
         let marks = (1..=text.len()).map(|end| watch.is_decisive(&text.as_bytes()[..end]));
-        let marks: String = marks
-            .map(|is_decisive| if is_decisive { '^' } else { ' ' })
-            .collect();
+        let marks: String = marks.map(|is_decisive| if is_decisive { '^' } else { ' ' }).collect();
         assert_eq!(marks, expected, "\n{text}\n{marks}");
     }
 
@@ -410,10 +358,7 @@ mod tests {
                 false,
             ),
             (r#"{"query":"mutation { a }"}"#, true),
-            (
-                r#"{"query":"query A { a } mutation{ b }","operationName":"A"}"#,
-                true,
-            ),
+            (r#"{"query":"query A { a } mutation{ b }","operationName":"A"}"#, true),
             (r#"{"query":"\u006dutation { a }"}"#, true),
             (r#"{"query":"\n#c\nmutation($a:Int){a}"}"#, true),
             (r#"[{"query":"{ a }"}]"#, true),

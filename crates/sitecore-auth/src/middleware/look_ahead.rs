@@ -65,12 +65,7 @@ impl Opened {
     fn of(answer: Response) -> Self {
         let url = answer.url().clone();
         let (parts, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
-        let body = PutBack {
-            read: VecDeque::new(),
-            start: Vec::new(),
-            end: None,
-            rest,
-        };
+        let body = PutBack { read: VecDeque::new(), start: Vec::new(), end: None, rest };
         Self { parts, url, body }
     }
 

@@ -84,10 +84,7 @@ pub struct AuthMiddleware {
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "there is nothing to add: it is its own name"
-)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to add: it is its own name")]
 pub struct NoAuth;
 
 /// A request extension: whether this request is sent once more if its token is refused, whatever the layer
@@ -115,9 +112,7 @@ impl AuthMiddleware {
         targets: impl IntoIterator<Item = Target>,
     ) -> Result<Self> {
         let cache = TokenCache::new(TokenClient::new(credentials)?);
-        let builder = targets
-            .into_iter()
-            .fold(Self::builder(cache), AuthMiddlewareBuilder::target);
+        let builder = targets.into_iter().fold(Self::builder(cache), AuthMiddlewareBuilder::target);
         builder.build()
     }
 
@@ -195,14 +190,8 @@ impl Middleware for AuthMiddleware {
                 // A key of the caller's own, in the header that this cache's keys go into.
                 return next.run(request, extensions).await;
             }
-            let replay = extensions
-                .get()
-                .map_or(self.replay, |Replay(replay)| *replay);
-            let again = if replay {
-                request.try_clone().map(Box::new)
-            } else {
-                None
-            };
+            let replay = extensions.get().map_or(self.replay, |Replay(replay)| *replay);
+            let again = if replay { request.try_clone().map(Box::new) } else { None };
             authenticate(&mut request, &token);
             let answer = next.clone().run(request, extensions).await?;
             if !rule.covers(answer.url()) {
@@ -214,13 +203,7 @@ impl Middleware for AuthMiddleware {
                 explain_if_forbidden(&answer, &token, rule);
                 return Ok(answer);
             }
-            let sent = Sent {
-                rule,
-                token,
-                cache,
-                deadline,
-                again,
-            };
+            let sent = Sent { rule, token, cache, deadline, again };
             // Boxed, as all that seldom happens: each request's future would be the larger for it.
             Box::pin(sent.judge(answer, &self.rejections, extensions, next)).await
         })
@@ -229,10 +212,7 @@ impl Middleware for AuthMiddleware {
 
 fn say_untargeted(url: &Url) {
     let (scheme, host, path) = (url.scheme(), url.host_str(), url.path());
-    debug!(
-        scheme,
-        host, path, "no target of this layer covers this request"
-    );
+    debug!(scheme, host, path, "no target of this layer covers this request");
 }
 
 /// Settings of an [`AuthMiddleware`].
@@ -271,23 +251,13 @@ impl AuthMiddlewareBuilder {
     ///
     /// [`Config`](ErrorKind::Config) if there is no target.
     pub fn build(self) -> Result<AuthMiddleware> {
-        let Self {
-            cache,
-            targets,
-            rejections,
-            replay,
-        } = self;
+        let Self { cache, targets, rejections, replay } = self;
         if targets.is_empty() {
             return Err(Error::new(
                 ErrorKind::Config,
                 "no target: say where the token may go, for example Target::authoring(host)",
             ));
         }
-        Ok(AuthMiddleware {
-            cache,
-            targets: targets.into(),
-            rejections: rejections.into(),
-            replay,
-        })
+        Ok(AuthMiddleware { cache, targets: targets.into(), rejections: rejections.into(), replay })
     }
 }

@@ -20,10 +20,8 @@ const MAX_REDIRECTS: usize = 10;
 #[must_use]
 pub fn redirect_policy() -> Policy {
     Policy::custom(|attempt| {
-        let same_origin = attempt
-            .previous()
-            .iter()
-            .all(|url| url.origin() == attempt.url().origin());
+        let same_origin =
+            attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
         if !same_origin {
             attempt.stop()
         } else if attempt.previous().len() > MAX_REDIRECTS {

@@ -75,8 +75,7 @@ impl Rejections {
     pub fn expired_403(self) -> Self {
         const WORDS: &[u8] = b"token has expired";
         self.when(StatusCode::FORBIDDEN, |_, body| {
-            body.windows(WORDS.len())
-                .any(|words| words.eq_ignore_ascii_case(WORDS))
+            body.windows(WORDS.len()).any(|words| words.eq_ignore_ascii_case(WORDS))
         })
     }
 
@@ -100,10 +99,7 @@ impl Rejections {
     pub(super) fn may_refuse(&self, answer: &Response) -> bool {
         answer.status() == StatusCode::UNAUTHORIZED
             || self.may_refuse_by_graphql(answer)
-            || self
-                .others
-                .iter()
-                .any(|other| other.status == answer.status())
+            || self.others.iter().any(|other| other.status == answer.status())
     }
 
     fn may_refuse_by_graphql(&self, answer: &Response) -> bool {
@@ -158,10 +154,7 @@ impl Refusal {
 
 impl Default for Rejections {
     fn default() -> Self {
-        Self {
-            graphql: true,
-            others: Vec::new(),
-        }
+        Self { graphql: true, others: Vec::new() }
     }
 }
 
@@ -202,15 +195,8 @@ async fn find_graphql_refusal(answer: Response) -> (Response, Option<Refusal>) {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let kind = value
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = value.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     ["application/json", "application/graphql-response+json"]
         .iter()
         .any(|json| kind.eq_ignore_ascii_case(json))

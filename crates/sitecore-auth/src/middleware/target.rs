@@ -50,9 +50,7 @@ impl Target {
             Rule::https("edge-platform.sitecorecloud.io", "/"),
         ];
         let rules = [Self::deploy().rules, Self::edge_admin().rules, rest.into()];
-        Self {
-            rules: rules.concat(),
-        }
+        Self { rules: rules.concat() }
     }
 
     /// Returns the Authoring and Management API of one CM: that host, below `/sitecore/api/`.
@@ -82,9 +80,7 @@ impl Target {
     /// Returns the Deploy API: `xmclouddeploy-api.sitecorecloud.io`, below `/api/`.
     #[must_use]
     pub fn deploy() -> Self {
-        Self {
-            rules: vec![Rule::https(DEPLOY, "/api/").of(ClientKind::Organization)],
-        }
+        Self { rules: vec![Rule::https(DEPLOY, "/api/").of(ClientKind::Organization)] }
     }
 
     /// Returns the Admin API and the Token API of Experience Edge: `edge.sitecorecloud.io`, below `/api/admin/` and
@@ -102,9 +98,7 @@ impl Target {
     /// `edge.sitecorecloud.io`, below `/api/graphql/`.
     #[must_use]
     pub fn edge_delivery() -> Self {
-        Self {
-            rules: vec![Rule::https(EDGE, "/api/graphql/")],
-        }
+        Self { rules: vec![Rule::https(EDGE, "/api/graphql/")] }
     }
 
     /// Returns any other origin, all of it.
@@ -113,9 +107,7 @@ impl Target {
     ///
     /// [`Config`](ErrorKind::Config) if the URL is more than an origin, or http outside loopback.
     pub fn origin(url: Url) -> Result<Self> {
-        Ok(Self {
-            rules: vec![Rule::at(&url, "/")?],
-        })
+        Ok(Self { rules: vec![Rule::at(&url, "/")?] })
     }
 
     /// Returns the same paths on another origin: a proxy, a test server.
@@ -129,10 +121,7 @@ impl Target {
             .iter()
             .map(|rule| {
                 let wanted = rule.wanted;
-                Ok(Rule {
-                    wanted,
-                    ..Rule::at(&url, rule.folder)?
-                })
+                Ok(Rule { wanted, ..Rule::at(&url, rule.folder)? })
             })
             .collect::<Result<_>>()?;
         Ok(Self { rules })
@@ -151,11 +140,7 @@ impl Target {
 impl Rule {
     fn https(host: &str, folder: &'static str) -> Self {
         let base = Url::parse(&format!("https://{host}{folder}"));
-        Self {
-            base: base.expect("a host's name and a path make a URL"),
-            folder,
-            wanted: None,
-        }
+        Self { base: base.expect("a host's name and a path make a URL"), folder, wanted: None }
     }
 
     fn of(mut self, wanted: ClientKind) -> Self {
@@ -192,11 +177,7 @@ impl Rule {
                 "the target URL has no host: give one such as https://api.example".to_owned(),
             ));
         }
-        Ok(Self {
-            base,
-            folder,
-            wanted: None,
-        })
+        Ok(Self { base, folder, wanted: None })
     }
 
     /// Names the API, by the folder's URL.
@@ -240,14 +221,9 @@ fn may_climb(path: &str) -> bool {
     while path.contains("%25") {
         path = path.replace("%25", "%");
     }
-    let path = path
-        .replace("%2e", ".")
-        .replace("%2f", "/")
-        .replace("%5c", "/")
-        .replace("%3b", ";");
+    let path = path.replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
     // What stands behind a semicolon are parameters to some servers.
-    path.split('/')
-        .any(|step| step.split(';').next() == Some(".."))
+    path.split('/').any(|step| step.split(';').next() == Some(".."))
 }
 
 /// A trailing dot is DNS's way to write the same name.

@@ -50,11 +50,7 @@ fn a_token_is_adopted_with_its_age_until_its_margin() {
         (30 * 24 * HOUR, 1, Some(1)),
         (30 * 24 * HOUR + 1, 1, None),
     ] {
-        assert_eq!(
-            age(&granted(life), NOW + elapsed),
-            adopted,
-            "{life} {elapsed}"
-        );
+        assert_eq!(age(&granted(life), NOW + elapsed), adopted, "{life} {elapsed}");
     }
     // Another host's clock may be a little ahead: by no more than what is left unused of a life.
     for (life, ahead) in [(HOUR, 60), (100, 10)] {
@@ -101,12 +97,7 @@ fn a_failure_that_others_had_is_told_while_nobody_should_ask() {
         (error(ErrorKind::Refused), 9, 900, false),
         (error(unavailable).with_retry_after(at(77)), 9, 77, true),
         // Nobody is believed who says that it takes longer than an hour.
-        (
-            error(ErrorKind::RateLimited).with_retry_after(at(7 * 24 * HOUR)),
-            0,
-            HOUR,
-            true,
-        ),
+        (error(ErrorKind::RateLimited).with_retry_after(at(7 * 24 * HOUR)), 0, HOUR, true),
     ] {
         let mut entry = Entry::default();
         for others in OTHERS..=OTHERS + before {
@@ -161,18 +152,10 @@ fn nobody_waits_for_longer_than_there_is_a_token() {
     // 60 s by itself, and 5 s until the token is of no use.
     assert!(entry.answer(None, at(NOW + 91), OURS).is_none());
     let old = token("new", 100);
-    assert!(
-        entry
-            .answer(Some(&old), at(NOW + 89), OURS)
-            .is_some_and(|told| told.is_err())
-    );
+    assert!(entry.answer(Some(&old), at(NOW + 89), OURS).is_some_and(|told| told.is_err()));
     let named = refused.with_retry_after(at(60));
     let entry = granted(100).failed(&named, at(NOW + 85), OTHERS);
-    assert!(
-        entry
-            .answer(None, at(NOW + 144), OURS)
-            .is_some_and(|told| told.is_err())
-    );
+    assert!(entry.answer(None, at(NOW + 144), OURS).is_some_and(|told| told.is_err()));
 }
 
 #[test]
@@ -182,9 +165,7 @@ fn a_failure_takes_no_token_away_and_a_grant_ends_it() {
     assert_eq!(age(&entry, NOW), Some(0));
     let refused = entry.answer(Some(&token("new", HOUR)), at(NOW), OURS);
     assert!(refused.unwrap().is_err());
-    let newer = entry
-        .granted(&token("newer", HOUR), at(NOW + 1), at(NOW + 1))
-        .unwrap();
+    let newer = entry.granted(&token("newer", HOUR), at(NOW + 1), at(NOW + 1)).unwrap();
     assert!(newer.failure.is_none());
 }
 
@@ -236,9 +217,6 @@ fn every_kind_of_error_has_a_name() {
 #[test]
 fn what_is_no_entry_is_none() {
     for text in ["", "{}", "[]", "{\"written\":-1,\"kept\":0}", "null"] {
-        assert!(
-            Entry::read(text.as_bytes(), at(NOW), None).is_none(),
-            "{text}"
-        );
+        assert!(Entry::read(text.as_bytes(), at(NOW), None).is_none(), "{text}");
     }
 }
