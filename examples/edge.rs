@@ -37,12 +37,13 @@ async fn run() -> Result<()> {
     println!("webhook {} calls {}", hook["id"], hook["uri"]);
 
     // Each key that is made lives until it is revoked.
-    let keys = edge::TokenApi::from(&client).at(sandbox.origin(Api::Edge).clone())?;
-    let _key = edge::create_key(&keys, "nightly index").await?;
-    for key in edge::list_keys(&keys, Some("nightly index")).await? {
+    let keys =
+        edge::TokenApi::new(client.clone()).with_origin(sandbox.origin(Api::Edge).clone())?;
+    let _key = keys.create_key("nightly index").await?;
+    for key in keys.list_keys(Some("nightly index")).await? {
         println!("key {:?} is revoked", key.label);
-        edge::revoke_key(&keys, &key.hash).await?;
+        keys.revoke_key(&key.hash).await?;
     }
-    println!("keys left: {}", edge::list_keys(&keys, None).await?.len());
+    println!("keys left: {}", keys.list_keys(None).await?.len());
     Ok(())
 }

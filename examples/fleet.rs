@@ -37,7 +37,8 @@ async fn work() -> Result<()> {
     };
     let cache = TokenCache::new(shared);
     let deploy: Url = env::var("SITECORE_DEPLOY_URL")?.parse()?;
-    let auth = AuthMiddleware::builder(cache.clone()).target(Target::deploy().at(deploy.clone())?);
+    let auth = AuthMiddleware::builder(cache.clone())
+        .target(Target::deploy().with_origin(deploy.clone())?);
     let http = reqwest::Client::builder().redirect(redirect_policy());
     let client = ClientBuilder::new(http.no_proxy().build()?).with(auth.build()?).build();
     let projects = json_of(client.get(deploy.join("/api/projects/v1")?)).await?;
@@ -48,7 +49,7 @@ async fn work() -> Result<()> {
 
 /// Starts the workers, on a Sitecore Cloud of their own.
 async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_life(Duration::from_secs(3_600)).start().await?;
+    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3_600)).start().await?;
     let folder = TempDir::new()?;
     let client = sandbox.organization();
     for _ in 0..2 {
@@ -65,7 +66,7 @@ async fn run() -> Result<()> {
         let mut workers = workers.collect::<std::io::Result<Vec<_>>>()?;
         let ends = try_join_all(workers.iter_mut().map(|worker| worker.wait())).await?;
         let good = ends.iter().filter(|end| end.success()).count();
-        let grants = sandbox.grants();
+        let grants = sandbox.tokens_granted();
         println!("{good} workers done; tokens granted so far: {grants}");
         if good < workers.len() {
             return Err("a worker failed".into());

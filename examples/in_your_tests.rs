@@ -26,7 +26,8 @@ fn client(sandbox: &Sandbox) -> Result<ClientWithMiddleware, Box<dyn std::error:
     let tokens = TokenClient::builder(ClientCredentials::new(client.id(), client.secret()))
         .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
         .build()?;
-    let target = Target::authoring("cm.example")?.at(sandbox.origin(Api::Authoring).clone())?;
+    let target =
+        Target::authoring("cm.example")?.with_origin(sandbox.origin(Api::Authoring).clone())?;
     let auth = AuthMiddleware::builder(TokenCache::new(tokens)).target(target).build()?;
     Ok(ClientBuilder::new(
         reqwest::Client::builder().redirect(redirect_policy()).no_proxy().build()?,
@@ -42,11 +43,11 @@ async fn scenario() {
     // The issuer is in trouble for the first two grants.
     sandbox.script(Api::Token, [Fault::status(503), Fault::delay(Duration::from_millis(300))]);
     assert_eq!(names_of_sites(&client, &url).await.expect("names").len(), 2);
-    assert_eq!(sandbox.grants(), 1);
+    assert_eq!(sandbox.tokens_granted(), 1);
     // Somebody revokes the token: Authoring says so with status 200.
     sandbox.revoke_tokens();
     assert_eq!(names_of_sites(&client, &url).await.expect("names").len(), 2);
-    assert_eq!((sandbox.grants(), sandbox.refusals(Api::Authoring)), (2, 1));
+    assert_eq!((sandbox.tokens_granted(), sandbox.rejections(Api::Authoring)), (2, 1));
     // A failure of the API itself reaches your code as it is.
     sandbox.script(Api::Authoring, [Fault::garbage()]);
     assert!(names_of_sites(&client, &url).await.is_err());

@@ -30,7 +30,7 @@ fn file() -> multipart::Form {
 }
 
 async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_life(Duration::from_secs(60)).start().await?;
+    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60)).start().await?;
     let cloud = Cloud::of(sandbox)?;
     let cache = TokenCache::new(cloud.tokens(Kind::Environment)?);
     let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;

@@ -23,7 +23,7 @@ async fn ready(State((cache, _)): State<Watched>) -> (StatusCode, String) {
     let said = format!(
         "{:?}, {} grants so far{}",
         status.freshness(),
-        status.grants(),
+        status.token_requests(),
         why.unwrap_or_default()
     );
     (code, said)
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
 #[expect(clippy::disallowed_methods, reason = "a health endpoint of the program's own")]
 async fn run() -> Result<()> {
     let prometheus = PrometheusBuilder::new().set_buckets(&[0.1, 1.0, 10.0])?.install_recorder()?;
-    let sandbox = Sandbox::builder().token_life(Duration::from_secs(3)).start();
+    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3)).start();
     let cloud = Cloud::of(sandbox.await?)?;
     let sandbox = cloud.sandbox.as_ref().ok_or("the sandbox")?;
     // The name is what tells it from others in the program.

@@ -49,7 +49,7 @@ async fn run() -> Result<()> {
     let herd = wrap(&cloud, &cold)?;
     let calls = (0..200).map(|_| graphql(&herd, &url, SITES, json!({})));
     timed("200 calls at once", try_join_all(calls)).await?;
-    println!("    grants for these: {}", cold.status().grants());
+    println!("    grants for these: {}", cold.status().token_requests());
 
     if let Some(sandbox) = cloud.sandbox {
         let (begun, mut calls) = (Instant::now(), 0);
@@ -58,9 +58,9 @@ async fn run() -> Result<()> {
             sleep(Duration::from_millis(50)).await;
             calls += 1;
         }
-        let grants = cache.status().grants();
+        let grants = cache.status().token_requests();
         println!("{calls} calls across three token lives\n    grants with those before: {grants}");
-        let refused = [Api::Token, Api::Authoring, Api::Deploy].map(|api| sandbox.refusals(api));
+        let refused = [Api::Token, Api::Authoring, Api::Deploy].map(|api| sandbox.rejections(api));
         println!("refused, in all: {}", refused.iter().sum::<u64>());
     }
     Ok(())

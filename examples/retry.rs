@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens = TokenClient::builder(ClientCredentials::new(client.id(), client.secret()))
         .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?);
     let auth = AuthMiddleware::builder(TokenCache::new(tokens.build()?))
-        .target(Target::deploy().at(sandbox.origin(Api::Deploy).clone())?);
+        .target(Target::deploy().with_origin(sandbox.origin(Api::Deploy).clone())?);
     let retry = AsTheLayerSays {
         backoff: ExponentialBackoff::builder().build_with_max_retries(3),
         wait: Arc::default(),
@@ -68,6 +68,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with(auth.build()?)
         .build();
     let answer = client.get(sandbox.url(Api::Deploy, "/api/projects/v1")).send().await?;
-    println!("{}; tokens granted: {}", answer.status(), sandbox.grants());
+    println!("{}; tokens granted: {}", answer.status(), sandbox.tokens_granted());
     Ok(())
 }

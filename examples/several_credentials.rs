@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_life(Duration::from_secs(60));
+    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60));
     let cloud = Cloud::of(sandbox.start().await?)?;
     let layer = |kind, target| -> Result<AuthMiddleware> {
         let cache = TokenCache::new(cloud.tokens(kind)?);
@@ -45,14 +45,15 @@ async fn run() -> Result<()> {
 
     // Delivery takes a key, which the Deploy API hands out: a source like any other.
     let id = environment["id"].as_str().unwrap_or_default();
-    let keys = EdgeKeySource::deploy_api(client.clone(), id).at(cloud.url(Deploy, "/")?)?;
+    let keys =
+        EdgeKeySource::deploy_api(client.clone(), id).with_origin(cloud.url(Deploy, "/")?)?;
     let target = cloud.at(Target::edge_delivery(), Api::Edge)?;
     let auth = AuthMiddleware::builder(TokenCache::new(keys)).target(target);
     let delivery = ClientBuilder::new(cloud.http()?).with(auth.build()?).build();
     let url = cloud.url(Api::Edge, "/api/graphql/v1")?;
     let home = graphql(&delivery, &url, HOME, json!({})).await?;
     println!("published below Home: {}", names(&home["item"]["children"]["results"]));
-    let grants = cloud.sandbox.as_ref().map_or(0, Sandbox::grants);
+    let grants = cloud.sandbox.as_ref().map_or(0, Sandbox::tokens_granted);
     println!("tokens granted: {grants}");
     Ok(())
 }

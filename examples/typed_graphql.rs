@@ -42,7 +42,7 @@ async fn ask<Q: GraphQLQuery>(
 }
 
 async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_life(Duration::from_secs(60));
+    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60));
     let cloud = Cloud::of(sandbox.start().await?)?;
     let url = cloud.authoring_url()?;
     // The second may log in, and not read: its scopes are Edge's.

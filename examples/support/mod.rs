@@ -27,9 +27,9 @@ pub(crate) enum Kind {
 
 impl Cloud {
     /// Reads the arguments; the sandbox's tokens live this long.
-    pub(crate) async fn from_args(token_life: Duration) -> Result<Self> {
+    pub(crate) async fn from_args(token_lifetime: Duration) -> Result<Self> {
         let sandbox = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
-            [] => Some(Sandbox::builder().token_life(token_life).start().await?),
+            [] => Some(Sandbox::builder().token_lifetime(token_lifetime).start().await?),
             [live] if live == "--live" => None,
             _ => return Err("the one argument there is, is --live".into()),
         };
@@ -87,8 +87,8 @@ impl Cloud {
     /// The target, where it is in this cloud.
     pub(crate) fn at(&self, target: Target, api: Api) -> Result<Target> {
         Ok(match &self.sandbox {
-            Some(sandbox) => target.at(sandbox.origin(api).clone())?,
-            None => target.at(live(api)?)?,
+            Some(sandbox) => target.with_origin(sandbox.origin(api).clone())?,
+            None => target.with_origin(live(api)?)?,
         })
     }
 
@@ -108,7 +108,7 @@ impl Cloud {
         let url = self.authoring_url()?;
         // A CM runs its customer's code: the token goes to its API alone.
         Ok(match url.path().starts_with("/sitecore/api/") {
-            true => Target::authoring("cm.example")?.at(url.join("/")?)?,
+            true => Target::authoring("cm.example")?.with_origin(url.join("/")?)?,
             false => Target::origin(url.join("/")?)?,
         })
     }

@@ -1,5 +1,5 @@
-//! Whatever a GraphQL server answers: no panic; what the start decides, the rest does not change; a refusal
-//! is one by an independent reading of the whole text, and the other way round.
+//! Any GraphQL response: no panic. The rest of a response does not change what its start has decided. A rejection is
+//! also one according to an independent parser of the whole text, and vice versa.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +12,7 @@ fuzz_target!(|input: &[u8]| {
     let decisive = watch(input);
     for end in 0..input.len() {
         let start = &input[..end];
-        // Where it is decided first, it is looked at; a literal is looked at when it has ended.
+        // The byte that decides must be marked as decisive. A literal is marked when it has ended.
         if is_json
             && end > 0
             && !input[end - 1].is_ascii_alphanumeric()
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
         }
         match graphql(start) {
             None => {}
-            // A number that is cut off behind its first digit is no null already.
+            // A number that is cut off after its first digit already is not null.
             Some((false, _)) if whole.is_none() => {}
             decided => assert_eq!(whole, decided, "after {end} bytes"),
         }
@@ -31,19 +31,19 @@ fuzz_target!(|input: &[u8]| {
     }
     let mut values = serde_json::Deserializer::from_slice(input).into_iter::<Value>();
     let value = values.next().and_then(Result::ok);
-    let read = value.as_ref().map(refusal);
+    let parsed = value.as_ref().map(rejection);
     match whole {
-        Some((true, of_all)) => assert_eq!(read, Some(Some(of_all))),
-        // A member that stands twice is no refusal, and this reading does not notice.
+        Some((true, nothing_executed)) => assert_eq!(parsed, Some(Some(nothing_executed))),
+        // A duplicate member rules out a rejection, but this parser does not notice it.
         _ if ["errors", "data"].iter().any(|name| count(input, name) > 1) => {}
         _ if count(input, "\\u") > 0 => {}
-        _ => assert!(!matches!(read, Some(Some(_)))),
+        _ => assert!(!matches!(parsed, Some(Some(_)))),
     }
 });
 
-/// Reads an answer as a whole: `Some` if it is a refusal, and whether of all.
-fn refusal(answer: &Value) -> Option<bool> {
-    let errors = answer.as_object()?.get("errors")?.as_array()?;
+/// Parses a whole response: `Some` if it is a rejection, and whether nothing was executed.
+fn rejection(response: &Value) -> Option<bool> {
+    let errors = response.as_object()?.get("errors")?.as_array()?;
     let mut names = Vec::new();
     for error in errors {
         let code = error.as_object()?.get("extensions")?.as_object()?.get("code")?;
@@ -60,7 +60,7 @@ fn refusal(answer: &Value) -> Option<bool> {
     if errors.is_empty() {
         return None;
     }
-    match answer.get("data").unwrap_or(&Value::Null) {
+    match response.get("data").unwrap_or(&Value::Null) {
         Value::Null => Some(false),
         Value::Object(data) if data.is_empty() => Some(false),
         Value::Object(data) => data

@@ -1,5 +1,5 @@
-//! Whatever `Retry-After` and quota headers say: no panic, and no wait of nothing. The input is lines of
-//! header values, for each of the headers in turn.
+//! Any `Retry-After` and quota headers: no panic, and no wait of zero. Each line of the input is the value of one of
+//! the headers, in turn.
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue};

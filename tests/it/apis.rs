@@ -70,14 +70,14 @@ async fn every_api_takes_the_token_of_its_kind_of_client() {
     let answer = graphql(&client, sandbox.authoring_url(), "{ sites { name } }").await;
     assert_eq!(answer["data"]["sites"][0]["name"], "acme");
     let refusals =
-        [Api::Token, Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.refusals(api));
+        [Api::Token, Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.rejections(api));
     assert_eq!(refusals, [0; 4]);
 }
 
 #[tokio::test]
 async fn no_api_sees_a_token_that_has_expired() {
     let life = Duration::from_secs(1);
-    let sandbox = Sandbox::builder().token_life(life).start().await.unwrap();
+    let sandbox = Sandbox::builder().token_lifetime(life).start().await.unwrap();
     let calls = calls(&sandbox);
     let clients = calls.each_ref().map(|(api, ..)| client_for(&sandbox, right_one(&sandbox, *api)));
     let begun = tokio::time::Instant::now();
@@ -87,9 +87,9 @@ async fn no_api_sees_a_token_that_has_expired() {
             assert!(answered == *status && !text.contains("errors"), "{url}: {text}");
         }
     }
-    let refusals = [Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.refusals(api));
+    let refusals = [Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.rejections(api));
     assert_eq!(refusals, [0; 3]);
-    assert!(sandbox.grants() > 10, "{} grants are no expiry", sandbox.grants());
+    assert!(sandbox.tokens_granted() > 10, "{} grants are no expiry", sandbox.tokens_granted());
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn every_api_takes_a_new_token_when_the_old_one_is_revoked() {
     let sandbox = Sandbox::start().await.unwrap();
     for (api, method, url, body, status) in calls(&sandbox) {
         let client = client_for(&sandbox, right_one(&sandbox, api));
-        let before = (sandbox.grants(), sandbox.refusals(api));
+        let before = (sandbox.tokens_granted(), sandbox.rejections(api));
         for revoked in [false, true] {
             if revoked {
                 sandbox.revoke_tokens();
@@ -105,7 +105,7 @@ async fn every_api_takes_a_new_token_when_the_old_one_is_revoked() {
             let (answered, text) = send(&client, &method, &url, body.as_ref()).await;
             assert!(answered == status && !text.contains("errors"), "{url}: {text}");
         }
-        let now = (sandbox.grants(), sandbox.refusals(api));
+        let now = (sandbox.tokens_granted(), sandbox.rejections(api));
         assert_eq!((now.0 - before.0, now.1 - before.1), (2, 1), "{url}");
     }
 }
@@ -122,10 +122,10 @@ async fn the_wrong_kind_of_client_is_told_apart() {
         calls(&sandbox).into_iter().filter(|call| call.0 != Api::Authoring)
     {
         let client = client_for(&sandbox, wrong(api));
-        let grants = sandbox.grants();
+        let grants = sandbox.tokens_granted();
         let (answered, _) = send(&client, &method, &url, body.as_ref()).await;
         // Another token of the same client would do no better.
-        assert_eq!((answered, sandbox.grants() - grants), (403, 1), "{url}");
+        assert_eq!((answered, sandbox.tokens_granted() - grants), (403, 1), "{url}");
     }
     let logged = logs.text();
     for (granted_to, wanted) in [
@@ -133,7 +133,7 @@ async fn the_wrong_kind_of_client_is_told_apart() {
         ("an organization automation client", "an Edge administration client"),
     ] {
         let event = format!(
-            "granted_to={granted_to} organization=\"acme\" environment=\"acme-site-prod\" wanted={wanted}"
+            "granted_to={granted_to} organization=\"acme\" environment=\"acme-site-prod\" required={wanted}"
         );
         assert!(logged.contains(&event), "{event}: {logged}");
     }

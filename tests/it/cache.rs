@@ -10,7 +10,7 @@ use std::{
 };
 
 use sitecore_auth::{
-    Clock, Error, ErrorKind, ManualClock, Now, Token, TokenCache, TokenSource, source_fn,
+    Clock, Error, ErrorKind, ManualClock, Moment, Token, TokenCache, TokenSource, source_fn,
 };
 use tokio::time::{Instant, advance, sleep};
 
@@ -376,7 +376,7 @@ async fn a_refresh_that_is_cut_off_tells_why_the_grant_before_failed() {
     let error = cache.token().await.expect_err("a hang");
     assert_eq!(source.calls(), 2);
     let said = everything_said(&error);
-    assert!(said.contains("no token within 30s; the grant before failed: scripted"), "{said}");
+    assert!(said.contains("no token within 30s; the attempt before it failed: scripted"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -494,7 +494,7 @@ async fn a_token_that_is_stale_on_arrival_does_not_cost_a_grant_per_call() {
         cache.token().await.unwrap();
         settle().await;
     }
-    assert_eq!(cache.status().grants(), 1);
+    assert_eq!(cache.status().token_requests(), 1);
     assert!(cache.status().next_attempt_in().unwrap() > HOUR);
 }
 
@@ -616,17 +616,17 @@ fn what_cannot_stand_in_a_header_is_no_token() {
 
 /// Says always the same.
 #[derive(Debug)]
-struct Stopped(Now);
+struct Stopped(Moment);
 
 impl Clock for Stopped {
-    fn now(&self) -> Now {
+    fn now(&self) -> Moment {
         self.0
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_beyond_all_measure_keeps_tokens_and_gates() {
-    let clock = || Stopped(Now::new(Duration::MAX, Duration::MAX));
+    let clock = || Stopped(Moment::new(Duration::MAX, Duration::MAX));
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, clock());
     for _ in 0..10 {

@@ -156,13 +156,13 @@ fn a_cli_login_that_cannot_be_read_is_said_so() {
     let root = tempfile::tempdir().unwrap();
     // A folder in its place: unreadable for everybody, root too.
     fs::create_dir_all(root.path().join(".sitecore").join("user.json")).unwrap();
-    config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "cannot be read");
+    config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "not a regular file");
     // Nor does a pipe that nobody writes to hold the program.
     let file = root.path().join(".sitecore").join("user.json");
     fs::remove_dir(&file).unwrap();
     let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
     assert!(made.success());
-    config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "no ordinary file");
+    config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "not a regular file");
 }
 
 #[cfg(unix)]

@@ -25,13 +25,13 @@ async fn delivery_gets_the_key_and_nothing_else() {
     for _ in 0..20 {
         graphql(&client, sandbox.delivery_url(), query).await;
     }
-    assert_eq!((sandbox.grants(), sandbox.calls(Api::Deploy)), (1, 1));
+    assert_eq!((sandbox.tokens_granted(), sandbox.calls(Api::Deploy)), (1, 1));
     // A key that was revoked is replaced.
     sandbox.revoke_edge_keys();
     let answer = graphql(&client, sandbox.delivery_url(), query).await;
     assert_eq!(answer["data"]["item"]["name"], "Home");
     assert_eq!(
-        (sandbox.refusals(Api::Edge), sandbox.calls(Api::Deploy), sandbox.grants()),
+        (sandbox.rejections(Api::Edge), sandbox.calls(Api::Deploy), sandbox.tokens_granted()),
         (1, 2, 1)
     );
     // The JWT opens nothing there.
@@ -46,8 +46,8 @@ async fn delivery_gets_the_key_and_nothing_else() {
 async fn a_key_may_be_answered_in_quotes() {
     let server = serve(ResponseTemplate::new(200).set_body_string("\"the-key\"\n")).await;
     let client = ClientBuilder::new(reqwest::Client::new()).build();
-    let api = edge::TokenApi::from(client).at(server.uri().parse().unwrap()).unwrap();
-    let key = edge::create_key(api, "mine").await.unwrap();
+    let api = edge::TokenApi::new(client).with_origin(server.uri().parse().unwrap()).unwrap();
+    let key = api.create_key("mine").await.unwrap();
     assert_eq!(key.expose_secret(), "the-key");
 }
 
@@ -71,7 +71,7 @@ async fn why_there_is_no_edge_key_is_told() {
     let sandbox = Sandbox::start().await.unwrap();
     let obtain = async |client: &Client, environment: &str| {
         let keys = edge::EdgeKeySource::deploy_api(client_for(&sandbox, client), environment);
-        let keys = keys.at(sandbox.origin(Api::Deploy).clone()).unwrap();
+        let keys = keys.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
         assert!(format!("{keys:?}").contains("obtain-edge-token"));
         TokenCache::new(keys).token().await.expect_err("no key")
     };
@@ -87,9 +87,9 @@ async fn why_there_is_no_edge_key_is_told() {
         ClientBuilder::new(reqwest::Client::new()).build(),
         ENVIRONMENT,
     );
-    let unlayered = unlayered.at(sandbox.origin(Api::Deploy).clone()).unwrap();
+    let unlayered = unlayered.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
     let error = TokenCache::new(unlayered).token().await.expect_err("no token");
-    assert!(everything_said(&error).contains("a target of the client's layer"), "{error:?}");
+    assert!(everything_said(&error).contains("a target of the middleware"), "{error:?}");
     let error = obtain(sandbox.organization(), "none-such").await;
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(everything_said(&error).contains("404"), "{error:?}");
@@ -111,7 +111,7 @@ async fn why_there_is_no_edge_key_is_told() {
     assert_eq!(obtain(sandbox.organization(), ENVIRONMENT).await.kind(), ErrorKind::Refused);
     let elsewhere =
         edge::EdgeKeySource::deploy_api(client_for(&sandbox, sandbox.organization()), "id");
-    let error = elsewhere.at("http://deploy.example/".parse().unwrap()).unwrap_err();
+    let error = elsewhere.with_origin("http://deploy.example/".parse().unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
@@ -119,9 +119,10 @@ async fn why_there_is_no_edge_key_is_told() {
 async fn edge_keys_are_made_listed_renamed_and_revoked() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = client_for(&sandbox, sandbox.edge_administration());
-    let api = edge::TokenApi::from(&client).at(sandbox.origin(Api::Edge).clone()).unwrap();
+    let api =
+        edge::TokenApi::new(client.clone()).with_origin(sandbox.origin(Api::Edge).clone()).unwrap();
     assert!(format!("{api:?}").contains("/api/apikey/v1"));
-    let key = edge::create_key(&api, "search index").await.unwrap();
+    let key = api.create_key("search index").await.unwrap();
     let delivers = async || {
         let call = reqwest::Client::new().post(sandbox.delivery_url());
         let call = call
@@ -130,19 +131,19 @@ async fn edge_keys_are_made_listed_renamed_and_revoked() {
         call.send().await.unwrap().status()
     };
     assert_eq!(delivers().await, StatusCode::OK);
-    let listed = edge::list_keys(&api, Some("search index")).await.unwrap();
+    let listed = api.list_keys(Some("search index")).await.unwrap();
     let [info] = listed.as_slice() else { panic!("{listed:?}") };
     assert!(!format!("{listed:?}").contains(key.expose_secret()));
-    edge::rename_key(&api, &info.hash, "index").await.unwrap();
-    assert!(edge::list_keys(&api, Some("search index")).await.unwrap().is_empty());
-    assert_eq!(edge::list_keys(&api, None).await.unwrap()[0].label, "index");
-    edge::revoke_key(&api, &info.hash).await.unwrap();
-    assert!(edge::list_keys(&api, None).await.unwrap().is_empty());
+    api.rename_key(&info.hash, "index").await.unwrap();
+    assert!(api.list_keys(Some("search index")).await.unwrap().is_empty());
+    assert_eq!(api.list_keys(None).await.unwrap()[0].label, "index");
+    api.revoke_key(&info.hash).await.unwrap();
+    assert!(api.list_keys(None).await.unwrap().is_empty());
     assert_eq!(delivers().await, StatusCode::UNAUTHORIZED);
-    let error = edge::revoke_key(&api, "no such").await.unwrap_err();
+    let error = api.revoke_key("no such").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let wrong = client_for(&sandbox, sandbox.organization());
-    let api = edge::TokenApi::from(wrong).at(sandbox.origin(Api::Edge).clone()).unwrap();
-    let error = edge::create_key(&api, "x").await.unwrap_err();
+    let api = edge::TokenApi::new(wrong).with_origin(sandbox.origin(Api::Edge).clone()).unwrap();
+    let error = api.create_key("x").await.unwrap_err();
     assert!(everything_said(&error).contains("an Edge administration client"), "{error:?}");
 }

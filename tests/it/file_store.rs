@@ -14,7 +14,7 @@ use sitecore_token_store::{FileStore, TokenStore as _};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-use crate::support::{Logs, ScriptedSource, Step, everything_said, shared, text};
+use crate::support::{Logs, ScriptedSource, Step, everything_said, first_fetch, shared, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -33,7 +33,7 @@ async fn a_folder_serves_many_and_is_closed_to_others() {
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(100), DAY));
     let caches: Vec<_> = (0..50)
         .map(|_| {
-            TokenCache::new(shared(&source, FileStore::at(folder.path().join("new")).unwrap()))
+            TokenCache::new(shared(&source, FileStore::in_dir(folder.path().join("new")).unwrap()))
         })
         .collect();
     let tokens = join_all(caches.iter().map(TokenCache::token)).await;
@@ -47,8 +47,8 @@ async fn a_folder_serves_many_and_is_closed_to_others() {
     assert!(files.iter().all(|file| mode(file) == 0o600));
     // A torn file beside it, as a power cut leaves it, is in nobody's way.
     fs::write(folder.path().join("new/x.0.new"), "torn").unwrap();
-    let late = shared(&source, FileStore::at(folder.path().join("new")).unwrap());
-    assert_eq!(text(&late.fetch(None).await.unwrap()), "token-1");
+    let late = shared(&source, FileStore::in_dir(folder.path().join("new")).unwrap());
+    assert_eq!(text(&late.fetch(first_fetch()).await.unwrap()), "token-1");
 }
 
 #[tokio::test]
@@ -59,17 +59,17 @@ async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
     let open = folder.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(said(FileStore::at(&open)).contains("chmod 700"));
+    assert!(said(FileStore::in_dir(&open)).contains("chmod 700"));
     symlink(folder.path(), folder.path().join("link")).unwrap();
-    assert!(said(FileStore::at(folder.path().join("link"))).contains("is a link"));
+    assert!(said(FileStore::in_dir(folder.path().join("link"))).contains("is a link"));
     fs::write(folder.path().join("file"), "").unwrap();
-    assert!(FileStore::at(folder.path().join("file")).is_err());
-    assert!(said(FileStore::at(folder.path().join("file/below"))).contains("cannot be made"));
+    assert!(FileStore::in_dir(folder.path().join("file")).is_err());
+    assert!(said(FileStore::in_dir(folder.path().join("file/below"))).contains("cannot be made"));
 
     // An entry that was opened to others, or swapped for a link, while running: as if it were missing.
     let source = ScriptedSource::granting(DAY);
-    let store = || FileStore::at(folder.path()).unwrap();
-    shared(&source, store()).fetch(None).await.unwrap();
+    let store = || FileStore::in_dir(folder.path()).unwrap();
+    shared(&source, store()).fetch(first_fetch()).await.unwrap();
     let mut files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
     let entry =
         files.find(|file| file.extension().is_some_and(|ending| ending == "entry")).unwrap();
@@ -79,10 +79,10 @@ async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
         error.to_string().contains("Config") || everything_said(&error).contains("chmod 600"),
         "{error}"
     );
-    shared(&source, store()).fetch(None).await.unwrap();
+    shared(&source, store()).fetch(first_fetch()).await.unwrap();
     fs::rename(&entry, folder.path().join("moved")).unwrap();
     symlink(folder.path().join("moved"), &entry).unwrap();
-    shared(&source, store()).fetch(None).await.unwrap();
+    shared(&source, store()).fetch(first_fetch()).await.unwrap();
     assert_eq!(source.calls(), 3);
 }
 
@@ -97,14 +97,14 @@ fn entry_in(folder: &Path) -> PathBuf {
 async fn a_folder_that_was_deleted_is_made_again() {
     let folder = folder();
     let source = ScriptedSource::granting(DAY);
-    let store = FileStore::at(folder.path().join("store")).unwrap();
+    let store = FileStore::in_dir(folder.path().join("store")).unwrap();
     let shared = shared(&source, store);
     for _ in 0..2 {
-        shared.fetch(None).await.unwrap();
+        shared.fetch(first_fetch()).await.unwrap();
         fs::remove_dir_all(folder.path().join("store")).unwrap();
     }
     for _ in 0..2 {
-        shared.fetch(None).await.unwrap();
+        shared.fetch(first_fetch()).await.unwrap();
     }
     assert_eq!(source.calls(), 3);
 }
@@ -113,11 +113,11 @@ async fn a_folder_that_was_deleted_is_made_again() {
 async fn what_is_refused_while_running_is_logged_with_the_mend() {
     let folder = folder();
     let source = ScriptedSource::granting(DAY);
-    let shared = shared(&source, FileStore::at(folder.path()).unwrap());
-    shared.fetch(None).await.unwrap();
+    let shared = shared(&source, FileStore::in_dir(folder.path()).unwrap());
+    shared.fetch(first_fetch()).await.unwrap();
     fs::set_permissions(entry_in(folder.path()), fs::Permissions::from_mode(0o644)).unwrap();
     let logs = Logs::capture();
-    shared.fetch(None).await.unwrap();
+    shared.fetch(first_fetch()).await.unwrap();
     assert!(logs.text().contains("chmod 600"), "{}", logs.text());
 }
 
@@ -127,14 +127,14 @@ fn a_pipe_instead_of_a_file_holds_up_nobody() {
     let source = ScriptedSource::granting(DAY);
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let shared = || shared(&source, FileStore::at(folder.path()).unwrap());
-        shared().fetch(None).await.unwrap();
+        let shared = || shared(&source, FileStore::in_dir(folder.path()).unwrap());
+        shared().fetch(first_fetch()).await.unwrap();
         let entry = entry_in(folder.path());
         for file in [entry.clone(), entry.with_extension("lock")] {
             fs::remove_file(&file).unwrap();
             let made = Command::new("mkfifo").args(["-m", "600"]).arg(&file).status();
             assert!(made.unwrap().success());
-            shared().fetch(None).await.unwrap();
+            shared().fetch(first_fetch()).await.unwrap();
             fs::remove_file(&file).unwrap();
         }
     });
@@ -146,7 +146,7 @@ fn a_pipe_instead_of_a_file_holds_up_nobody() {
 #[tokio::test]
 async fn what_killed_writers_have_left_is_removed_after_an_hour() {
     let folder = folder();
-    let store = FileStore::at(folder.path()).unwrap();
+    let store = FileStore::in_dir(folder.path()).unwrap();
     let left = [("old", 2 * 3_600), ("young", 60)].map(|(name, age)| {
         let path = folder.path().join(name).with_extension("new");
         let file = fs::File::create(&path).unwrap();
@@ -165,7 +165,7 @@ fn a_link_is_one_with_a_slash_at_its_end_too() {
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(folder.path(), &link).unwrap();
     for path in [link.display().to_string(), format!("{}/", link.display())] {
-        let error = FileStore::at(path).unwrap_err();
+        let error = FileStore::in_dir(path).unwrap_err();
         assert!(everything_said(&error).contains("is a link"), "{error}");
     }
 }

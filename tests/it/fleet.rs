@@ -9,15 +9,15 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::json;
 use sitecore_auth::{
-    ClientCredentials, Identity, ManualClock, RefreshPolicy, Result, Token, TokenCache,
-    TokenClient, TokenSource,
+    ClientCredentials, FetchContext, ManualClock, RefreshPolicy, Result, SharingKey, Token,
+    TokenCache, TokenClient, TokenSource,
 };
 use sitecore_token_store::SharedSource;
 use wiremock::ResponseTemplate;
 
 use crate::support::{
     ByLease, FLEET_SECRET, Memory, PausedClock, ScriptedSource, Step, Tied, caches, client_of,
-    everything_said, requests, serve, shared, text,
+    everything_said, first_fetch, requests, serve, shared, text,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -133,7 +133,7 @@ async fn a_wait_is_not_taken_off_the_life_of_the_token() {
             tokio::time::sleep(15 * SECOND).await;
             if holder_comes_back {
                 store.is_stuck.store(false, Ordering::SeqCst);
-                others.fetch(None).await.unwrap();
+                others.fetch(first_fetch()).await.unwrap();
             }
         };
         let (token, ()) = tokio::join!(cache.token(), freed);
@@ -148,25 +148,25 @@ async fn what_was_granted_while_the_secret_changed_is_not_stored() {
     struct Changing(ScriptedSource, AtomicBool);
     #[async_trait]
     impl TokenSource for Changing {
-        async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+        async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
             self.1.store(true, Ordering::SeqCst);
-            self.0.fetch(replacing).await
+            self.0.fetch(context).await
         }
-        async fn identity(&self) -> Result<Option<Identity>> {
+        async fn sharing_key(&self) -> Result<Option<SharingKey>> {
             let new = "another-secret-of-thirty-two-bytes-and-more";
             let is_new = self.1.load(Ordering::SeqCst);
             let secret = if is_new { new } else { FLEET_SECRET };
-            Ok(Some(Identity::new(secret, "context")))
+            Ok(Some(SharingKey::new(secret, "context")))
         }
     }
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
     let changing = Changing(source.clone(), AtomicBool::new(false));
     let changing = SharedSource::new(changing, store.clone()).unwrap();
-    changing.fetch(None).await.unwrap();
+    changing.fetch(first_fetch()).await.unwrap();
     assert!(store.entries.lock().unwrap().is_empty());
     // With the new one it is stored.
-    changing.fetch(None).await.unwrap();
-    changing.fetch(None).await.unwrap();
+    changing.fetch(first_fetch()).await.unwrap();
+    changing.fetch(first_fetch()).await.unwrap();
     assert_eq!(source.calls(), 2);
 }
 
@@ -192,16 +192,16 @@ async fn a_refused_token_is_replaced_by_one_of_a_shorter_life() {
 #[tokio::test(start_paused = true)]
 async fn what_was_saved_before_the_lease_was_had_is_found() {
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
-    shared(&source, store.clone()).fetch(None).await.unwrap();
+    shared(&source, store.clone()).fetch(first_fetch()).await.unwrap();
     let saved = std::mem::take(&mut *store.entries.lock().unwrap());
     *store.by_lease.lock().unwrap() = Some(ByLease::Saved(saved));
-    let token = shared(&source, store.clone()).fetch(None).await.unwrap();
+    let token = shared(&source, store.clone()).fetch(first_fetch()).await.unwrap();
     assert_eq!((text(&token), source.calls()), ("token-1".to_owned(), 1));
     assert!(store.leased.lock().unwrap().is_empty(), "it was given back");
     // What is there is adopted whoever has the lease.
     store.is_stuck.store(true, Ordering::SeqCst);
     let begun = tokio::time::Instant::now();
-    shared(&source, store.clone()).fetch(None).await.unwrap();
+    shared(&source, store.clone()).fetch(first_fetch()).await.unwrap();
     assert!(begun.elapsed().is_zero());
     store.is_stuck.store(false, Ordering::SeqCst);
 
@@ -209,7 +209,7 @@ async fn what_was_saved_before_the_lease_was_had_is_found() {
     store.entries.lock().unwrap().clear();
     *store.by_lease.lock().unwrap() = Some(ByLease::Down);
     let before = store.calls.load(Ordering::SeqCst);
-    shared(&source, store.clone()).fetch(None).await.unwrap();
+    shared(&source, store.clone()).fetch(first_fetch()).await.unwrap();
     assert_eq!(store.calls.load(Ordering::SeqCst) - before, 3);
 }
 
@@ -232,7 +232,7 @@ async fn a_rotated_secret_begins_an_entry_of_its_own() {
     for source in [Tied(old.clone(), FLEET_SECRET), rotated] {
         for _ in 0..3 {
             let shared = SharedSource::new(source.clone(), store.clone()).unwrap();
-            shared.with_clock(clock.clone()).fetch(None).await.unwrap();
+            shared.with_clock(clock.clone()).fetch(first_fetch()).await.unwrap();
         }
     }
     assert_eq!((old.calls(), new.calls(), store.entries.lock().unwrap().len()), (1, 1, 2));
@@ -243,7 +243,7 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
     let clock = PausedClock::new();
     let sealed = {
         let store = Memory::default();
-        shared(&ScriptedSource::granting(DAY), store.clone()).fetch(None).await.unwrap();
+        shared(&ScriptedSource::granting(DAY), store.clone()).fetch(first_fetch()).await.unwrap();
         let entries = store.entries.lock().unwrap().clone();
         entries.into_iter().next().unwrap()
     };
@@ -258,7 +258,11 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
     for bad in altered.chain(cut).step_by(3) {
         let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
         store.entries.lock().unwrap().insert(name.clone(), bad.clone());
-        shared(&source, store.clone()).with_clock(clock.clone()).fetch(None).await.unwrap();
+        shared(&source, store.clone())
+            .with_clock(clock.clone())
+            .fetch(first_fetch())
+            .await
+            .unwrap();
         assert_eq!(source.calls(), 1, "accepted");
         assert_ne!(store.entries.lock().unwrap()[&name], bad);
     }
@@ -266,10 +270,10 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
     let other =
         SharedSource::with_key(source.clone(), store.clone(), "other", FLEET_SECRET).unwrap();
-    other.fetch(None).await.unwrap();
+    other.fetch(first_fetch()).await.unwrap();
     let other_name = store.entries.lock().unwrap().keys().next().unwrap().clone();
     store.entries.lock().unwrap().insert(other_name, entry);
-    other.fetch(None).await.unwrap();
+    other.fetch(first_fetch()).await.unwrap();
     assert_eq!(source.calls(), 2);
 }
 
@@ -278,17 +282,17 @@ async fn an_entry_from_another_clock_never_extends_a_life() {
     let (store, clock) = (Memory::default(), ManualClock::new());
     let source = ScriptedSource::granting(Duration::from_secs(3_600));
     let at = |clock: &ManualClock| shared(&source, store.clone()).with_clock(clock.clone());
-    at(&clock).fetch(None).await.unwrap();
+    at(&clock).fetch(first_fetch()).await.unwrap();
     // Half a minute in the future: believed, as new. More: missing.
     let behind = ManualClock::new();
     behind.set_wall(Duration::from_secs(1_800_000_000 - 30));
-    assert_eq!(text(&at(&behind).fetch(None).await.unwrap()), "token-1");
+    assert_eq!(text(&at(&behind).fetch(first_fetch()).await.unwrap()), "token-1");
     behind.set_wall(Duration::from_secs(1_800_000_000 - 90));
-    assert_eq!(text(&at(&behind).fetch(None).await.unwrap()), "token-2");
+    assert_eq!(text(&at(&behind).fetch(first_fetch()).await.unwrap()), "token-2");
     // That one was issued a minute and a half ago, for who has the other clock; near its end it is missing.
-    assert_eq!(text(&at(&clock).fetch(None).await.unwrap()), "token-2");
+    assert_eq!(text(&at(&clock).fetch(first_fetch()).await.unwrap()), "token-2");
     clock.advance(Duration::from_secs(3_600 - 90 - 59));
-    assert_eq!(text(&at(&clock).fetch(None).await.unwrap()), "token-3");
+    assert_eq!(text(&at(&clock).fetch(first_fetch()).await.unwrap()), "token-3");
 }
 
 #[tokio::test]
@@ -296,10 +300,10 @@ async fn a_token_that_is_granted_again_does_not_become_younger() {
     let (store, clock) = (Memory::default(), ManualClock::new());
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
     let shared = shared(&source, store.clone()).with_clock(clock.clone());
-    let first = shared.fetch(None).await.unwrap();
+    let first = shared.fetch(first_fetch()).await.unwrap();
     let stored = store.entries.lock().unwrap().clone();
     clock.advance(Duration::from_secs(3_600));
-    shared.fetch(Some(&first)).await.unwrap();
+    shared.fetch(first_fetch().with_replacing(&first, true)).await.unwrap();
     assert_eq!(source.calls(), 2);
     assert_eq!(*store.entries.lock().unwrap(), stored);
     assert!(store.leased.lock().unwrap().is_empty(), "it was given back");
@@ -359,7 +363,7 @@ async fn a_token_whose_issuer_named_no_life_is_shared_for_five_minutes() {
     let fetch = async || {
         let tokens = client_of(&issuer.uri()).build().unwrap();
         let shared = SharedSource::with_key(tokens, store.clone(), "name", FLEET_SECRET).unwrap();
-        shared.with_clock(clock.clone()).fetch(None).await.unwrap()
+        shared.with_clock(clock.clone()).fetch(first_fetch()).await.unwrap()
     };
     fetch().await;
     clock.advance(Duration::from_secs(200));
@@ -375,24 +379,24 @@ async fn a_store_before_a_store_says_what_the_source_says() {
     let source = ScriptedSource::granting(DAY);
     let (near, far) = (Memory::default(), Memory::default());
     let nested = SharedSource::new(shared(&source, far.clone()), near.clone()).unwrap();
-    let identity = nested.identity().await.unwrap().unwrap();
+    let identity = nested.sharing_key().await.unwrap().unwrap();
     assert_eq!(identity.context(), "context");
     assert!(!nested.has_new_credentials().await);
     let other = Tied(source.clone(), "another-secret-of-thirty-two-bytes-and-more");
     let other = SharedSource::new(other, Memory::default()).unwrap();
     assert!(other.has_new_credentials().await);
     let named = SharedSource::with_key(source.clone(), Memory::default(), "name", FLEET_SECRET);
-    let identity = named.unwrap().identity().await.unwrap().unwrap();
+    let identity = named.unwrap().sharing_key().await.unwrap().unwrap();
     assert_eq!(identity.context(), "name");
 
     // What comes from the far one keeps its age in the near one.
     let clock = ManualClock::new();
     let far = |clock: &ManualClock| shared(&source, far.clone()).with_clock(clock.clone());
-    far(&clock).fetch(None).await.unwrap();
+    far(&clock).fetch(first_fetch()).await.unwrap();
     clock.advance(Duration::from_secs(3_600));
     for _ in 0..2 {
         let nested = SharedSource::new(far(&clock), near.clone()).unwrap();
-        let token = nested.with_clock(clock.clone()).fetch(None).await.unwrap();
+        let token = nested.with_clock(clock.clone()).fetch(first_fetch()).await.unwrap();
         assert_eq!(token.age(), Duration::from_secs(3_600));
     }
     assert_eq!(source.calls(), 1);

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::support::{
-    FLEET_SECRET, Memory, PausedClock, ScriptedSource, Step, caches, client_of, requests, shared,
-    text,
+    FLEET_SECRET, Memory, PausedClock, ScriptedSource, Step, caches, client_of, first_fetch,
+    requests, shared, text,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -121,7 +121,7 @@ async fn a_late_failure_takes_no_token_from_anybody() {
         caches(1, &source, &store, &clock)[0].token().await.unwrap()
     };
     // Who comes late with a failure is given what the others have.
-    let (late, others) = tokio::join!(late.fetch(None), others);
+    let (late, others) = tokio::join!(late.fetch(first_fetch()), others);
     assert_eq!(text(&late.unwrap()), text(&others));
     let cold = &caches(1, &source, &store, &clock)[0];
     assert_eq!(text(&cold.token().await.unwrap()), "token-1");
@@ -134,7 +134,7 @@ async fn what_is_wrong_with_one_process_is_not_told_to_others() {
         let (store, clock) = (Memory::default(), PausedClock::new());
         let broken = ScriptedSource::new([], Step::Fail(kind));
         let broken = shared(&broken, store.clone()).with_clock(clock.clone());
-        broken.fetch(None).await.unwrap_err();
+        broken.fetch(first_fetch()).await.unwrap_err();
         let source = ScriptedSource::granting(DAY);
         caches(1, &source, &store, &clock)[0].token().await.unwrap();
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sitecore_auth::{Clock, Error, ErrorKind, Now, TokenCache, source_fn};
+use sitecore_auth::{Clock, Error, ErrorKind, Moment, TokenCache, source_fn};
 use tokio::time::{Instant, advance};
 
 use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
@@ -47,7 +47,7 @@ async fn ten_thousand_cold_callers_share_one_failure() {
 struct LooseClock(PausedClock, Arc<AtomicBool>);
 
 impl Clock for LooseClock {
-    fn now(&self) -> Now {
+    fn now(&self) -> Moment {
         if self.1.load(Ordering::SeqCst) {
             self.0.wall_forward(Duration::from_secs(2));
         }

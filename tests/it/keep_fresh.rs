@@ -85,7 +85,7 @@ async fn it_idles_for_a_key_without_expiry() {
     let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let kept = spawn(cache.keep_fresh());
     sleep(100 * DAY).await;
-    assert_eq!(cache.status().grants(), 1);
+    assert_eq!(cache.status().token_requests(), 1);
     assert_eq!((cache.status().usable_for(), cache.status().next_attempt_in()), (None, None));
     drop(cache);
     timeout(SECOND, kept).await.expect("it ends").expect("it does not panic");
@@ -106,7 +106,7 @@ async fn the_status_tells_how_things_stand() {
     );
     let cache = cache_of(&source, PausedClock::new());
     let empty = cache.status();
-    assert_eq!((empty.freshness(), empty.is_usable(), empty.grants()), (None, false, 0));
+    assert_eq!((empty.freshness(), empty.is_usable(), empty.token_requests()), (None, false, 0));
     assert_eq!((empty.age(), empty.usable_for(), empty.expires_at()), (None, None, None));
     assert_eq!((empty.next_attempt_in(), empty.is_refreshing()), (Some(Duration::ZERO), false));
     assert!(
@@ -117,14 +117,14 @@ async fn the_status_tells_how_things_stand() {
     assert!(format!("{empty:?}").contains("usable_for: None"), "{empty:?}");
     let failed = cache.status();
     assert_eq!(failed.last_error().map(sitecore_auth::Error::kind), Some(ErrorKind::Malformed));
-    assert_eq!((failed.next_attempt_in(), failed.grants()), (Some(SECOND), 1));
+    assert_eq!((failed.next_attempt_in(), failed.token_requests()), (Some(SECOND), 1));
 
     advance(SECOND).await;
     let token = cache.token().await.unwrap();
     advance(HOUR).await;
     let fresh = cache.status();
     assert_eq!(
-        (fresh.freshness(), fresh.is_usable(), fresh.grants()),
+        (fresh.freshness(), fresh.is_usable(), fresh.token_requests()),
         (Some(Freshness::Fresh), true, 2)
     );
     assert_eq!((fresh.age(), fresh.usable_for()), (Some(HOUR), Some(DAY - HOUR - 60 * SECOND)));

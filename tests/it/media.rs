@@ -50,31 +50,31 @@ async fn a_file_is_streamed_with_the_bearer() {
     let size = r#"{ item(where: { path: "/sitecore/media library/Project/acme/video" }) { field(name: "Size") { value } } }"#;
     let size = graphql(&client, sandbox.authoring_url(), size).await;
     assert_eq!(size["data"]["item"]["field"]["value"], (PIECES * PIECE).to_string());
-    assert_eq!((sandbox.grants(), sandbox.refusals(Api::Authoring)), (1, 0));
+    assert_eq!((sandbox.tokens_granted(), sandbox.rejections(Api::Authoring)), (1, 0));
 }
 
 #[tokio::test]
 async fn an_upload_begins_with_a_fresh_token_and_is_not_repeated() {
     let life = Duration::from_secs(2);
-    let sandbox = Sandbox::builder().token_life(life).start().await.unwrap();
+    let sandbox = Sandbox::builder().token_lifetime(life).start().await.unwrap();
     let client = client_for(&sandbox, sandbox.environment());
     let url = upload_url(&client, &sandbox).await;
     tokio::time::sleep(life).await;
     // The token has expired meanwhile: another is had before the first byte is sent.
     let begun = Arc::default();
     let answer = client.post(&url).multipart(file(&begun)).send().await.unwrap();
-    assert_eq!((answer.status(), sandbox.refusals(Api::Authoring)), (StatusCode::OK, 0));
+    assert_eq!((answer.status(), sandbox.rejections(Api::Authoring)), (StatusCode::OK, 0));
 
-    sandbox.set_token_life(Duration::from_secs(60));
+    sandbox.set_token_lifetime(Duration::from_secs(60));
     let url = upload_url(&client, &sandbox).await;
     sandbox.revoke_tokens();
     let begun = Arc::default();
     let answer = client.post(&url).multipart(file(&begun)).send().await.unwrap();
     assert_eq!((answer.status(), begun.load(Ordering::SeqCst)), (StatusCode::UNAUTHORIZED, 1));
     // The new token is there already.
-    let grants = sandbox.grants();
+    let grants = sandbox.tokens_granted();
     let answer = client.post(&url).multipart(file(&begun)).send().await.unwrap();
-    assert_eq!((answer.status(), sandbox.grants()), (StatusCode::OK, grants));
+    assert_eq!((answer.status(), sandbox.tokens_granted()), (StatusCode::OK, grants));
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn without_a_token_no_byte_of_the_file_is_sent() {
     let error = client.post(url).multipart(file(&begun)).send().await.unwrap_err();
     let error = auth_error(&error);
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(error.to_string().contains("check the client's id, secret"), "{error}");
+    assert!(error.to_string().contains("check its id, secret"), "{error}");
     assert_eq!((begun.load(Ordering::SeqCst), sandbox.calls(Api::Authoring)), (0, 0));
 }
 
@@ -100,5 +100,5 @@ async fn a_client_of_another_kind_may_not_upload() {
     let begun = Arc::default();
     let answer = wrong.post(url).multipart(file(&begun)).send().await.unwrap();
     // One grant a client: another token of the same client would do no better.
-    assert_eq!((answer.status(), sandbox.grants()), (StatusCode::FORBIDDEN, 2));
+    assert_eq!((answer.status(), sandbox.tokens_granted()), (StatusCode::FORBIDDEN, 2));
 }

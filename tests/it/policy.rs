@@ -128,63 +128,34 @@ type Change = fn(&mut RefreshPolicy);
 #[test]
 fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
     let source = || ScriptedSource::granting(Duration::from_secs(60));
-    let change: [(&str, Change); 24] = [
+    let changes: [(&str, Change); 17] = [
         ("stale_from", |policy| policy.stale_from = 1.5),
+        ("stale_from", |policy| policy.stale_from = 0.91),
+        ("stale_from", |policy| policy.stale_from = 0.1),
+        ("stale_from", |policy| policy.stale_from = -0.1),
         ("stale_from", |policy| policy.stale_from = f64::NAN),
-        ("stale_spread", |policy| policy.stale_spread = 0.9),
-        ("stale_from", |policy| {
-            (policy.stale_from, policy.stale_spread) = (0.0, 0.0);
+        ("refresh_timeout", |policy| policy.refresh_timeout = Duration::ZERO),
+        ("unknown_lifetime", |policy| policy.unknown_lifetime = Duration::ZERO),
+        ("max_lifetime", |policy| policy.max_lifetime = Duration::ZERO),
+        ("max_retry_after", |policy| policy.max_retry_after = Duration::ZERO),
+        ("attempts_per_refresh", |policy| policy.attempts_per_refresh = 0),
+        ("cooldown_with_token.first", |policy| policy.cooldown_with_token.first = Duration::ZERO),
+        ("cooldown_without_token.first", |policy| {
+            policy.cooldown_without_token.first = Duration::ZERO;
         }),
-        ("gate_spread", |policy| policy.gate_spread = 1.0),
-        ("gate_with_token", |policy| {
-            policy.gate_with_token = Backoff::new(Duration::from_secs(1), Duration::ZERO);
+        ("cooldown_refused.first", |policy| {
+            policy.cooldown_refused = Backoff::new(Duration::ZERO, Duration::ZERO);
         }),
-        ("margin_part", |policy| policy.margin_part = 0.3),
-        ("refresh_timeout", |policy| {
-            policy.refresh_timeout = Duration::ZERO;
+        ("cooldown_with_token.max", |policy| {
+            policy.cooldown_with_token = Backoff::new(Duration::from_secs(1), Duration::ZERO);
         }),
-        ("unknown_lifetime", |policy| {
-            policy.unknown_lifetime = Duration::ZERO;
+        ("cooldown_without_token.max", |policy| {
+            policy.cooldown_without_token.max = Duration::from_millis(1);
         }),
-        ("grants_per_refresh", |policy| policy.grants_per_refresh = 0),
-        ("gate_refused.first", |policy| {
-            policy.gate_refused = Backoff::new(Duration::ZERO, Duration::ZERO);
-        }),
-        ("gate_with_token.first", |policy| {
-            policy.gate_with_token.first = Duration::ZERO;
-        }),
-        ("gate_without_token.first", |policy| {
-            policy.gate_without_token.first = Duration::ZERO;
-        }),
-        ("max_lifetime", |policy| {
-            policy.max_lifetime = Duration::ZERO;
-        }),
-        ("max_retry_after", |policy| {
-            policy.max_retry_after = Duration::ZERO;
-        }),
-        ("refused_wait", |policy| {
-            policy.refused_wait = Duration::ZERO;
-        }),
-        ("least_spacing", |policy| {
-            policy.least_spacing = Duration::ZERO;
-        }),
-        ("stale_spread is -0.1", |policy| policy.stale_spread = -0.1),
-        ("margin_part is 1.1", |policy| policy.margin_part = 1.1),
-        ("gate_spread is 1.1", |policy| policy.gate_spread = 1.1),
-        ("retry_after_spread is 2", |policy| {
-            policy.retry_after_spread = 2.0;
-        }),
-        ("refused_wait_part is -1", |policy| {
-            policy.refused_wait_part = -1.0;
-        }),
-        ("gate_without_token", |policy| {
-            policy.gate_without_token.max = Duration::from_millis(1);
-        }),
-        ("gate_refused", |policy| {
-            policy.gate_refused.max = Duration::from_millis(1);
-        }),
+        ("cooldown_refused.max", |policy| policy.cooldown_refused.max = Duration::from_millis(1)),
+        ("stale_from must be above 0.1 and at most 0.9, got 2", |policy| policy.stale_from = 2.0),
     ];
-    for (name, change) in change {
+    for (name, change) in changes {
         let mut policy = RefreshPolicy::default();
         change(&mut policy);
         let error = TokenCache::builder(source()).policy(policy).build().expect_err(name);
@@ -200,8 +171,9 @@ async fn numbers_beyond_all_measure_do_not_panic() {
     policy.max_retry_after = Duration::MAX;
     policy.max_lifetime = Duration::MAX;
     policy.refresh_timeout = Duration::MAX;
-    policy.gate_without_token = Backoff::new(Duration::MAX, Duration::MAX);
-    (policy.stale_from, policy.margin_part, policy.refused_wait_part) = (1.0, 0.0, 1.0);
+    policy.cooldown_without_token = Backoff::new(Duration::MAX, Duration::MAX);
+    policy.stale_from = 0.9;
+    policy.margin = Duration::ZERO;
     let steps = [
         Step::Fail(ErrorKind::Malformed),
         Step::FailFor(ErrorKind::Malformed, Duration::MAX),

@@ -31,7 +31,7 @@ struct Fleet {
 
 impl Fleet {
     async fn by_file() -> Self {
-        let builder = Sandbox::builder().token_life(Duration::from_secs(86_400));
+        let builder = Sandbox::builder().token_lifetime(Duration::from_secs(86_400));
         Self {
             sandbox: builder.start().await.unwrap(),
             folder: TempDir::new().unwrap(),
@@ -113,11 +113,11 @@ async fn a_hundred_that_start_cold_cost_one_grant() {
         let slow = Fault::delay(Duration::from_secs(4));
         fleet.sandbox.script(Api::Token, [slow]);
         succeed(fleet.start(100)).await;
-        assert_eq!(fleet.sandbox.grants(), 1);
+        assert_eq!(fleet.sandbox.tokens_granted(), 1);
         assert_eq!(fleet.sandbox.calls(Api::Deploy), 100);
         // One that starts later adopts it.
         succeed(fleet.start(1)).await;
-        assert_eq!(fleet.sandbox.grants(), 1);
+        assert_eq!(fleet.sandbox.tokens_granted(), 1);
     }
 }
 
@@ -142,7 +142,7 @@ async fn killing(fleet: Fleet, limit: Duration) {
     succeed(others).await;
     assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
     // Where the machine holds one up for longer than the store may take, it asks alone.
-    let grants = fleet.sandbox.grants();
+    let grants = fleet.sandbox.tokens_granted();
     assert!(grants <= 2, "{grants}");
 }
 
@@ -158,7 +158,7 @@ async fn a_full_or_read_only_disk_is_as_if_there_were_no_store() {
     succeed(workers).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     fleet.sandbox.heal(Api::Token);
-    assert_eq!(fleet.sandbox.grants(), 6);
+    assert_eq!(fleet.sandbox.tokens_granted(), 6);
     let left = fs::read_dir(fleet.cache()).unwrap();
     let left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
     assert_eq!(left.len(), 1, "nothing but the lock: {left:?}");
@@ -175,7 +175,7 @@ async fn a_full_or_read_only_disk_is_as_if_there_were_no_store() {
     readable(0o500);
     let mut worker = as_somebody(&fleet);
     succeeded(worker.output().await.unwrap());
-    assert_eq!(fleet.sandbox.grants(), 8);
+    assert_eq!(fleet.sandbox.tokens_granted(), 8);
     readable(0o700);
 }
 
@@ -242,20 +242,20 @@ async fn redis_is_spoken_to_by_tls() {
     let fleet = Fleet::by_redis(format!("rediss://127.0.0.1:{port}")).await;
     // Whose certificate nobody trusts, it is as if there were no store.
     succeed(fleet.start(2)).await;
-    assert_eq!((fleet.sandbox.grants(), redis.keys().len()), (2, 0));
+    assert_eq!((fleet.sandbox.tokens_granted(), redis.keys().len()), (2, 0));
     for _ in 0..2 {
         let mut worker = fleet.command(&[]);
         let worker =
             worker.env("SSL_CERT_FILE", &authority).env_remove("SSL_CERT_DIR").output().await;
         succeeded(worker.unwrap());
     }
-    assert_eq!((fleet.sandbox.grants(), redis.keys().len()), (3, 1));
+    assert_eq!((fleet.sandbox.tokens_granted(), redis.keys().len()), (3, 1));
 }
 
 #[tokio::test]
 async fn a_writer_that_is_killed_at_any_moment_leaves_an_entry_whole() {
     let folder = TempDir::new().unwrap();
-    let store = FileStore::at(folder.path().join("cache")).unwrap();
+    let store = FileStore::in_dir(folder.path().join("cache")).unwrap();
     store.save("name", &[0; WRITTEN], DAY).await.unwrap();
     for round in 0..40_u64 {
         let mut writer = Command::new(env::current_exe().unwrap())
@@ -294,7 +294,7 @@ async fn writes_until_it_is_killed() {
     let Ok(folder) = env::var("STORE_FOLDER") else {
         return;
     };
-    let store = FileStore::at(folder).unwrap();
+    let store = FileStore::in_dir(folder).unwrap();
     for byte in (0..=u8::MAX).cycle() {
         store.save("name", &[byte; WRITTEN], DAY).await.unwrap();
     }

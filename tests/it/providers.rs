@@ -70,7 +70,7 @@ async fn the_provider_is_asked_before_every_grant() {
     cache.token().await.unwrap();
     assert_eq!(told.0.lock().unwrap().1, 1);
     cache.replace(&first).await.unwrap();
-    assert_eq!((told.0.lock().unwrap().1, sandbox.grants()), (2, 2));
+    assert_eq!((told.0.lock().unwrap().1, sandbox.tokens_granted()), (2, 2));
 }
 
 #[tokio::test]
@@ -80,8 +80,8 @@ async fn a_refused_secret_is_tried_once_more_if_it_has_changed() {
     let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "new"])));
     assert!(cache.token().await.is_ok());
     let text = logs.text();
-    assert!(text.contains("the credentials changed: the grant is tried once more"), "{text}");
-    assert_eq!((sandbox.calls(Api::Token), sandbox.grants()), (2, 1));
+    assert!(text.contains("credentials changed, retrying token request"), "{text}");
+    assert_eq!((sandbox.calls(Api::Token), sandbox.tokens_granted()), (2, 1));
     // Not a third time.
     let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "older", "new"])));
     assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Refused);

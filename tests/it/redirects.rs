@@ -209,7 +209,8 @@ async fn a_refusal_from_outside_the_targets_paths_is_passed_through() {
     })
     .await;
     let source = ScriptedSource::granting(DAY);
-    let target = Target::authoring("cm.example").unwrap().at(api.origin().clone()).unwrap();
+    let target =
+        Target::authoring("cm.example").unwrap().with_origin(api.origin().clone()).unwrap();
     let answer = client_with(source.clone(), target).get(api.authoring()).send().await.unwrap();
     assert_eq!((answer.status().as_u16(), source.calls()), (401, 1));
 }

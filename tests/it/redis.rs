@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Logs, RedisServer, ScriptedSource, Step, everything_said, pause, spawn, text,
+    Logs, RedisServer, ScriptedSource, Step, everything_said, first_fetch, pause, spawn, text,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -132,7 +132,7 @@ async fn a_server_that_restarts_or_forgets_costs_one_grant() {
     for expected in ["token-1", "token-2", "token-3"] {
         // Each has a connection, and it is cut.
         for source in &fleet {
-            assert_eq!(text(&source.fetch(None).await.unwrap()), expected);
+            assert_eq!(text(&source.fetch(first_fetch()).await.unwrap()), expected);
         }
         match expected {
             "token-1" => server.restart(),
@@ -171,29 +171,29 @@ async fn the_age_of_an_entry_comes_from_the_server_whatever_the_hosts_clocks_say
         clock.set_wall(wall);
         shared(&source, &server).with_clock(clock)
     };
-    at(days(10)).fetch(None).await.unwrap();
+    at(days(10)).fetch(first_fetch()).await.unwrap();
     let (key, _) = server.entry();
     for wall in [days(0), days(10), days(20)] {
-        let token = at(wall).fetch(None).await.unwrap();
+        let token = at(wall).fetch(first_fetch()).await.unwrap();
         assert!(token.age() < Duration::from_secs(5), "{:?}", token.age());
     }
     // Half an hour later.
     let _: i64 = server.run(&format!("PEXPIRE {key} 1800000"));
     for wall in [days(0), days(10), days(20)] {
-        let age = at(wall).fetch(None).await.unwrap().age();
+        let age = at(wall).fetch(first_fetch()).await.unwrap().age();
         assert!((1_800..1_805).contains(&age.as_secs()), "{age:?}");
     }
     assert_eq!(source.calls(), 1);
     // Near its end it is of no use to anybody; of the new one, the hosts' clocks are asked when its end was
     // taken away or put off.
     let _: i64 = server.run(&format!("PEXPIRE {key} 59000"));
-    at(days(0)).fetch(None).await.unwrap();
+    at(days(0)).fetch(first_fetch()).await.unwrap();
     for (calls, command) in [(3, "PERSIST {key}"), (4, "PEXPIRE {key} 7200000")] {
         let _: i64 = server.run(&command.replace("{key}", &key));
-        at(days(0)).fetch(None).await.unwrap();
-        at(days(1)).fetch(None).await.unwrap();
+        at(days(0)).fetch(first_fetch()).await.unwrap();
+        at(days(1)).fetch(first_fetch()).await.unwrap();
         assert_eq!(source.calls(), calls, "{command}");
-        at(days(0)).fetch(None).await.unwrap();
+        at(days(0)).fetch(first_fetch()).await.unwrap();
     }
 }
 
@@ -288,9 +288,9 @@ async fn a_server_that_quotes_a_command_is_not_quoted() {
     let source = ScriptedSource::granting(DAY);
     let error = store.load("name").await.unwrap_err();
     let shared = SharedSource::with_key(source, store, "fleet", KEY).unwrap();
-    shared.fetch(None).await.unwrap();
+    shared.fetch(first_fetch()).await.unwrap();
     let said = everything_said(&error) + &logs.text();
-    assert!(said.contains("asking alone") && !said.contains("sentinel"), "{said}");
+    assert!(said.contains("continuing without it") && !said.contains("sentinel"), "{said}");
 }
 
 #[tokio::test]
@@ -301,12 +301,12 @@ async fn a_connection_of_a_runtime_that_is_gone_or_sleeps_is_not_used() {
     let sleeping = Builder::new_current_thread().enable_all().build().unwrap();
     let fetch = std::sync::Arc::clone(&shared);
     let sleeping = std::thread::spawn(move || {
-        sleeping.block_on(fetch.fetch(None)).unwrap();
+        sleeping.block_on(fetch.fetch(first_fetch())).unwrap();
         sleeping
     });
     let sleeping = sleeping.join().unwrap();
     let _: String = server.run("FLUSHALL");
-    shared.fetch(None).await.unwrap();
+    shared.fetch(first_fetch()).await.unwrap();
     // It was saved, and so not granted alone.
     assert_eq!((source.calls(), server.keys().len()), (2, 1));
     sleeping.shutdown_background();
@@ -326,7 +326,7 @@ async fn a_user_with_few_rights_will_do_and_a_wrong_password_is_told_without_it(
         let store = store("pass-word-sentinel");
         assert!(!format!("{store:?}").contains("sentinel"));
         let shared = SharedSource::with_key(source.clone(), store, "fleet", KEY).unwrap();
-        shared.fetch(None).await.unwrap();
+        shared.fetch(first_fetch()).await.unwrap();
     }
     assert_eq!((source.calls(), server.keys().len()), (1, 0));
 
@@ -334,9 +334,9 @@ async fn a_user_with_few_rights_will_do_and_a_wrong_password_is_told_without_it(
     let error = store("wrong-sentinel").load("name").await.unwrap_err();
     assert!(everything_said(&error).contains("authentication failed"), "{error:?}");
     let wrong = SharedSource::with_key(source, store("wrong-sentinel"), "fleet", KEY).unwrap();
-    wrong.fetch(None).await.unwrap();
+    wrong.fetch(first_fetch()).await.unwrap();
     let said = everything_said(&error) + &logs.text();
-    assert!(said.contains("asking alone") && !said.contains("sentinel"), "{said}");
+    assert!(said.contains("continuing without it") && !said.contains("sentinel"), "{said}");
 }
 
 #[tokio::test]
@@ -370,7 +370,7 @@ async fn any_node_of_a_cluster_will_do() {
         for node in &nodes {
             let store = RedisStore::new(node.url()).unwrap();
             let shared = SharedSource::with_key(source.clone(), store, name.to_string(), KEY);
-            shared.unwrap().fetch(None).await.unwrap();
+            shared.unwrap().fetch(first_fetch()).await.unwrap();
         }
         assert_eq!(source.calls(), 1, "{name}");
     }

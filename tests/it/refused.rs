@@ -209,7 +209,7 @@ async fn the_same_token_from_a_store_is_not_asked_for_again_and_again() {
         let error = cache.replace(&token).await.expect_err("the same");
         assert!(error.retry_after().unwrap() > 50 * SECOND);
     }
-    assert_eq!(cache.status().grants(), 2);
+    assert_eq!(cache.status().token_requests(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,7 +131,6 @@ fn a_parked_runtime_holds_nobody_longer_than_the_refresh_may_take() {
     let (sender, called) = channel();
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 300 * MS;
-    policy.least_time = MS;
     let cache = TokenCache::builder(hanging_once(sender)).policy(policy).build().unwrap();
     let parked = current_thread();
     parked.block_on(async {
@@ -188,8 +187,8 @@ fn a_refresh_that_was_given_up_asks_no_more() {
         }
     });
     let mut policy = RefreshPolicy::default();
-    policy.refresh_timeout = 400 * MS;
-    policy.least_time = MS;
+    // An attempt starts only if a second is left after the pause.
+    policy.refresh_timeout = 1_300 * MS;
     let cache = TokenCache::builder(source).policy(policy).build().unwrap();
     let parked = current_thread();
     let starter = cache.clone();
@@ -221,7 +220,6 @@ fn a_late_result_of_a_refresh_that_was_given_up_is_discarded() {
     });
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 200 * MS;
-    policy.least_time = MS;
     let cache = TokenCache::builder(source).policy(policy).build().unwrap();
     let parked = current_thread();
     let starter = cache.clone();
@@ -233,9 +231,9 @@ fn a_late_result_of_a_refresh_that_was_given_up_is_discarded() {
     assert_eq!(text(&told), "in-time");
     assert_eq!(text(&cache.current().unwrap()), "in-time");
     // And both are told as what they were.
-    assert!(logs.text().contains(r#"outcome="given_up""#));
+    assert!(logs.text().contains(r#"outcome="abandoned""#));
     let counted = recorder.handle().render();
-    for label in [r#"outcome="given_up""#, r#"outcome="lost""#] {
+    for label in [r#"outcome="abandoned""#, r#"outcome="lost""#] {
         assert!(counted.contains(label), "{label} is not in {counted}");
     }
 }
@@ -342,7 +340,7 @@ fn renewal_on_a_runtime_without_timers_is_an_error_and_no_panic() {
     let cache = cache.build().unwrap();
     let without_timers = Builder::new_current_thread().build().unwrap();
     without_timers.block_on(cache.keep_fresh());
-    assert!(logs.text().contains("keep_fresh needs a Tokio runtime"));
+    assert!(logs.text().contains("keep_fresh needs a Tokio runtime with timers"));
     assert_eq!(source.calls(), 0);
 
     current_thread().block_on(cache.token()).unwrap();
@@ -363,7 +361,6 @@ fn who_joins_late_on_a_parked_runtime_waits_no_longer_than_the_first() {
     let (sender, called) = channel();
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 1_000 * MS;
-    policy.least_time = MS;
     let cache = TokenCache::builder(hanging_once(sender)).policy(policy).build().unwrap();
     let parked = current_thread();
     parked.block_on(async {

@@ -51,7 +51,7 @@ fn code(answer: &Value) -> &str {
 #[tokio::test]
 async fn a_granted_token_has_sitecores_claims_and_life() {
     let sandbox =
-        Sandbox::builder().token_life(Duration::from_millis(90_500)).start().await.unwrap();
+        Sandbox::builder().token_lifetime(Duration::from_millis(90_500)).start().await.unwrap();
     let answer = tokens(&sandbox, sandbox.organization()).fetch().await.unwrap();
     assert_eq!(answer.expires_in(), Some(Duration::from_secs(90)));
     assert!(answer.scopes().any(|scope| scope == "xmclouddeploy.projects:manage"));
@@ -61,7 +61,7 @@ async fn a_granted_token_has_sitecores_claims_and_life() {
     assert_eq!(claims.client_id(), Some(sandbox.organization().id()));
     assert_eq!(claims.sitecore("org_name"), Some("acme"));
     assert!(claims.lifetime().unwrap() >= Duration::from_millis(90_500), "exp is rounded up");
-    assert_eq!(sandbox.grants(), 1);
+    assert_eq!(sandbox.tokens_granted(), 1);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn the_issuer_refuses_as_auth0_does() {
         assert_eq!(ask(changes).await, (status, error.to_owned()), "{changes:?}");
     }
     assert_eq!(
-        (sandbox.grants(), sandbox.refusals(Api::Token), sandbox.calls(Api::Token)),
+        (sandbox.tokens_granted(), sandbox.rejections(Api::Token), sandbox.calls(Api::Token)),
         (2, 7, 9)
     );
 }
@@ -163,7 +163,7 @@ async fn the_authoring_api_keeps_items() {
         true
     );
     assert_eq!(run(by_path, news).await["item"], Value::Null);
-    assert_eq!(sandbox.refusals(Api::Authoring), 0);
+    assert_eq!(sandbox.rejections(Api::Authoring), 0);
 }
 
 #[tokio::test]
@@ -199,18 +199,18 @@ async fn the_authoring_api_says_no_with_status_200() {
     )
     .await;
     assert_eq!(still["data"]["item"]["name"], "content", "a refused mutation was executed");
-    assert_eq!(sandbox.refusals(Api::Authoring), 6);
+    assert_eq!(sandbox.rejections(Api::Authoring), 6);
 }
 
 #[tokio::test]
 async fn tokens_expire_to_the_instant_and_can_be_revoked() {
-    let sandbox = Sandbox::builder().token_life(Duration::from_secs(1)).start().await.unwrap();
+    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(1)).start().await.unwrap();
     let short = token(&sandbox, sandbox.environment()).await;
     assert_eq!(code(&graphql(&sandbox, &short, SITES, json!({})).await), "");
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     assert_eq!(code(&graphql(&sandbox, &short, SITES, json!({})).await), "AUTH_NOT_AUTHENTICATED");
 
-    sandbox.set_token_life(Duration::from_secs(900));
+    sandbox.set_token_lifetime(Duration::from_secs(900));
     let long = token(&sandbox, sandbox.environment()).await;
     sandbox.rotate_keys().unwrap();
     assert_eq!(
@@ -258,7 +258,7 @@ async fn the_deploy_api_lists_projects_for_organization_clients() {
         deploy(&sandbox, "nonsense", "/api/projects/v1").await,
         (StatusCode::UNAUTHORIZED, Value::Null)
     );
-    assert_eq!(sandbox.refusals(Api::Deploy), 2);
+    assert_eq!(sandbox.rejections(Api::Deploy), 2);
 }
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn the_layer_heals_a_revoked_token_at_the_deploy_api() {
         .await
         .unwrap();
     let mine = Client::new(ClientKind::Organization, "mine", "my-secret");
-    let target = Target::deploy().at(sandbox.origin(Api::Deploy).clone()).unwrap();
+    let target = Target::deploy().with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
     let auth = AuthMiddleware::builder(TokenCache::new(tokens(&sandbox, &mine)))
         .target(target)
         .build()
@@ -315,5 +315,5 @@ async fn the_layer_heals_a_revoked_token_at_the_deploy_api() {
     assert_eq!(client.get(projects.clone()).send().await.unwrap().status(), StatusCode::OK);
     sandbox.revoke_tokens();
     assert_eq!(client.get(projects).send().await.unwrap().status(), StatusCode::OK);
-    assert_eq!((sandbox.grants(), sandbox.refusals(Api::Deploy)), (2, 1));
+    assert_eq!((sandbox.tokens_granted(), sandbox.rejections(Api::Deploy)), (2, 1));
 }

@@ -19,7 +19,7 @@ async fn said(token_url: &str, api: &MockServer) -> String {
     let logs = Logs::capture();
     let tokens = client_of(token_url).timeout(Duration::from_millis(300)).build().unwrap();
     let mut policy = RefreshPolicy::default();
-    policy.grants_per_refresh = 1;
+    policy.attempts_per_refresh = 1;
     let cache = TokenCache::builder(tokens.clone()).policy(policy).build().unwrap();
     let target = Target::origin(api.uri().parse().unwrap()).unwrap();
     let auth = AuthMiddleware::builder(cache.clone())

@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use sitecore_auth::{
-    Clock as _, Error, ErrorKind, ManualClock, Now, Token, TokenCache, TokenSource,
+    Clock as _, Error, ErrorKind, FetchContext, ManualClock, Moment, Token, TokenCache, TokenSource,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -120,7 +120,7 @@ struct Book {
     clock: ManualClock,
     granted: usize,
     /// Each token by its text: when it was asked for, its life and its age.
-    tokens: HashMap<String, Vec<(Now, Duration, Duration)>>,
+    tokens: HashMap<String, Vec<(Moment, Duration, Duration)>>,
     calls: usize,
     /// Calls in flight, by number; a parked runtime takes its calls out of the count.
     in_flight: Vec<usize>,
@@ -147,7 +147,7 @@ impl Drop for InFlight {
 
 #[async_trait]
 impl TokenSource for Source {
-    async fn fetch(&self, _: Option<&Token>) -> Result<Token, Error> {
+    async fn fetch(&self, _: FetchContext<'_>) -> Result<Token, Error> {
         let (issuer, asked, call) = {
             let mut book = self.0.lock().unwrap();
             let asked = book.clock.now();
@@ -192,7 +192,13 @@ impl TokenSource for Source {
 }
 
 impl Source {
-    fn grant(&self, asked: Now, life: Duration, age: Duration, new: bool) -> Result<Token, Error> {
+    fn grant(
+        &self,
+        asked: Moment,
+        life: Duration,
+        age: Duration,
+        new: bool,
+    ) -> Result<Token, Error> {
         let mut book = self.0.lock().unwrap();
         book.granted += usize::from(new || book.granted == 0);
         let name = format!("token-{}", book.granted);

@@ -173,7 +173,7 @@ async fn the_cloud_is_a_list_of_hosts_and_paths() {
 
 #[tokio::test]
 async fn the_same_paths_can_be_on_another_origin() {
-    let moved = [Target::deploy().at(url("http://127.0.0.1:8080")).unwrap()];
+    let moved = [Target::deploy().with_origin(url("http://127.0.0.1:8080")).unwrap()];
     assert!(gets_token(&moved, "http://127.0.0.1:8080/api/projects/v1").await);
     for bad in [
         "http://127.0.0.1:8080/other",
@@ -220,7 +220,7 @@ fn a_target_that_makes_no_sense_is_refused() {
     ] {
         let said = cause(Target::origin(url(bad)).expect_err(bad));
         assert!(said.contains("https"), "{said}");
-        assert!(Target::deploy().at(url(bad)).is_err(), "{bad}");
+        assert!(Target::deploy().with_origin(url(bad)).is_err(), "{bad}");
     }
     for bad in [
         "https://api.example/path",

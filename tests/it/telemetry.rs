@@ -23,7 +23,7 @@ use crate::{
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
-const CLOSED: &str = "sitecore_auth_gate_closed_until_timestamp_seconds";
+const CLOSED: &str = "sitecore_auth_cooldown_until_timestamp_seconds";
 
 /// What a gauge says, from when the wall clock began.
 fn gauge(said: &str, name: &str) -> f64 {
@@ -46,10 +46,10 @@ async fn each_refresh_tells_its_reason_its_grants_and_its_outcome() {
     cache.token().await.unwrap_err();
     let text = logs.text();
     let told: Vec<_> = [
-        r#"token_refresh{reason="empty" grants=2 outcome="renewed"}: "#,
-        r#"token_refresh{reason="forced" grants=1 outcome="renewed"}: "#,
-        r#"token_refresh{reason="stale" grants=1 outcome="renewed"}: "#,
-        r#"token_refresh{reason="expired" grants=1 outcome="refused"}: "#,
+        r#"token_refresh{reason="empty" attempts=2 outcome="refreshed"}: "#,
+        r#"token_refresh{reason="requested" attempts=1 outcome="refreshed"}: "#,
+        r#"token_refresh{reason="stale" attempts=1 outcome="refreshed"}: "#,
+        r#"token_refresh{reason="expired" attempts=1 outcome="refused"}: "#,
     ]
     .iter()
     .map(|span| text.find(span))
@@ -70,9 +70,9 @@ async fn a_gate_that_stays_closed_is_told_once() {
     }
     assert_eq!(source.calls(), 1);
     let text = logs.text();
-    let warnings = text.lines().filter(|line| line.contains("no new token"));
+    let warnings = text.lines().filter(|line| line.contains("token refresh failed"));
     assert_eq!(warnings.count(), 1, "{text}");
-    assert!(text.contains(r#"grants=0 outcome="still_closed"}: "#), "{text}");
+    assert!(text.contains(r#"attempts=0 outcome="credentials_unchanged"}: "#), "{text}");
     let said = recorder.handle().render();
     // Nor does it look open meanwhile: a minute, less a quarter, are left at first.
     assert!(gauge(&said, &format!("{CLOSED}{{cache=\"\"}} ")) > 40.0);
@@ -131,7 +131,7 @@ async fn what_is_done_about_a_refusal_names_cache_and_api() {
     advance(DAY / 2).await;
     assert_eq!(call().await.unwrap().status(), 200);
     let text = logs.text();
-    for line in ["the refused token could not be replaced", "a request is sent once more"] {
+    for line in ["could not replace rejected token", "retrying request with another token"] {
         let line = text.lines().find(|said| said.contains(line)).expect(line);
         for field in [r#"cache="deploy""#, r#"api="https://api.example/""#] {
             assert!(line.contains(field), "{line}");
@@ -155,7 +155,7 @@ async fn what_a_layer_says_of_a_request_stands_in_its_span() {
     let client = client_of(cache);
     client.get("https://other.example/").send().await.unwrap();
     let text = logs.text();
-    let line = text.lines().find(|line| line.contains("no target of this layer"));
+    let line = text.lines().find(|line| line.contains("request matched no target"));
     assert!(line.expect("a line").contains("of_the_caller"), "{text}");
 }
 
@@ -229,9 +229,9 @@ async fn what_happens_is_counted() {
     let cache = cache.build().unwrap();
     join_all((0..10).map(|_| cache.token())).await;
     check(&[
-        r#"sitecore_auth_grants_total{cache="a",reason="empty",outcome="unavailable"} 1"#,
-        r#"sitecore_auth_grants_total{cache="a",reason="empty",outcome="token"} 1"#,
-        r#"sitecore_auth_refresh_seconds_count{cache="a",reason="empty",outcome="renewed"} 1"#,
+        r#"sitecore_auth_token_requests_total{cache="a",reason="empty",outcome="unavailable"} 1"#,
+        r#"sitecore_auth_token_requests_total{cache="a",reason="empty",outcome="token"} 1"#,
+        r#"sitecore_auth_refresh_seconds_count{cache="a",reason="empty",outcome="refreshed"} 1"#,
         r#"sitecore_auth_wait_seconds_count{cache="a",outcome="token"} 10"#,
     ]);
 
@@ -244,8 +244,8 @@ async fn what_happens_is_counted() {
     let call = || client.get("https://api.example/").send();
     assert_eq!(call().await.unwrap().status(), 200);
     check(&[
-        r#"sitecore_auth_refused_answers_total{cache="a",then="replayed"} 1"#,
-        r#"sitecore_auth_grants_total{cache="a",reason="refused",outcome="token"} 1"#,
+        r#"sitecore_auth_rejected_responses_total{cache="a",action="replayed"} 1"#,
+        r#"sitecore_auth_token_requests_total{cache="a",reason="rejected",outcome="token"} 1"#,
     ]);
 
     // A fresh token counts nothing.
@@ -281,7 +281,7 @@ async fn what_a_store_is_good_for_is_counted() {
     four[3].token().await.unwrap();
     let said = counted.render();
     for line in [
-        r#"sitecore_auth_store_total{outcome="asked"} 1"#,
+        r#"sitecore_auth_store_total{outcome="requested"} 1"#,
         r#"sitecore_auth_store_total{outcome="adopted"} 2"#,
         r#"sitecore_auth_store_total{outcome="unavailable"} 1"#,
     ] {
@@ -392,7 +392,7 @@ async fn everything_that_operations_names_is_said() {
 
     let text = logs.text();
     // Those of a token answer, of changed credentials and of a missing runtime are provoked where these are tested.
-    let elsewhere = ["the token answer", "the credentials changed", "keep_fresh needs"];
+    let elsewhere = ["token response has", "credentials changed", "keep_fresh needs"];
     for (level, line) in documented_log_lines() {
         if elsewhere.iter().any(|other| line.starts_with(other)) {
             continue;
@@ -404,19 +404,19 @@ async fn everything_that_operations_names_is_said() {
     }
     let metrics = recorder.handle().render();
     for label in [
-        r#"grants_total{cache="",reason="empty",outcome="token"}"#,
-        r#"grants_total{cache="",reason="forced",outcome="token"}"#,
-        r#"grants_total{cache="",reason="stale",outcome="token"}"#,
-        r#"grants_total{cache="",reason="expired",outcome="token"}"#,
-        r#"grants_total{cache="",reason="refused",outcome="token"}"#,
-        r#"refresh_seconds_count{cache="",reason="empty",outcome="renewed"}"#,
-        r#"refresh_seconds_count{cache="",reason="stale",outcome="no_newer"}"#,
-        r#"refresh_seconds_count{cache="",reason="refused",outcome="unavailable"}"#,
+        r#"token_requests_total{cache="",reason="empty",outcome="token"}"#,
+        r#"token_requests_total{cache="",reason="requested",outcome="token"}"#,
+        r#"token_requests_total{cache="",reason="stale",outcome="token"}"#,
+        r#"token_requests_total{cache="",reason="expired",outcome="token"}"#,
+        r#"token_requests_total{cache="",reason="rejected",outcome="token"}"#,
+        r#"refresh_seconds_count{cache="",reason="empty",outcome="refreshed"}"#,
+        r#"refresh_seconds_count{cache="",reason="stale",outcome="unchanged"}"#,
+        r#"refresh_seconds_count{cache="",reason="rejected",outcome="unavailable"}"#,
         r#"wait_seconds_count{cache="",outcome="token"}"#,
-        r#"refused_answers_total{cache="",then="replayed"}"#,
-        r#"refused_answers_total{cache="",then="replaced"}"#,
-        r#"refused_answers_total{cache="",then="not_replaced"}"#,
-        r#"store_total{outcome="asked"}"#,
+        r#"rejected_responses_total{cache="",action="replayed"}"#,
+        r#"rejected_responses_total{cache="",action="replaced"}"#,
+        r#"rejected_responses_total{cache="",action="not_replaced"}"#,
+        r#"store_total{outcome="requested"}"#,
         r#"store_total{outcome="adopted"}"#,
         r#"store_total{outcome="failure_adopted"}"#,
         r#"store_total{outcome="unavailable"}"#,
@@ -425,7 +425,7 @@ async fn everything_that_operations_names_is_said() {
     }
     for kind in ["config", "refused", "rate_limited", "unavailable", "malformed", "timeout"] {
         for metric in [
-            format!(r#"grants_total{{cache="",reason="empty",outcome="{kind}"}}"#),
+            format!(r#"token_requests_total{{cache="",reason="empty",outcome="{kind}"}}"#),
             format!(r#"refresh_seconds_count{{cache="",reason="empty",outcome="{kind}"}}"#),
             format!(r#"wait_seconds_count{{cache="",outcome="{kind}"}}"#),
         ] {
@@ -444,7 +444,7 @@ async fn a_key_without_expiry_has_no_gauge_of_its_end() {
     cache.token().await.unwrap();
     let said = recorder.handle().render();
     assert!(
-        said.contains("sitecore_auth_grants_total") && !said.contains("usable_until"),
+        said.contains("sitecore_auth_token_requests_total") && !said.contains("usable_until"),
         "{said}"
     );
 }

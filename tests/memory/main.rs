@@ -61,7 +61,7 @@ fn ten_thousand_idle_caches_cost_little_memory_and_no_task() {
     let (_one, _profiler) = counting();
     let runtime = runtime();
     let first = TokenClient::new(ClientCredentials::new("id", "secret")).unwrap();
-    let granting = |_| async { Token::bearer(token(), DAY) };
+    let granting = || async { Token::bearer(token(), DAY) };
     let alive = Arc::new(());
     let before = dhat::HeapStats::get().curr_bytes;
     let caches: Vec<_> = (0..CACHES)
@@ -71,9 +71,9 @@ fn ten_thousand_idle_caches_cost_little_memory_and_no_task() {
                 .with_credentials(ClientCredentials::new(format!("tenant-{number}"), "secret"))
                 .unwrap();
             let alive = Arc::clone(&alive);
-            let cache = TokenCache::new(source_fn(move |replacing| {
+            let cache = TokenCache::new(source_fn(move |_| {
                 let _kept = (&client, &alive);
-                granting(replacing)
+                granting()
             }));
             runtime.block_on(cache.token()).unwrap();
             cache

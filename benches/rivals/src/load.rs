@@ -47,8 +47,7 @@ fn run(issuer: &Issuer, delay: Duration, fails: bool, seconds: u32) -> Done {
             Ok(Token::bearer(granted.token, LIFE)?.with_age(AGE))
         }
     });
-    let mut policy = RefreshPolicy::default();
-    policy.stale_spread = 0.0;
+    let policy = RefreshPolicy::default().without_jitter();
     let cache = TokenCache::builder(source).policy(policy).build().expect("a policy");
     let target = Target::origin("https://api.example".parse().expect("a URL")).expect("a target");
     let layer = AuthMiddleware::builder(cache.clone()).target(target).build().expect("a layer");
@@ -94,7 +93,7 @@ fn run(issuer: &Issuer, delay: Duration, fails: bool, seconds: u32) -> Done {
     Done {
         failed: failed.load(Relaxed),
         waited: waited.load(Relaxed),
-        grants: cache.status().grants(),
+        grants: cache.status().token_requests(),
         times,
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use sitecore_auth::{
-    ClientCredentials, Clock, Endpoint, Error, ErrorKind, Now, Token, TokenCache, TokenClient,
+    ClientCredentials, Clock, Endpoint, Error, ErrorKind, Moment, Token, TokenCache, TokenClient,
     source_fn,
 };
 use sitecore_token_store::{FileStore, Lease, SharedSource, Stored, TokenStore};
@@ -34,7 +34,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) fn work(token_url: &str, folder: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = Endpoint::new(token_url.parse()?, "https://api.example")?;
     let tokens = TokenClient::builder(ClientCredentials::new("client", SECRET));
-    let shared = SharedSource::new(tokens.endpoint(endpoint).build()?, FileStore::at(folder)?)?;
+    let shared = SharedSource::new(tokens.endpoint(endpoint).build()?, FileStore::in_dir(folder)?)?;
     crate::runtime(0).block_on(TokenCache::new(shared).token())?;
     Ok(())
 }
@@ -62,9 +62,9 @@ fn processes(issuer: &Issuer) -> io::Result<u64> {
 struct Paused(Instant);
 
 impl Clock for Paused {
-    fn now(&self) -> Now {
+    fn now(&self) -> Moment {
         let elapsed = self.0.elapsed() + DAY;
-        Now::new(elapsed, elapsed + Duration::from_secs(1_800_000_000))
+        Moment::new(elapsed, elapsed + Duration::from_secs(1_800_000_000))
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn gone<R: Rival>(issuer: &Issuer) -> Result<String, String> {
             Ok(Ok(Err(error))) => format!("fails: {}", error.lines().next().unwrap_or_default()),
             // Nobody was asked since, and all that was granted before is over.
             Ok(Ok(Ok(_))) if issuer.calls() == 0 => "**sends an expired token**".to_owned(),
-            Ok(Ok(Ok(_))) => "a new token".to_owned(),
+            Ok(Ok(Ok(_))) => "token refreshed".to_owned(),
         }
     });
     other.shutdown_background();

@@ -1,17 +1,17 @@
-//! Why a request has no token: one opaque, cloneable error with a kind to act on.
+//! Why a request has no token: one opaque, cloneable error, with a kind to act on.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 /// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Says why there is no token.
+/// The reason why there is no token.
 ///
-/// Cheap to clone: one failed refresh is told to everybody who waited for it. `Display` says what this
-/// layer knows; the cause is [`source`](StdError::source).
+/// Cheap to clone, because all callers that waited for a failed refresh get its error. `Display`
+/// shows the outermost error only; walk the [`source`](StdError::source) chain for the cause.
 ///
-/// In the error of a call it is found by `downcast_ref`; if reqwest-retry stands outside the layer, within its
-/// `RetryError`, which is found the same way:
+/// To find it in the error of a request, use `downcast_ref`. If reqwest-retry is added before this
+/// middleware, it is inside reqwest-retry's `RetryError`, which is found the same way.
 ///
 /// ```
 /// # fn example(error: reqwest_middleware::Error) {
@@ -23,11 +23,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<ErrorInner>);
 
-/// Behind a pointer, so that the result of a call that brings a token is no larger than two of these.
+/// Behind a pointer, so that a `Result<Token>` takes only two words.
 #[derive(Clone)]
-struct Inner {
+struct ErrorInner {
     kind: ErrorKind,
     transient: bool,
     retry_after: Option<Duration>,
@@ -35,28 +35,30 @@ struct Inner {
 }
 
 /// What to do about an [`Error`].
+///
+/// These are the kinds of [`sitecore_token::ErrorKind`], plus [`Timeout`](Self::Timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The program or its environment is set up wrongly. Mend what the source names.
+    /// The program or its environment is misconfigured. Fix what the source names.
     Config,
-    /// The issuer refuses to grant a token: check the client's id, secret, kind and audience.
+    /// The issuer refuses the client. Check its id, secret, kind and audience.
     Refused,
-    /// The issuer grants no more tokens for now; see [`Error::retry_after`].
+    /// The issuer limits the rate of token requests; see [`Error::retry_after`].
     RateLimited,
-    /// No token can be had for a reason that may pass: network, time, a server in trouble.
+    /// There is no token for a reason that may pass: the network, a timeout, or a failing server.
     Unavailable,
-    /// The source answered with something that is no usable token.
+    /// The source returned something that is not a usable token.
     Malformed,
-    /// The request's own deadline was over before there was a token.
+    /// The request's own deadline passed before there was a token.
     Timeout,
 }
 
 impl Error {
-    /// Makes an error, for [`TokenSource`](crate::TokenSource)s of your own. Those of kind `RateLimited`,
-    /// `Unavailable` and `Timeout` are [transient](Self::is_transient).
+    /// Creates an error, for your own [`TokenSource`](crate::TokenSource)s. Errors of the kinds
+    /// `RateLimited`, `Unavailable` and `Timeout` are [transient](Self::is_transient).
     pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ErrorInner {
             kind,
             transient: matches!(
                 kind,
@@ -67,35 +69,36 @@ impl Error {
         }))
     }
 
-    /// Sets the time to leave the issuer alone: the cache asks for no token before it is over, but believes
-    /// [an hour](crate::RefreshPolicy::max_retry_after) at most.
+    /// Sets how long to wait before the next token request. The cache sends none before that time
+    /// has passed, but it waits at most [an hour](crate::RefreshPolicy::max_retry_after).
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         Arc::make_mut(&mut self.0).retry_after = Some(wait);
         self
     }
 
-    /// Returns what the layers below know, in one line, for logs.
+    /// Returns the source chain in one line, for logs.
     pub(crate) fn cause(&self) -> String {
         let first: &(dyn StdError + 'static) = &*self.0.source;
         let causes = std::iter::successors(Some(first), |&cause| cause.source());
         causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
-    /// Returns what to do about it.
+    /// Returns what to do about the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Tells whether the same call may succeed later without anybody changing anything.
+    /// Returns `true` if the same call may succeed later without a change by anyone.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
-    /// Returns how long it makes no sense to try again. From a cache: the time until it will ask for a
-    /// token again. `None` if that is not known, as with [`Timeout`](ErrorKind::Timeout).
+    /// Returns how long a retry is pointless. For an error from a cache, this is the time until it
+    /// makes the next token request. `None` if that is not known, as with
+    /// [`Timeout`](ErrorKind::Timeout).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -116,14 +119,14 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.kind {
-            ErrorKind::Config => "authentication is not set up right",
+            ErrorKind::Config => "authentication is misconfigured",
             ErrorKind::Refused => {
-                "the issuer refuses to grant a token: check the client's id, secret, kind and audience"
+                "the issuer refused the client; check its id, secret, kind and audience"
             }
-            ErrorKind::RateLimited => "the issuer grants no more tokens for now",
-            ErrorKind::Unavailable => "no token can be had for now",
-            ErrorKind::Malformed => "what the issuer answered is no usable token",
-            ErrorKind::Timeout => "no token within the request's deadline",
+            ErrorKind::RateLimited => "rate limited by the token issuer",
+            ErrorKind::Unavailable => "no token available",
+            ErrorKind::Malformed => "the issuer's response is not a usable token",
+            ErrorKind::Timeout => "the request timed out while it waited for a token",
         })?;
         match self.0.retry_after {
             Some(wait) => write!(f, " (next attempt in {} s)", wait.as_secs_f64().ceil()),
@@ -148,7 +151,7 @@ impl From<sitecore_token::Error> for Error {
             Kind::Malformed => ErrorKind::Malformed,
             _ => ErrorKind::Unavailable,
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(ErrorInner {
             kind,
             transient: error.is_transient(),
             retry_after: error.retry_after(),

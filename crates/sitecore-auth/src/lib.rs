@@ -1,5 +1,5 @@
-//! A caching token-refresh layer for `reqwest`: calls to Sitecore Cloud carry a valid token, and you never
-//! see it.
+//! Caching token-refresh middleware for `reqwest`: your calls to Sitecore Cloud carry a valid
+//! token, and you never handle one.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,7 +16,7 @@
 //! # }
 //! ```
 //!
-//! Without a tenant, on the Sitecore Cloud in a process that the crate `sitecore-sandbox` is:
+//! The same without a tenant, on the sandbox of the crate `sitecore-sandbox`:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -32,33 +32,62 @@
 //!     .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
 //!     .build()?;
 //! let auth = AuthMiddleware::builder(TokenCache::new(tokens))
-//!     .target(Target::deploy().at(sandbox.origin(Api::Deploy).clone())?)
+//!     .target(Target::deploy().with_origin(sandbox.origin(Api::Deploy).clone())?)
 //!     .build()?;
 //! let http = reqwest::Client::builder().redirect(redirect_policy()).no_proxy().build()?;
 //! let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
 //!
 //! let projects = sandbox.url(Api::Deploy, "/api/projects/v1");
 //! assert!(client.get(projects.clone()).send().await?.status().is_success());
-//! // Somebody revokes the token: the layer replaces it, and sends the request once more.
+//! // The API rejects the revoked token. The middleware replaces it and replays the request.
 //! sandbox.revoke_tokens();
 //! assert!(client.get(projects).send().await?.status().is_success());
-//! assert_eq!((sandbox.grants(), sandbox.refusals(Api::Deploy)), (2, 1));
+//! assert_eq!((sandbox.tokens_granted(), sandbox.rejections(Api::Deploy)), (2, 1));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The way of a request: [`AuthMiddleware`] finds out whether the request is for one of its [`Target`]s,
-//! asks its [`TokenCache`] for a [`Token`], and puts the token's header on the request. The cache gets
-//! tokens from a [`TokenSource`], as a rule a [`TokenClient`], and renews them by a [`RefreshPolicy`].
+//! # How it works
+//!
+//! [`AuthMiddleware`] checks whether a request matches one of its [`Target`]s. If so, it takes a
+//! [`Token`] from its [`TokenCache`] and adds the token's header. The cache fetches tokens from a
+//! [`TokenSource`], usually a [`TokenClient`], and refreshes them according to a [`RefreshPolicy`].
+//!
+//! # The basics
+//!
+//! [`AuthMiddleware`] and [`ClientCredentials`] are all that most programs need, with a [`Target`]
+//! for each API and a [`redirect_policy`] on the client. Per request, [`NoAuth`] and [`Replay`]
+//! make exceptions. An [`Error`] has an [`ErrorKind`] that says what to do. [`Rejections`] defines
+//! which responses reject a token.
+//!
+//! # Caching
+//!
+//! [`TokenCache`] holds one token, and [`CacheStatus`] reports on it for health checks.
+//! [`RefreshPolicy`] and [`Backoff`] contain the numbers. [`Freshness`] and [`Fingerprint`]
+//! describe a [`Token`] in logs.
+//!
+//! # Credentials and sources
+//!
+//! [`TokenClient`] sends token requests to an [`Endpoint`]. For credentials that change while the
+//! program runs, use a [`ProviderSource`] with a [`CredentialsProvider`]: [`FileCredentials`],
+//! [`EnvironmentCredentials`] or [`SitecoreCliCredentials`]. For tokens from elsewhere, use
+//! [`source_fn`] or implement [`TokenSource`], with [`FetchContext`] and [`SharingKey`]. Keys for
+//! Experience Edge's Delivery API are in [`edge`]. [`Claims`] and [`ClientKind`] say whose token it
+//! is.
+//!
+//! # Tests
+//!
+//! [`Clock`] is the source of time and returns a [`Moment`]. The default is [`SystemClock`]. With
+//! the feature `test-util` there is a `ManualClock`.
 //!
 //! # Features
 //!
-//! - `rustls` (default): TLS by rustls.
-//! - `native-tls`: TLS by the platform's library.
-//! - `metrics`: counts, by the `metrics` facade: see `docs/operations.md`.
-//! - `test-util`: a clock for your tests that moves when it is told to, `ManualClock`.
+//! - `rustls` (default): TLS with rustls.
+//! - `native-tls`: TLS with the platform's library.
+//! - `metrics`: metrics for the `metrics` facade, described in `docs/operations.md`.
+//! - `test-util`: `ManualClock` and a policy without jitter, for your tests.
 
-// Shows, where the documentation is published, which feature an item needs.
+// Shows in the published documentation which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
     missing_docs,
@@ -72,94 +101,40 @@
 
 mod cache;
 mod clock;
+mod credentials;
+#[cfg(doctest)]
+mod doctests;
 pub mod edge;
 mod error;
+mod freshness;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod metrics;
 mod middleware;
 mod policy;
-mod provider;
 mod source;
-mod stamp;
-mod telemetry;
+mod target;
 mod token;
 
 pub use cache::{CacheStatus, TokenCache, TokenCacheBuilder};
 #[cfg(feature = "test-util")]
 pub use clock::ManualClock;
-pub use clock::{Clock, Now, SystemClock};
-pub use error::{Error, ErrorKind, Result};
-pub use middleware::{
-    AuthMiddleware, AuthMiddlewareBuilder, NoAuth, Rejections, Replay, Target, redirect_policy,
-};
-pub use policy::{Backoff, RefreshPolicy};
-pub use provider::{
+pub use clock::{Clock, Moment, SystemClock};
+pub use credentials::{
     CredentialsProvider, EnvironmentCredentials, FileCredentials, ProviderSource,
     SitecoreCliCredentials,
 };
-#[doc(no_inline)]
+pub use error::{Error, ErrorKind, Result};
+pub use freshness::Freshness;
+pub use middleware::{
+    AuthMiddleware, AuthMiddlewareBuilder, NoAuth, Rejections, Replay, redirect_policy,
+};
+pub use policy::{Backoff, RefreshPolicy};
+#[doc(inline)]
 pub use sitecore_token::{
-    Claims, ClientCredentials, ClientKind, Encoding, Endpoint, Quota, TokenClient,
+    Claims, ClientCredentials, ClientKind, Encoding, Endpoint, Quota, QuotaBucket, TokenClient,
     TokenClientBuilder,
 };
-pub use source::{Identity, TokenSource, source_fn};
-pub use stamp::Freshness;
+pub use source::{FetchContext, SharingKey, TokenSource, source_fn};
+pub use target::Target;
 pub use token::{Fingerprint, Token};
-
-/// What the fuzz targets call: the readers behind the layer, without a network.
-#[cfg(fuzzing)]
-pub mod fuzzing {
-    use crate::middleware::{
-        challenge,
-        graphql::{self, Verdict},
-    };
-
-    /// Tells whether an answer 401 with these headers refuses the token.
-    pub fn refuses_token(headers: &http::HeaderMap) -> bool {
-        challenge::refuses_token(headers)
-    }
-
-    /// Reads the start of a GraphQL answer: `None` if it does not decide; else whether it is a refusal, and
-    /// whether of all.
-    pub fn graphql(start: &[u8]) -> Option<(bool, bool)> {
-        match graphql::read(start) {
-            Verdict::Open => None,
-            Verdict::Accepted => Some((false, false)),
-            Verdict::Refused => Some((true, true)),
-            Verdict::RefusedInPart => Some((true, false)),
-        }
-    }
-
-    /// Tells for each byte whether it makes sense to read the answer again after it.
-    pub fn watch(answer: &[u8]) -> Vec<bool> {
-        let mut watch = graphql::Watch::default();
-        let ends = 1..=answer.len();
-        ends.map(|end| watch.is_decisive(&answer[..end])).collect()
-    }
-
-    /// Tells whether its first member is, or can still become, `errors`.
-    pub fn may_begin_with_errors(start: &[u8]) -> bool {
-        graphql::may_begin_with_errors(start)
-    }
-}
-
-/// Makes the prose's code compile.
-#[cfg(doctest)]
-mod prose {
-    #[doc = include_str!("../README.md")]
-    struct CrateReadme;
-    #[doc = include_str!("../../../README.md")]
-    struct Readme;
-    #[doc = include_str!("../../../docs/apis.md")]
-    struct Apis;
-    #[doc = include_str!("../../../docs/architecture.md")]
-    struct Architecture;
-    #[doc = include_str!("../../../docs/design.md")]
-    struct Design;
-    #[doc = include_str!("../../../docs/failure-modes.md")]
-    struct FailureModes;
-    #[doc = include_str!("../../../docs/migrating.md")]
-    struct Migrating;
-    #[doc = include_str!("../../../docs/operations.md")]
-    struct Operations;
-    #[doc = include_str!("../../../docs/threat-model.md")]
-    struct ThreatModel;
-}

@@ -1,130 +1,181 @@
-//! Where a cache gets its tokens from: one method, and the ready-made sources.
+//! Where a cache gets its tokens from: the [`TokenSource`] trait and the ready-made sources.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
 use sitecore_token::{TokenClient, TokenResponse};
 
-use crate::{Result, Token, stamp::Life};
+use crate::{error::Result, freshness::Lifetime, token::Token};
 
-/// Gets tokens, one call a token. It need not cache, retry or guard against many callers: the
+/// Fetches tokens, one per call.
+///
+/// A source need not cache, retry, or handle concurrent callers. The
 /// [`TokenCache`](crate::TokenCache) in front of it does.
 ///
-/// An implementation wants the crate `async-trait`. For one in front of a [`TokenClient`], whose own `fetch` hides
-/// this one:
+/// An implementation needs the crate `async-trait`. This one wraps a [`TokenClient`], whose
+/// inherent `fetch` hides the trait's:
 ///
 /// ```
-/// use sitecore_auth::{Result, Token, TokenClient, TokenSource};
+/// use sitecore_auth::{FetchContext, Result, Token, TokenClient, TokenSource};
 ///
 /// struct Logged(TokenClient);
 ///
 /// #[async_trait::async_trait]
 /// impl TokenSource for Logged {
-///     async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
-///         println!("asking for a token");
-///         TokenSource::fetch(&self.0, replacing).await
+///     async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
+///         println!("requesting a token");
+///         TokenSource::fetch(&self.0, context).await
 ///     }
 /// }
 /// ```
 ///
 /// # Cancel safety
 ///
-/// The futures are dropped when a refresh is out of time. No caller's fate drops them.
+/// The futures are dropped when the refresh reaches its time limit. A caller that goes away does
+/// not drop them.
 #[async_trait]
 pub trait TokenSource: Send + Sync + 'static {
-    /// Gets one token.
-    ///
-    /// `replacing` is the token that the cache wants to be rid of, because it is old or was refused; a
-    /// source that remembers tokens must not answer with it. The life of what is returned is counted
-    /// from before this call.
+    /// Fetches one token. Its lifetime is counted from before this call.
     ///
     /// # Errors
     ///
-    /// Whatever went wrong, by [`ErrorKind`](crate::ErrorKind): the cache repeats the call at once for
-    /// a transient error, and leaves the source alone for a while after any.
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token>;
+    /// The reason, as an [`ErrorKind`](crate::ErrorKind). The cache repeats the call after a
+    /// transient error, and does not call the source for a while after a failed refresh.
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token>;
 
-    /// Tells what the tokens are tied to, with the credentials in force: sources that say the same may share
-    /// their tokens, through a store. `None` unless the source can say.
+    /// Returns a key that identifies whose tokens these are, with the current credentials. Sources
+    /// with equal keys may share tokens through a store. `None` if the source cannot tell.
     ///
     /// # Errors
     ///
-    /// Why the credentials in force cannot be had.
-    async fn identity(&self) -> Result<Option<Identity>> {
+    /// The reason why the current credentials cannot be read.
+    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
         Ok(None)
     }
 
-    /// Tells whether the source has other credentials than those that were refused last. While a refusal
-    /// keeps the cache from asking, this is looked at about once a second if somebody calls; `true` lets
-    /// it ask again at once. `false` unless the source can say better.
+    /// Returns `true` if the source has other credentials than the ones that the issuer refused
+    /// last.
+    ///
+    /// During the cooldown after a refusal, the cache calls this about once a second if there are
+    /// callers. `true` lets it make a token request at once. The default is `false`.
     async fn has_new_credentials(&self) -> bool {
         false
     }
 }
 
-/// What the tokens of a [`TokenSource`] are tied to.
+/// Why a token is fetched.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FetchContext<'a> {
+    replacing: Option<&'a Token>,
+    rejected: bool,
+    time_left: Duration,
+}
+
+impl<'a> FetchContext<'a> {
+    /// Creates the context of a first fetch, which replaces no token. Caches create it for you; a
+    /// test of your own source can use this.
+    #[must_use]
+    pub fn new(time_left: Duration) -> Self {
+        Self { replacing: None, rejected: false, time_left }
+    }
+
+    /// Sets the token to replace, and whether it was rejected.
+    #[must_use]
+    pub fn with_replacing(self, token: &'a Token, rejected: bool) -> Self {
+        Self { replacing: Some(token), rejected, ..self }
+    }
+
+    /// Sets how much time is left. For sources that wait before they call another source.
+    #[must_use]
+    pub fn with_time_left(self, time_left: Duration) -> Self {
+        Self { time_left, ..self }
+    }
+
+    /// Returns the token to replace, if there is one. A source that remembers tokens must not
+    /// return it.
+    #[must_use]
+    pub fn replacing(&self) -> Option<&'a Token> {
+        self.replacing
+    }
+
+    /// Returns `true` if an API or the program rejected that token. Otherwise it is only old.
+    #[must_use]
+    pub fn rejected(&self) -> bool {
+        self.rejected
+    }
+
+    /// Returns how much time this refresh has left. The future is dropped after that.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.time_left
+    }
+}
+
+/// Identifies whose tokens a [`TokenSource`] fetches. See [`TokenSource::sharing_key`].
 #[derive(Clone)]
-pub struct Identity {
+pub struct SharingKey {
     secret: SecretString,
     context: String,
 }
 
-impl Identity {
-    /// Makes an identity of a secret, and of all else that decides which tokens are granted.
+impl SharingKey {
+    /// Creates a key from a secret, and from everything else that determines which tokens are
+    /// granted.
     pub fn new(secret: impl Into<SecretString>, context: impl Into<String>) -> Self {
         Self { secret: secret.into(), context: context.into() }
     }
 
     pub(crate) fn of(client: &TokenClient) -> Self {
-        Self::new(client.credentials().client_secret().clone(), client.grant_context())
+        Self::new(client.credentials().client_secret().clone(), client.token_context())
     }
 
-    /// Returns the secret: nobody without it may read what is shared.
+    /// Returns the secret. Only those who have it can read shared tokens.
     #[must_use]
     pub fn secret(&self) -> &SecretString {
         &self.secret
     }
 
-    /// Returns the rest. It is no secret.
+    /// Returns the rest, which is not secret.
     #[must_use]
     pub fn context(&self) -> &str {
         &self.context
     }
 }
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for SharingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("context", &self.context).finish_non_exhaustive()
+        f.debug_struct("SharingKey").field("context", &self.context).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl TokenSource for TokenClient {
-    async fn fetch(&self, _replacing: Option<&Token>) -> Result<Token> {
-        // The inherent method: one grant.
-        token_of(&Self::fetch(self).await?)
+    async fn fetch(&self, _context: FetchContext<'_>) -> Result<Token> {
+        // The inherent method: one token request.
+        token_from(&Self::fetch(self).await?)
     }
 
-    async fn identity(&self) -> Result<Option<Identity>> {
-        Ok(Some(Identity::of(self)))
+    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
+        Ok(Some(SharingKey::of(self)))
     }
 }
 
-pub(crate) fn token_of(answer: &TokenResponse) -> Result<Token> {
-    let life = answer.expires_in().map_or(Life::Unknown, Life::Known);
-    let token = Token::bearer_for(answer.access_token(), life)?;
-    Ok(token.with_quota(answer.quota().cloned()))
+pub(crate) fn token_from(response: &TokenResponse) -> Result<Token> {
+    let lifetime = response.expires_in().map_or(Lifetime::Unknown, Lifetime::Known);
+    let token = Token::bearer_with(response.access_token(), lifetime)?;
+    Ok(token.with_quota(response.quota().cloned()))
 }
 
 #[async_trait]
 impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
-        (**self).fetch(replacing).await
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
+        (**self).fetch(context).await
     }
 
-    async fn identity(&self) -> Result<Option<Identity>> {
-        (**self).identity().await
+    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
+        (**self).sharing_key().await
     }
 
     async fn has_new_credentials(&self) -> bool {
@@ -134,12 +185,12 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
 
 #[async_trait]
 impl<S: TokenSource + ?Sized> TokenSource for Box<S> {
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
-        (**self).fetch(replacing).await
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
+        (**self).fetch(context).await
     }
 
-    async fn identity(&self) -> Result<Option<Identity>> {
-        (**self).identity().await
+    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
+        (**self).sharing_key().await
     }
 
     async fn has_new_credentials(&self) -> bool {
@@ -147,19 +198,21 @@ impl<S: TokenSource + ?Sized> TokenSource for Box<S> {
     }
 }
 
-/// Makes a source of a closure. Its argument is what [`TokenSource::fetch`] calls `replacing`.
+/// Creates a source from a closure. What the future needs of the context must be taken out of it
+/// first.
 ///
 /// ```
 /// use std::time::Duration;
 /// use sitecore_auth::{Token, TokenCache, source_fn};
 ///
-/// let cache = TokenCache::new(source_fn(|_replacing| async {
-///     Token::bearer("from-somewhere-else", Duration::from_secs(900))
+/// let cache = TokenCache::new(source_fn(|context| {
+///     println!("replacing {:?}", context.replacing());
+///     async { Token::bearer("from-somewhere-else", Duration::from_secs(900)) }
 /// }));
 /// ```
 pub fn source_fn<F, Fut>(fetch: F) -> impl TokenSource + fmt::Debug
 where
-    F: Fn(Option<Token>) -> Fut + Send + Sync + 'static,
+    F: Fn(FetchContext<'_>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Token>> + Send + 'static,
 {
     SourceFn(fetch)
@@ -170,11 +223,11 @@ struct SourceFn<F>(F);
 #[async_trait]
 impl<F, Fut> TokenSource for SourceFn<F>
 where
-    F: Fn(Option<Token>) -> Fut + Send + Sync + 'static,
+    F: Fn(FetchContext<'_>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Token>> + Send + 'static,
 {
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
-        (self.0)(replacing.cloned()).await
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
+        (self.0)(context).await
     }
 }
 

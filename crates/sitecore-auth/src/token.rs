@@ -1,4 +1,4 @@
-//! A credential that is ready to be sent: the header is made once, when the token arrives.
+//! A credential as a ready-made header, built once when the token arrives.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,61 +7,65 @@ use chrono::{DateTime, Utc};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use sha2::{Digest as _, Sha256};
-use sitecore_token::Claims;
+use sitecore_token::{Claims, Quota};
 
 use crate::{
-    Error, ErrorKind, Freshness, Quota, RefreshPolicy, Result,
-    clock::Now,
-    stamp::{Life, Stamp},
+    clock::Moment,
+    error::{Error, ErrorKind, Result},
+    freshness::{Freshness, Lifetime, Validity},
+    policy::RefreshPolicy,
 };
 
-/// A bearer token, or an API key, as a ready-made header. Cheap to clone.
+/// A bearer token or an API key, as a ready-made header. Cheap to clone.
 ///
-/// A token reads no clock: a [`TokenCache`](crate::TokenCache) stamps it when it takes it in.
+/// A token reads no clock. A [`TokenCache`](crate::TokenCache) computes its expiry when it accepts
+/// it.
 #[derive(Clone)]
-pub struct Token(pub(crate) Arc<Inner>);
+pub struct Token(pub(crate) Arc<TokenInner>);
 
-/// Begins a cache line, as does the count of its references: see [`Token::copy`].
+/// Aligned to a cache line of its own, as is its reference count: see [`Token::unshared`].
 #[derive(Clone)]
 #[repr(align(64))]
-pub(crate) struct Inner {
+pub(crate) struct TokenInner {
     name: HeaderName,
     value: HeaderValue,
-    /// What the value is made of: overwritten when nobody holds it any more.
+    /// Backs the header value, and is overwritten when the last reference to it is dropped.
     text: Bytes,
-    life: Life,
+    lifetime: Lifetime,
     age: Duration,
-    /// From when the source was asked until the issuer was.
+    /// How long the source waited before it sent the token request.
     waited: Duration,
     fingerprint: Fingerprint,
     quota: Option<Quota>,
-    pub(crate) stamp: Option<Stamp>,
+    pub(crate) validity: Option<Validity>,
 }
 
 impl Token {
-    /// Makes a token that is sent as `Authorization: Bearer …` ([RFC 6750 §2.1]) and lives for
-    /// `lifetime` from before it was asked for. One that lives for no time at all is never handed out.
+    /// Creates a token that is sent as `Authorization: Bearer …` ([RFC 6750 §2.1]). Its `lifetime`
+    /// is counted from before it was requested. A token with a lifetime of zero is never used.
     ///
     /// # Errors
     ///
-    /// [`Malformed`](ErrorKind::Malformed) if the text is no bearer token, or too long for a header.
+    /// [`Malformed`](ErrorKind::Malformed) if the text is not a bearer token, or too long for a
+    /// header.
     ///
     /// [RFC 6750 §2.1]: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
     pub fn bearer(token: impl Into<SecretString>, lifetime: Duration) -> Result<Self> {
-        Self::bearer_for(&token.into(), Life::Known(lifetime))
+        Self::bearer_with(&token.into(), Lifetime::Known(lifetime))
     }
 
-    pub(crate) fn bearer_for(token: &SecretString, life: Life) -> Result<Self> {
+    pub(crate) fn bearer_with(token: &SecretString, lifetime: Lifetime) -> Result<Self> {
         let token = token.expose_secret();
         sitecore_token::check_bearer(token)?;
-        Self::new(AUTHORIZATION, token, format!("Bearer {token}"), life)
+        Self::new(AUTHORIZATION, token, format!("Bearer {token}"), lifetime)
     }
 
-    /// Makes a key that is sent in the header `name` and lives until somebody revokes it.
+    /// Creates a key that is sent in the header `name`. It does not expire.
     ///
     /// # Errors
     ///
-    /// [`Malformed`](ErrorKind::Malformed) if the key is empty or cannot stand in a header.
+    /// [`Malformed`](ErrorKind::Malformed) if the key is empty or has characters that a header
+    /// cannot carry.
     pub fn api_key(name: HeaderName, key: impl Into<SecretString>) -> Result<Self> {
         let key = key.into();
         let key = key.expose_secret();
@@ -71,33 +75,34 @@ impl Token {
                 "the key is empty or has characters that a header cannot carry",
             ));
         }
-        Self::new(name, key, key.to_owned(), Life::Endless)
+        Self::new(name, key, key.to_owned(), Lifetime::Unlimited)
     }
 
-    fn new(name: HeaderName, secret: &str, header: String, life: Life) -> Result<Self> {
+    fn new(name: HeaderName, secret: &str, header: String, lifetime: Lifetime) -> Result<Self> {
         let text = Bytes::from_owner(Zeroizing::new(header));
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(TokenInner {
             name,
             value: sensitive(text.clone())?,
             text,
-            life,
+            lifetime,
             age: Duration::ZERO,
             waited: Duration::ZERO,
             fingerprint: Fingerprint::of(secret),
             quota: None,
-            stamp: None,
+            validity: None,
         })))
     }
 
-    /// Says that the token was `age` old when the source was asked: for sources that remember tokens.
+    /// Sets how old the token already was when the source was called. For sources that remember
+    /// tokens.
     #[must_use]
     pub fn with_age(mut self, age: Duration) -> Self {
         Arc::make_mut(&mut self.0).age = age;
         self
     }
 
-    /// Says that the source waited before the token was asked for, or its age was reckoned: the life counts from
-    /// then. For sources that wait, say for others; waits add up.
+    /// Sets how long the source waited before it sent the token request, or determined the age. The
+    /// lifetime is counted from that point. Repeated calls add up.
     #[must_use]
     pub fn asked_after(mut self, waited: Duration) -> Self {
         let inner = Arc::make_mut(&mut self.0);
@@ -105,12 +110,12 @@ impl Token {
         self
     }
 
-    /// Makes the same token once more, with the same text, but with references that are counted by themselves: for a
-    /// thread that shall not wait for others who count theirs.
-    pub(crate) fn copy(&self) -> Self {
+    /// Returns a copy that shares the text but counts its references separately, so that threads
+    /// which use different copies do not contend for one counter.
+    pub(crate) fn unshared(&self) -> Self {
         let text = Bytes::from_owner(OwnLine(self.0.text.clone()));
-        Self(Arc::new(Inner {
-            // It was a header's value before.
+        Self(Arc::new(TokenInner {
+            // Cannot fail, because the same text already is a header value.
             value: sensitive(text).unwrap_or_else(|_| self.0.value.clone()),
             ..(*self.0).clone()
         }))
@@ -125,101 +130,102 @@ impl Token {
         self.0.quota.as_ref()
     }
 
-    /// Fixes the instants that the token's life turns on.
-    pub(crate) fn stamped(mut self, policy: &RefreshPolicy, asked: Now) -> Self {
+    /// Computes when the token becomes stale and expires.
+    pub(crate) fn with_validity(mut self, policy: &RefreshPolicy, requested_at: Moment) -> Self {
         let inner = Arc::make_mut(&mut self.0);
-        inner.life = inner.life.believed(policy);
-        inner.stamp = Some(Stamp::new(
+        inner.lifetime = inner.lifetime.clamped(policy);
+        inner.validity = Some(Validity::new(
             policy,
-            inner.life,
+            inner.lifetime,
             inner.age,
-            asked.after(inner.waited),
+            requested_at.after(inner.waited),
             fastrand::f64(),
         ));
         self
     }
 
-    /// Ends this token no later than the other, by the monotonic clock.
+    /// Limits the validity of this token to that of the other one, by the monotonic clock.
     pub(crate) fn not_outliving(mut self, other: &Self) -> Self {
-        if let (Some(stamp), Some(other)) = (&mut Arc::make_mut(&mut self.0).stamp, &other.0.stamp)
-        {
-            stamp.stale = stamp.stale.not_after(other.stale);
-            stamp.unusable = stamp.unusable.not_after(other.unusable);
+        let validity = &mut Arc::make_mut(&mut self.0).validity;
+        if let (Some(validity), Some(other)) = (validity, &other.0.validity) {
+            validity.stale_at = validity.stale_at.not_after(other.stale_at);
+            validity.unusable_at = validity.unusable_at.not_after(other.unusable_at);
         }
         self
     }
 
-    /// Returns the life that the token was granted, from its issue; `None` for a key without expiry, and
-    /// while it is unknown.
+    /// Returns the lifetime that the token was issued with; `None` for a key without expiry, and
+    /// while the lifetime is unknown.
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
-        match self.0.life {
-            Life::Known(life) => Some(life),
-            Life::Unknown | Life::Endless => None,
+        match self.0.lifetime {
+            Lifetime::Known(lifetime) => Some(lifetime),
+            Lifetime::Unknown | Lifetime::Unlimited => None,
         }
     }
 
-    /// Returns how old the token was when the source was asked; zero for one that was granted then.
+    /// Returns how old the token was when the source was called; zero for one that was granted
+    /// then.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.0.age
     }
 
-    /// Returns the header to send. The value is marked sensitive: `Debug` does not show it, and HTTP/2
-    /// does not index it.
+    /// Returns the header to send. The value is marked as sensitive: `Debug` does not show it, and
+    /// HTTP/2 does not index it.
     #[must_use]
     pub fn header(&self) -> (&HeaderName, &HeaderValue) {
         (&self.0.name, &self.0.value)
     }
 
-    /// Returns the wall clock time at which the issuer lets the token die; `None` before a cache has
-    /// stamped it, and for a key without expiry.
+    /// Returns the wall clock time at which the token expires; `None` for a key without expiry, and
+    /// for a token that no cache has accepted yet.
     #[must_use]
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
-        let since_epoch = self.0.stamp.as_ref()?.expires_at?;
+        let since_epoch = self.0.validity.as_ref()?.expires_at?;
         DateTime::from_timestamp(since_epoch.as_secs().try_into().ok()?, since_epoch.subsec_nanos())
     }
 
-    /// Returns a short hash of the token: safe to log, the same in every process.
+    /// Returns a short hash of the token. It is safe to log and the same in every process.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.0.fingerprint
     }
 
-    pub(crate) fn freshness(&self, now: Now) -> Freshness {
-        // A cache holds stamped tokens alone.
-        self.0.stamp.as_ref().map_or(Freshness::Expired, |stamp| stamp.freshness(now))
+    pub(crate) fn freshness(&self, now: Moment) -> Freshness {
+        // Every token in a cache has a validity.
+        self.0.validity.as_ref().map_or(Freshness::Expired, |validity| validity.freshness(now))
     }
 
-    /// Decodes the claims of a JWT, unverified: whose it is, and what kind of client's. `None` for any other
-    /// token.
+    /// Decodes the claims of a JWT, which say whose token it is. They are not verified. `None` for
+    /// any other kind of token.
     #[must_use]
     pub fn claims(&self) -> Option<Claims> {
         let text = self.0.value.to_str().ok()?;
         Claims::decode(text.trim_start_matches("Bearer "))
     }
 
-    /// Tells whether this token's use is over before the other's.
-    pub(crate) fn ends_before(&self, other: &Self, now: Now) -> bool {
-        now.until(self.unusable_from()) < now.until(other.unusable_from())
+    /// Returns `true` if this token expires before the other one.
+    pub(crate) fn expires_before(&self, other: &Self, now: Moment) -> bool {
+        now.until(self.unusable_at()) < now.until(other.unusable_at())
     }
 
-    pub(crate) fn stale_from(&self) -> Now {
-        self.0.stamp.as_ref().map_or(Now::NEVER, |stamp| stamp.stale)
+    pub(crate) fn stale_at(&self) -> Moment {
+        self.0.validity.as_ref().map_or(Moment::NEVER, |validity| validity.stale_at)
     }
 
-    pub(crate) fn unusable_from(&self) -> Now {
-        self.0.stamp.as_ref().map_or(Now::NEVER, |stamp| stamp.unusable)
+    pub(crate) fn unusable_at(&self) -> Moment {
+        self.0.validity.as_ref().map_or(Moment::NEVER, |validity| validity.unusable_at)
     }
 
-    /// Tells whether the other is the same credential, whenever each was taken in.
+    /// Returns `true` if both are the same credential, no matter when each was accepted.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
             || (self.0.name == other.0.name && self.0.value == other.0.value)
     }
 }
 
-/// A text whose references are counted in a cache line of their own.
+/// A text whose reference count has a cache line of its own.
 #[repr(align(64))]
 struct OwnLine(Bytes);
 
@@ -229,11 +235,11 @@ impl AsRef<[u8]> for OwnLine {
     }
 }
 
-/// Makes a header's value of a text, without copying it.
+/// Turns a text into a header value without copying it.
 fn sensitive(text: Bytes) -> Result<HeaderValue> {
     // The error of this conversion does not quote the value.
-    let value = HeaderValue::from_maybe_shared(text);
-    let mut value = value.map_err(|error| Error::new(ErrorKind::Malformed, error))?;
+    let mut value = HeaderValue::from_maybe_shared(text)
+        .map_err(|error| Error::new(ErrorKind::Malformed, error))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -249,7 +255,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A short hash that tells tokens apart in logs: 32 bits of SHA-256, in hexadecimal.
+/// A short hash that distinguishes tokens in logs: 32 bits of SHA-256, in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u32);
 

@@ -107,7 +107,7 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
         return Err(denied(format!("Client has not been granted scopes: {}", missing.join(", "))));
     }
     let scope = scopes.join(" ");
-    let life = world.token_life();
+    let life = world.token_lifetime();
     Ok(json!({
         "access_token": world.keys.sign(client, world.issuer(), audience, &scope, life),
         "scope": scope,

@@ -12,7 +12,7 @@
 //! use std::time::Duration;
 //! use sitecore_sandbox::{Api, Fault, Sandbox};
 //!
-//! let sandbox = Sandbox::builder().token_life(Duration::from_secs(3)).start().await?;
+//! let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3)).start().await?;
 //! println!("tokens: {}, GraphQL: {}", sandbox.token_url(), sandbox.authoring_url());
 //! println!("log in as {}", sandbox.organization().id());
 //!
@@ -21,8 +21,8 @@
 //!
 //! // … run the program under test …
 //!
-//! assert_eq!(sandbox.grants(), 0);
-//! assert_eq!(sandbox.refusals(Api::Authoring), 0);
+//! assert_eq!(sandbox.tokens_granted(), 0);
+//! assert_eq!(sandbox.rejections(Api::Authoring), 0);
 //! # Ok(())
 //! # }
 //! ```

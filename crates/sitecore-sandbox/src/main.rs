@@ -32,7 +32,7 @@ async fn run() -> io::Result<()> {
                 "`{life}` is no life of tokens: give it in seconds, such as 60"
             ))
         })?;
-        sandbox = sandbox.token_life(Duration::from_secs(seconds));
+        sandbox = sandbox.token_lifetime(Duration::from_secs(seconds));
     }
     let sandbox = sandbox.start().await?;
     println!("# Loopback only, and all of it is gone when this program ends. Export:");

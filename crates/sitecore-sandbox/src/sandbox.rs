@@ -85,7 +85,7 @@ pub(crate) struct World {
     pub(crate) webhooks: Shared<Vec<Option<Value>>>,
     pub(crate) cache_clears: Shared<u64>,
     pub(crate) delivery_window: Shared<delivery::Window>,
-    token_life: Shared<Duration>,
+    token_lifetime: Shared<Duration>,
     desks: [Desk; 4],
     grants: AtomicU64,
     serial: AtomicU64,
@@ -116,7 +116,7 @@ impl Sandbox {
     /// Starts with settings of your own.
     pub fn builder() -> SandboxBuilder {
         SandboxBuilder {
-            token_life: TOKEN_LIFE,
+            token_lifetime: TOKEN_LIFE,
             audience: AUDIENCE.to_owned(),
             clients: Vec::new(),
         }
@@ -202,8 +202,8 @@ impl Sandbox {
     }
 
     /// Sets the life of the tokens granted from now on.
-    pub fn set_token_life(&self, life: Duration) {
-        *self.world.token_life.lock() = life;
+    pub fn set_token_lifetime(&self, life: Duration) {
+        *self.world.token_lifetime.lock() = life;
     }
 
     /// Signs with a new key from now on; the key before it still verifies, those before do not.
@@ -233,7 +233,7 @@ impl Sandbox {
 
     /// Returns how many tokens have been granted.
     #[must_use]
-    pub fn grants(&self) -> u64 {
+    pub fn tokens_granted(&self) -> u64 {
         self.world.grants.load(Ordering::SeqCst)
     }
 
@@ -246,7 +246,7 @@ impl Sandbox {
     /// Returns how many calls an API has refused: for the issuer, token requests; for the others, calls
     /// without a good token, or with one that lacks the scope.
     #[must_use]
-    pub fn refusals(&self, api: Api) -> u64 {
+    pub fn rejections(&self, api: Api) -> u64 {
         self.world.desk(api).refusals.load(Ordering::SeqCst)
     }
 }
@@ -266,8 +266,8 @@ impl World {
         self.authority.as_str()
     }
 
-    pub(crate) fn token_life(&self) -> Duration {
-        *self.token_life.lock()
+    pub(crate) fn token_lifetime(&self) -> Duration {
+        *self.token_lifetime.lock()
     }
 
     /// Makes what is published as what is edited, from an item on downwards.
@@ -314,7 +314,7 @@ async fn front_desk(
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `start` is called"]
 pub struct SandboxBuilder {
-    token_life: Duration,
+    token_lifetime: Duration,
     audience: String,
     clients: Vec<Client>,
 }
@@ -322,8 +322,8 @@ pub struct SandboxBuilder {
 impl SandboxBuilder {
     /// Sets the life of tokens; 24 h by default. Fractions of a second are rounded down in `expires_in`
     /// and up in `exp`.
-    pub fn token_life(mut self, life: Duration) -> Self {
-        self.token_life = life;
+    pub fn token_lifetime(mut self, life: Duration) -> Self {
+        self.token_lifetime = life;
         self
     }
 
@@ -386,7 +386,7 @@ impl SandboxBuilder {
             webhooks: Shared::default(),
             cache_clears: Shared::default(),
             delivery_window: Shared::default(),
-            token_life: Shared::new(self.token_life),
+            token_lifetime: Shared::new(self.token_lifetime),
             desks: Default::default(),
             grants: AtomicU64::new(0),
             serial: AtomicU64::new(1),

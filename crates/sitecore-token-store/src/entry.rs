@@ -186,7 +186,7 @@ impl Granted {
     /// Returns until when caches use it.
     fn usable_until(&self) -> Option<Duration> {
         let life = Duration::from_millis(self.life?);
-        Some(Duration::from_millis(self.issued) + life.saturating_sub(margin(life)))
+        Some(Duration::from_millis(self.issued) + life.saturating_sub(policy().margin_for(life)))
     }
 
     /// Returns the token, if it is of use and newer than the one that is to be replaced.
@@ -195,12 +195,13 @@ impl Granted {
         let age = now.saturating_sub(issued);
         let life = self.life.map(Duration::from_millis);
         // A host whose clock is behind by more would take it for younger than the margin allows for.
-        if issued > now + life.map_or(AHEAD, margin) {
+        if issued > now + life.map_or(AHEAD, |life| policy().margin_for(life)) {
             return None;
         }
         let token = match life {
             Some(life)
-                if life > policy().max_lifetime || age >= life.saturating_sub(margin(life)) =>
+                if life > policy().max_lifetime
+                    || age >= life.saturating_sub(policy().margin_for(life)) =>
             {
                 return None;
             }
@@ -235,12 +236,6 @@ fn policy() -> RefreshPolicy {
     RefreshPolicy::default()
 }
 
-/// Returns how long before its end a token is handed out no more.
-fn margin(life: Duration) -> Duration {
-    let policy = policy();
-    life.mul_f64(policy.margin_part).min(policy.margin)
-}
-
 /// Returns when a token that a cache holds was issued; a little earlier, for the cache asked before the store did.
 fn replaced_issue(token: &Token) -> Option<Duration> {
     let ends = u64::try_from(token.expires_at()?.timestamp_millis()).ok()?;
@@ -251,8 +246,8 @@ fn replaced_issue(token: &Token) -> Option<Duration> {
 fn backoff(kind: ErrorKind, failures: u32) -> Duration {
     let policy = policy();
     let backoff = match kind {
-        ErrorKind::Refused => policy.gate_refused,
-        _ => policy.gate_without_token,
+        ErrorKind::Refused => policy.cooldown_refused,
+        _ => policy.cooldown_without_token,
     };
     backoff.after(failures.saturating_add(1))
 }

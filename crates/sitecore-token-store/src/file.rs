@@ -44,7 +44,7 @@ impl FileStore {
         let strategy = etcetera::choose_base_strategy().map_err(|error| {
             config(format!("there is no home folder ({error}): use FileStore::at"))
         })?;
-        Self::at(strategy.cache_dir().join("sitecore-auth"))
+        Self::in_dir(strategy.cache_dir().join("sitecore-auth"))
     }
 
     /// Uses a folder, which is made if it is not there.
@@ -53,7 +53,7 @@ impl FileStore {
     ///
     /// [`Config`](ErrorKind::Config) if the folder cannot be made, is a link, belongs to another user or is open to
     /// others. The error says how to mend it. A disk that is full or read-only is no error: nothing is shared then.
-    pub fn at(folder: impl Into<PathBuf>) -> Result<Self> {
+    pub fn in_dir(folder: impl Into<PathBuf>) -> Result<Self> {
         // Without a slash at its end, which would hide a link.
         let folder: PathBuf = folder.into().components().collect();
         match prepare(&folder) {

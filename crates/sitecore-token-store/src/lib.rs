@@ -22,11 +22,11 @@
 //!         .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
 //!         .build()?;
 //!     // `FileStore::new` has a folder of its own, where this platform keeps caches.
-//!     let store = FileStore::at(folder.path().join("tokens"))?;
+//!     let store = FileStore::in_dir(folder.path().join("tokens"))?;
 //!     let cache = TokenCache::new(SharedSource::new(tokens, store)?);
 //!     cache.token().await?;
 //! }
-//! assert_eq!(sandbox.grants(), 1);
+//! assert_eq!(sandbox.tokens_granted(), 1);
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "file"))]

@@ -12,7 +12,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
-use sitecore_auth::{Clock, Error, ErrorKind, Identity, Result, SystemClock, Token, TokenSource};
+use sitecore_auth::{
+    Clock, Error, ErrorKind, FetchContext, Result, SharingKey, SystemClock, Token, TokenSource,
+};
 use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
@@ -55,7 +57,7 @@ pub struct SharedSource {
     inner: Arc<dyn TokenSource>,
     store: Arc<dyn TokenStore>,
     /// Given by the program, instead of what `inner` says.
-    identity: Option<Identity>,
+    identity: Option<SharingKey>,
     clock: Arc<dyn Clock>,
     /// Tells this process's failures from others'.
     id: u64,
@@ -96,7 +98,7 @@ impl SharedSource {
         let shared = Self::of(inner, store, None);
         // A source that knows by itself answers at once; one that reads a file wants a runtime.
         if Handle::try_current().is_ok()
-            && let Some(identity) = shared.inner.identity().now_or_never()
+            && let Some(identity) = shared.inner.sharing_key().now_or_never()
         {
             check(identity?)?;
         }
@@ -114,7 +116,7 @@ impl SharedSource {
         name: impl Into<String>,
         key: impl Into<SecretString>,
     ) -> Result<Self> {
-        let identity = Identity::new(key, name);
+        let identity = SharingKey::new(key, name);
         if identity.secret().expose_secret().len() < LEAST_SECRET {
             let message = "the key has fewer than 32 bytes, which who reads the store could find by trying: give a longer one";
             return Err(Error::new(ErrorKind::Config, message));
@@ -122,7 +124,7 @@ impl SharedSource {
         Ok(Self::of(inner, store, Some(identity)))
     }
 
-    fn of(inner: impl TokenSource, store: impl TokenStore, identity: Option<Identity>) -> Self {
+    fn of(inner: impl TokenSource, store: impl TokenStore, identity: Option<SharingKey>) -> Self {
         Self {
             inner: Arc::new(inner),
             store: Arc::new(store),
@@ -143,7 +145,7 @@ impl SharedSource {
     async fn seal(&self) -> Result<Seal> {
         let identity = match &self.identity {
             Some(identity) => identity.clone(),
-            None => check(self.inner.identity().await?)?,
+            None => check(self.inner.sharing_key().await?)?,
         };
         Ok(Seal::derive(identity.secret(), identity.context()))
     }
@@ -173,11 +175,11 @@ impl SharedSource {
         match &answer {
             Ok(token) => {
                 count("adopted");
-                debug!(token = %token.fingerprint(), "a token was adopted from the store");
+                debug!(token = %token.fingerprint(), "token adopted from store");
             }
             Err(error) => {
                 count("failure_adopted");
-                debug!(kind = ?error.kind(), "another process was given no token: not asking yet");
+                debug!(kind = ?error.kind(), "backing off after another process's failure");
                 let refused = error.kind() == ErrorKind::Refused;
                 self.remembered().refused_in = refused.then(|| seal.name().to_owned());
             }
@@ -186,15 +188,15 @@ impl SharedSource {
     }
 
     /// Takes what is in the store, or asks for what is to be there. `begun` is when that began.
-    async fn obtain(&self, begun: Duration, replacing: Option<&Token>) -> Result<Token> {
+    async fn obtain(&self, begun: Duration, context: FetchContext<'_>) -> Result<Token> {
         let seal = self.seal().await?;
         self.remembered().refused_in = None;
         loop {
             let entry = match self.look(&seal).await {
                 Ok(entry) => entry,
-                Err(error) => return self.ask_alone(error, begun, replacing).await,
+                Err(error) => return self.ask_alone(error, begun, context).await,
             };
-            if let Some(answer) = self.adopt(&seal, &entry, begun, replacing) {
+            if let Some(answer) = self.adopt(&seal, &entry, begun, context.replacing()) {
                 return answer;
             }
             let held = match self.take_turn(&seal).await {
@@ -203,15 +205,15 @@ impl SharedSource {
                     sleep(LOOK.mul_f64(1.0 + fastrand::f64())).await;
                     continue;
                 }
-                Err(error) => return self.ask_alone(error, begun, replacing).await,
+                Err(error) => return self.ask_alone(error, begun, context).await,
             };
             // Who had it before may have saved something since.
             let entry = match self.look(&seal).await {
                 Ok(entry) => entry,
-                Err(error) => return self.ask_alone(error, begun, replacing).await,
+                Err(error) => return self.ask_alone(error, begun, context).await,
             };
-            let Some(answer) = self.adopt(&seal, &entry, begun, replacing) else {
-                return self.ask(&seal, held, begun, replacing).await;
+            let Some(answer) = self.adopt(&seal, &entry, begun, context.replacing()) else {
+                return self.ask(&seal, held, begun, context).await;
             };
             self.release(held).await;
             return answer;
@@ -227,7 +229,7 @@ impl SharedSource {
         let mut held = lease(seal.name().to_owned()).await?;
         let waited = if held.is_some() { Duration::ZERO } else { self.waited() };
         if waited >= PATIENCE {
-            debug!("another process has the lease, and no token comes: asking beside it");
+            debug!("lease holder unresponsive, requesting a token anyway");
             held = lease(format!("{}-beside", seal.name())).await?;
         }
         Ok(if held.is_some() || waited >= LAST_PATIENCE { Turn::Ours(held) } else { Turn::Others })
@@ -250,19 +252,19 @@ impl SharedSource {
         seal: &Seal,
         held: Option<Held>,
         begun: Duration,
-        replacing: Option<&Token>,
+        context: FetchContext<'_>,
     ) -> Result<Token> {
-        count("asked");
+        count("requested");
         let (waited, asked) = (self.since(begun), self.now());
-        let answer = self.inner.fetch(replacing).await;
+        let answer = self.inner.fetch(after(waited, context)).await;
         let answer = answer.map(|token| token.asked_after(waited));
-        match self.share(seal, asked, replacing, &answer).await {
+        match self.share(seal, asked, context.replacing(), &answer).await {
             Ok(others) => {
                 self.release(held).await;
                 others.map_or(answer, |token| Ok(token.asked_after(self.since(begun))))
             }
             Err(error) => {
-                warn!(%error, "the answer could not be stored for others");
+                warn!(%error, "could not save token to store");
                 // Nor can the lease be given back: nobody waits for that.
                 answer
             }
@@ -310,13 +312,13 @@ impl SharedSource {
         &self,
         error: io::Error,
         begun: Duration,
-        replacing: Option<&Token>,
+        context: FetchContext<'_>,
     ) -> Result<Token> {
         count("unavailable");
-        warn!(%error, "the token store is of no use: asking alone");
+        warn!(%error, "token store unavailable, continuing without it");
         sleep(SPREAD.mul_f64(fastrand::f64())).await;
         let waited = self.since(begun);
-        let answer = self.inner.fetch(replacing).await;
+        let answer = self.inner.fetch(after(waited, context)).await;
         answer.map(|token| token.asked_after(waited))
     }
 
@@ -324,7 +326,7 @@ impl SharedSource {
         if let Some(Held(name, lease)) = held
             && let Err(error) = bounded(self.store.release(&name, lease)).await
         {
-            debug!(%error, "the lease was not given back: it ends by itself");
+            debug!(%error, "could not release lease, it will expire");
         }
     }
 
@@ -341,6 +343,11 @@ impl SharedSource {
     }
 }
 
+/// Returns the context for a source that is called after this wait.
+fn after(waited: Duration, context: FetchContext<'_>) -> FetchContext<'_> {
+    context.with_time_left(context.time_left().saturating_sub(waited))
+}
+
 /// Counts what the store was good for, by the `metrics` facade.
 fn count(outcome: &'static str) {
     #[cfg(feature = "metrics")]
@@ -351,17 +358,17 @@ fn count(outcome: &'static str) {
 
 #[async_trait]
 impl TokenSource for SharedSource {
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
         let begun = self.clock.now().monotonic();
-        let answer = self.obtain(begun, replacing).await;
+        let answer = self.obtain(begun, context).await;
         self.remembered().waiting_since = None;
         answer
     }
 
-    async fn identity(&self) -> Result<Option<Identity>> {
+    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
         match &self.identity {
             Some(identity) => Ok(Some(identity.clone())),
-            None => self.inner.identity().await,
+            None => self.inner.sharing_key().await,
         }
     }
 
@@ -381,7 +388,7 @@ impl fmt::Debug for SharedSource {
     }
 }
 
-fn check(identity: Option<Identity>) -> Result<Identity> {
+fn check(identity: Option<SharingKey>) -> Result<SharingKey> {
     let config = |message: &str| Error::new(ErrorKind::Config, message);
     let identity = identity.ok_or_else(|| {
         config("this source cannot say what its tokens are tied to: use SharedSource::with_key")

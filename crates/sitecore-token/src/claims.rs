@@ -1,4 +1,5 @@
-//! What a token says about itself: decoded for people and for lifetimes, never verified, never trusted.
+//! What a token says about itself. Decoded for messages and lifetimes, never verified and never
+//! trusted.
 
 use std::{fmt, time::Duration};
 
@@ -10,22 +11,24 @@ use zeroize::Zeroizing;
 /// The prefix of Sitecore's own claims.
 const SITECORE: &str = "https://auth.sitecorecloud.io/claims/";
 
-/// The claims of a JWT ([RFC 7519 §4]), unverified: good for messages, not for decisions of trust.
+/// The claims of a JWT ([RFC 7519 §4]). They are not verified, so use them for messages but not for
+/// authorization.
 ///
 /// [RFC 7519 §4]: https://www.rfc-editor.org/rfc/rfc7519#section-4
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Claims(Map<String, Value>);
 
-/// The kinds of automation client that Sitecore Cloud has: what differs is what their tokens open.
+/// The kinds of automation client in Sitecore Cloud. They differ in which APIs accept their tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientKind {
-    /// Opens the Authoring and Management API of one environment, and its Sites and Publishing APIs.
+    /// Accepted by the Authoring and Management API of one environment, and by its Sites and
+    /// Publishing APIs.
     Environment,
-    /// Opens the Deploy API, and the Authoring API of all environments.
+    /// Accepted by the Deploy API, and by the Authoring API of all environments.
     Organization,
-    /// Opens the Admin and the Token API of Experience Edge.
+    /// Accepted by the Admin API and the Token API of Experience Edge.
     EdgeAdministration,
 }
 
@@ -40,7 +43,7 @@ impl fmt::Display for ClientKind {
 }
 
 impl Claims {
-    /// Decodes the payload of a compact JWT; `None` for any other token.
+    /// Decodes the payload of a compact JWT. `None` for any other token.
     #[must_use]
     pub fn decode(token: &str) -> Option<Self> {
         let mut parts = token.split('.');
@@ -58,13 +61,13 @@ impl Claims {
         self.text("iss")
     }
 
-    /// Returns `sub`, for an automation client `<client id>@clients`.
+    /// Returns `sub`, the subject. For an automation client this is `<client id>@clients`.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.text("sub")
     }
 
-    /// Returns `aud`, which may be one text or a list of them.
+    /// Returns `aud`, the audiences. The claim may be one string or a list.
     pub fn audiences(&self) -> impl Iterator<Item = &str> {
         let claim = self.0.get("aud");
         let list = claim.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -82,10 +85,10 @@ impl Claims {
         self.text("scope").unwrap_or_default().split_ascii_whitespace()
     }
 
-    /// Returns what kind of client the token was granted to, as far as its scopes tell.
+    /// Returns the kind of client that the token was granted to, if its scopes reveal it.
     #[must_use]
     pub fn client_kind(&self) -> Option<ClientKind> {
-        // An organization's client has the scope of an environment's too.
+        // An organization client also has the scope of an environment client.
         [
             ("xmclouddeploy.", ClientKind::Organization),
             ("edge.", ClientKind::EdgeAdministration),
@@ -104,13 +107,13 @@ impl Claims {
         self.text(&format!("{SITECORE}{name}"))
     }
 
-    /// Returns how long the token lives from its issue, `exp − iat`; `None` unless both are there and
-    /// in this order.
+    /// Returns the token's lifetime, `exp − iat`. `None` if either is missing or `exp` is not later
+    /// than `iat`.
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
         let seconds = |name| self.0.get(name).and_then(Value::as_f64);
-        let life = (seconds("exp")? - seconds("iat")?).floor();
-        Duration::try_from_secs_f64(life).ok().filter(|life| !life.is_zero())
+        let lifetime = (seconds("exp")? - seconds("iat")?).floor();
+        Duration::try_from_secs_f64(lifetime).ok().filter(|lifetime| !lifetime.is_zero())
     }
 
     fn text(&self, name: &str) -> Option<&str> {

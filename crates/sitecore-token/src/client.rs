@@ -1,6 +1,6 @@
-//! One POST in, one answer out: [RFC 6749 §4.4], the client credentials grant.
+//! Sends one token request: the client credentials grant of [RFC 6749 §4.4].
 //!
-//! No cache, no retry, no clock: see `sitecore-auth` for those.
+//! It has no cache, no retry and no clock. `sitecore-auth` adds those.
 //!
 //! [RFC 6749 §4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
 
@@ -12,18 +12,20 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use crate::{
-    ClientCredentials, Encoding, Error, ErrorKind, Result, TokenClientBuilder, TokenResponse,
-    builder::Settings,
-    wire::{Answer, Redactor},
+    credentials::ClientCredentials,
+    error::{Error, ErrorKind, Result},
+    redact::Redactor,
+    response::{RawResponse, TokenResponse},
+    settings::{Encoding, Settings},
 };
 
-/// Largest answer that is read, after decompression.
+/// The largest response body that is read, after decompression.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// Asks one endpoint for tokens on behalf of one client.
+/// Requests tokens from one endpoint on behalf of one client. Cheap to clone.
 ///
-/// Cheap to clone. The HTTP client inside follows no redirect, speaks https alone (loopback excepted),
-/// sends requests for loopback to no proxy, resolves `localhost` to loopback whatever the resolver says,
+/// Its HTTP client follows no redirect, uses only https (except for loopback) and never sends a
+/// loopback request to a proxy. It resolves `localhost` to loopback without asking the resolver,
 /// logs no traffic and keeps no idle connection.
 ///
 /// # Examples
@@ -32,8 +34,8 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// # async fn example() -> Result<(), sitecore_token::Error> {
 /// use sitecore_token::{ClientCredentials, TokenClient};
 ///
-/// let answer = TokenClient::new(ClientCredentials::from_env()?)?.fetch().await?;
-/// println!("a token for {:?}", answer.expires_in());
+/// let response = TokenClient::new(ClientCredentials::from_env()?)?.fetch().await?;
+/// println!("lifetime: {:?}", response.expires_in());
 /// # Ok(())
 /// # }
 /// ```
@@ -45,24 +47,10 @@ pub struct TokenClient {
 }
 
 impl TokenClient {
-    /// Makes a client for Sitecore Cloud.
+    /// Creates a client with other credentials that shares this one's settings and HTTP client.
     ///
-    /// # Errors
-    ///
-    /// As [`TokenClientBuilder::build`].
-    pub fn new(credentials: ClientCredentials) -> Result<Self> {
-        Self::builder(credentials).build()
-    }
-
-    /// Starts a client with other settings.
-    pub fn builder(credentials: ClientCredentials) -> TokenClientBuilder {
-        TokenClientBuilder::new(credentials)
-    }
-
-    /// Makes a client that asks for other credentials and shares this one's settings and HTTP client.
-    ///
-    /// An HTTP client is dear (memory, certificates); this is how a program with thousands of tenants
-    /// has one.
+    /// Building an HTTP client is expensive (memory, certificates). Use this to share one among
+    /// thousands of tenants.
     ///
     /// # Errors
     ///
@@ -72,17 +60,18 @@ impl TokenClient {
         Ok(Self { credentials, ..self.clone() })
     }
 
-    /// Returns the credentials that this client asks with.
+    /// Returns the credentials of this client.
     #[must_use]
     pub fn credentials(&self) -> &ClientCredentials {
         &self.credentials
     }
 
-    /// Returns what decides, beside the secret, which tokens are granted: token URL, audience, client id,
-    /// scope and parameters, as one text. Clients with the same text and the same secret are granted the
-    /// same tokens, in any process.
+    /// Returns everything other than the secret that determines which tokens are granted, as one
+    /// string: token URL, audience, client id, scope and parameters. Clients with the same string
+    /// and secret get the same tokens.
+    #[doc(hidden)]
     #[must_use]
-    pub fn grant_context(&self) -> String {
+    pub fn token_context(&self) -> String {
         let Settings { endpoint, scope, parameters, .. } = &self.settings;
         let parts = (
             endpoint.token_url().as_str(),
@@ -102,7 +91,7 @@ impl TokenClient {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection. The issuer may have counted a grant all the same.
+    /// Dropping the future closes the connection. The issuer may still count the token request.
     pub async fn fetch(&self) -> Result<TokenResponse> {
         let Settings { endpoint, timeout, .. } = &self.settings;
         let (content_type, body) = self.body();
@@ -113,19 +102,23 @@ impl TokenClient {
             .header(CONTENT_TYPE, content_type)
             .timeout(*timeout)
             .body(body);
-        let mut response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let mut response = request.send().await.map_err(|error| self.transport_error(error))?;
         let status = response.status();
         let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
         let end = self.read(&mut response, &mut body).await;
-        let answer =
-            Answer { url: endpoint.token_url(), status, headers: response.headers(), body: &body };
+        let response = RawResponse {
+            url: endpoint.token_url(),
+            status,
+            headers: response.headers(),
+            body: &body,
+        };
         let redactor = self.redactor();
         match end {
-            Ok(()) => answer.read(&redactor),
-            // What an error status means stands in the headers, however its body ends.
-            Err(_) if !status.is_success() => answer.read(&redactor),
-            Err(Broken::Off) => Err(answer.torn(&redactor)),
-            Err(Broken::By(error)) => Err(error),
+            Ok(()) => response.interpret(&redactor),
+            // An error status can be interpreted even if its body is incomplete.
+            Err(_) if !status.is_success() => response.interpret(&redactor),
+            Err(BodyError::Truncated) => Err(response.truncated(&redactor)),
+            Err(BodyError::Failed(error)) => Err(error),
         }
     }
 
@@ -135,7 +128,7 @@ impl TokenClient {
         Redactor { secrets: parameters.chain([secret]).collect() }
     }
 
-    /// Writes the request's parameters (RFC 6749 §4.4.2, the credentials as in §2.3.1).
+    /// Encodes the request's parameters (RFC 6749 §4.4.2, with the credentials as in §2.3.1).
     fn body(&self) -> (&'static str, String) {
         let Settings { endpoint, encoding, scope, parameters, .. } = &self.settings;
         let own = [
@@ -160,36 +153,39 @@ impl TokenClient {
         &self,
         response: &mut reqwest::Response,
         body: &mut Vec<u8>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), BodyError> {
         loop {
             match response.chunk().await {
                 Ok(None) => return Ok(()),
                 Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_BYTES => {
                     body.clear();
-                    let message = format!("the token answer is longer than {MAX_BODY_BYTES} bytes");
-                    return Err(Broken::By(Error::malformed(message)));
+                    let message =
+                        format!("the token response is longer than {MAX_BODY_BYTES} bytes");
+                    return Err(BodyError::Failed(Error::malformed(message)));
                 }
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                // The other side ended it in good order, only too early; or what it sent is undecodable.
+                // The server closed the connection in an orderly way but too early, or the body
+                // cannot be decoded.
                 Err(error) if !error.is_timeout() && !has_os_cause(&error) => {
-                    return Err(Broken::Off);
+                    return Err(BodyError::Truncated);
                 }
-                Err(error) => return Err(Broken::By(self.unreachable(error))),
+                Err(error) => return Err(BodyError::Failed(self.transport_error(error))),
             }
         }
     }
 
-    /// No whole answer came. Names the phase and the host; the cause is the error's source.
-    fn unreachable(&self, error: reqwest::Error) -> Error {
+    /// There is no complete response. Names the phase and the host. The cause is the error's
+    /// source.
+    fn transport_error(&self, error: reqwest::Error) -> Error {
         let host = self.settings.endpoint.host();
         let message = match phase(&error) {
-            Phase::Lookup => format!("looking up {host} failed"),
-            Phase::Connect => format!("connecting to {host} failed"),
+            Phase::Lookup => format!("could not resolve {host}"),
+            Phase::Connect => format!("could not connect to {host}"),
             Phase::Tls => format!("the TLS handshake with {host} failed"),
             Phase::Exchange if error.is_timeout() => {
-                format!("{host} gave no whole answer within {:?}", self.settings.timeout)
+                format!("timed out after {:?} waiting for {host}", self.settings.timeout)
             }
-            Phase::Exchange => format!("the exchange with {host} broke off"),
+            Phase::Exchange => format!("the connection to {host} was interrupted"),
         };
         Error::new(ErrorKind::Unavailable, message).with_source(error.without_url())
     }
@@ -204,10 +200,10 @@ impl fmt::Debug for TokenClient {
     }
 }
 
-/// Why the body of an answer is not whole.
-enum Broken {
-    Off,
-    By(Error),
+/// Why a response body is incomplete.
+enum BodyError {
+    Truncated,
+    Failed(Error),
 }
 
 enum Phase {
@@ -224,7 +220,7 @@ fn phase(error: &reqwest::Error) -> Phase {
     if !error.is_connect() {
         return Phase::Exchange;
     }
-    // The operating system reports what goes wrong below TLS; what TLS itself reports has no such code.
+    // Errors below TLS have an operating system error code. Errors of TLS itself do not.
     let is_tls = io_causes(error).next().is_some() && !error.is_timeout() && !has_os_cause(error);
     if is_tls { Phase::Tls } else { Phase::Connect }
 }

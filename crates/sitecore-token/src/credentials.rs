@@ -1,14 +1,18 @@
-//! Who asks: a client id and its secret, always from one place.
+//! A client id and its secret, always from the same place.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Error, Result, env::variable};
+use crate::{
+    env::variable,
+    error::{Error, Result},
+};
 
 /// The id and the secret of an automation client.
 ///
-/// `Debug` shows the id and never the secret; the secret is overwritten when the last copy is dropped.
+/// `Debug` shows the id but never the secret. The secret is overwritten in memory when the last
+/// copy is dropped.
 #[derive(Clone)]
 pub struct ClientCredentials {
     client_id: String,
@@ -16,15 +20,16 @@ pub struct ClientCredentials {
 }
 
 impl ClientCredentials {
-    /// Takes an id and a secret. Line ends at the end of either are dropped: they come from files.
+    /// Creates credentials from an id and a secret. Line breaks at the end of either are removed,
+    /// because they come from files.
     ///
-    /// Whether something is missing is found when a client is built.
+    /// An empty id or secret is reported when a client is built.
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<SecretString>) -> Self {
         let (client_id, secret) = (client_id.into(), client_secret.into());
-        let line_end = ['\r', '\n'];
+        let line_breaks = ['\r', '\n'];
         Self {
-            client_id: client_id.trim_end_matches(line_end).to_owned(),
-            client_secret: match secret.expose_secret().trim_end_matches(line_end) {
+            client_id: client_id.trim_end_matches(line_breaks).to_owned(),
+            client_secret: match secret.expose_secret().trim_end_matches(line_breaks) {
                 trimmed if trimmed.len() < secret.expose_secret().len() => trimmed.into(),
                 _ => secret,
             },
@@ -36,8 +41,8 @@ impl ClientCredentials {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config), naming the variable, if one is missing or empty. Half a
-    /// pair is never completed from the other.
+    /// [`Config`](crate::ErrorKind::Config) if a variable is missing or empty. The error names it.
+    /// An incomplete pair is never completed from the other one.
     pub fn from_env() -> Result<Self> {
         const PAIRS: [[&str; 2]; 2] = [
             ["SITECORE_AUTH_CLIENT_ID", "SITECORE_AUTH_CLIENT_SECRET"],
@@ -46,23 +51,23 @@ impl ClientCredentials {
         for [id_name, secret_name] in PAIRS {
             return match (variable(id_name)?, variable(secret_name)?.map(SecretString::from)) {
                 (Some(id), Some(secret)) => Ok(Self::new(id.trim(), secret)),
-                (Some(_), None) => Err(half(id_name, secret_name)),
-                (None, Some(_)) => Err(half(secret_name, id_name)),
+                (Some(_), None) => Err(incomplete_pair(id_name, secret_name)),
+                (None, Some(_)) => Err(incomplete_pair(secret_name, id_name)),
                 (None, None) => continue,
             };
         }
         Err(Error::config(
-            "no credentials in the environment: set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or SITECORE_CLIENT_ID and SITECORE_CLIENT_SECRET)",
+            "no credentials in the environment; set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or SITECORE_CLIENT_ID and SITECORE_CLIENT_SECRET)",
         ))
     }
 
-    /// Returns the client id, which is not a secret.
+    /// Returns the client id, which is not secret.
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Returns the secret, behind a type that does not print it.
+    /// Returns the secret, in a type that does not print it.
     #[must_use]
     pub fn client_secret(&self) -> &SecretString {
         &self.client_secret
@@ -75,7 +80,7 @@ impl ClientCredentials {
             _ => return Ok(()),
         };
         Err(Error::config(format!(
-            "the client {missing} is empty: give the one that Sitecore showed when the automation client was made"
+            "the client {missing} is empty; use the one that Sitecore displayed when the automation client was created"
         )))
     }
 }
@@ -88,6 +93,6 @@ impl fmt::Debug for ClientCredentials {
     }
 }
 
-fn half(present: &str, missing: &str) -> Error {
-    Error::config(format!("{present} is set but {missing} is not: set both, or neither"))
+fn incomplete_pair(present: &str, missing: &str) -> Error {
+    Error::config(format!("{present} is set but {missing} is not; set both or neither"))
 }

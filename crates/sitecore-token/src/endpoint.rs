@@ -1,18 +1,21 @@
-//! Where tokens come from: the token URL and the audience to ask for.
+//! Where tokens come from: the token URL and the audience.
 
 use std::{fmt, net::IpAddr};
 
 use url::{Host, Url};
 
-use crate::{Error, Result, env::variable};
+use crate::{
+    env::variable,
+    error::{Error, Result},
+};
 
 pub(crate) const SITECORE_AUTHORITY: &str = "https://auth.sitecorecloud.io";
 const SITECORE_AUDIENCE: &str = "https://api.sitecorecloud.io";
 
-/// A token endpoint and the audience that its tokens are meant for.
+/// A token endpoint and the audience to request tokens for.
 ///
-/// The URL is https. Plain http is accepted for loopback alone: an IP literal such as `127.0.0.1`, or
-/// exactly `localhost`, because the request carries the client secret.
+/// The URL must use https, because the request carries the client secret. Plain http is accepted
+/// only for loopback, that is for an IP literal such as `127.0.0.1` or exactly `localhost`.
 ///
 /// # Examples
 ///
@@ -26,14 +29,15 @@ const SITECORE_AUDIENCE: &str = "https://api.sitecorecloud.io";
 /// assert!(insecure.is_err());
 /// # Ok::<(), url::ParseError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     token_url: Url,
     audience: Option<String>,
 }
 
 impl Endpoint {
-    /// Returns Sitecore Cloud's issuer, with the audience that its public APIs share.
+    /// Returns the endpoint of Sitecore Cloud's issuer, with the audience that its public APIs
+    /// share.
     #[must_use]
     pub fn sitecore_cloud() -> Self {
         Self {
@@ -43,17 +47,17 @@ impl Endpoint {
         }
     }
 
-    /// Makes an endpoint of another issuer or for another audience.
+    /// Creates an endpoint of another issuer, or for another audience.
     ///
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) if the URL is neither https nor http to loopback, if it
-    /// carries a user name, a password or a fragment ([RFC 6749 §3.2]), or if the audience is empty.
+    /// has a user name, a password or a fragment ([RFC 6749 §3.2]), or if the audience is empty.
     ///
     /// [RFC 6749 §3.2]: https://www.rfc-editor.org/rfc/rfc6749#section-3.2
     pub fn new(token_url: Url, audience: impl Into<String>) -> Result<Self> {
         let audience = audience.into();
-        let refuse = |why: &str| {
+        let invalid = |why: &str| {
             let mut shown = token_url.clone();
             let _ = (shown.set_username(""), shown.set_password(None));
             shown.set_query(None);
@@ -62,34 +66,32 @@ impl Endpoint {
         };
         let secure = token_url.scheme() == "https" || is_http_to_loopback(&token_url);
         if !secure {
-            return refuse(
-                "is not https: it would send the client secret in clear text; use https (http is accepted for loopback only)",
+            return invalid(
+                "would send the client secret in clear text; use https (http is accepted only for loopback)",
             );
         }
         if !token_url.username().is_empty() || token_url.password().is_some() {
-            return refuse(
-                "has a user name or password: remove them, credentials go into ClientCredentials",
-            );
+            return invalid("has a user name or a password; remove them and use ClientCredentials");
         }
         if token_url.fragment().is_some() {
-            return refuse("has a fragment: remove the part after `#`");
+            return invalid("has a fragment; remove the part after `#`");
         }
         if audience.trim().is_empty() {
             return Err(Error::config(
-                "the audience is empty: give the API's identifier, or call without_audience()",
+                "the audience is empty; use the API's identifier, or call without_audience()",
             ));
         }
         Ok(Self { token_url, audience: Some(audience) })
     }
 
-    /// Reads the endpoint from the environment: `SITECORE_AUTH_AUTHORITY`, to which `/oauth/token` is
-    /// added, and `SITECORE_AUTH_AUDIENCE`. Each has [`sitecore_cloud`](Self::sitecore_cloud)'s value as
-    /// its default.
+    /// Reads the endpoint from the environment: `SITECORE_AUTH_AUTHORITY`, to which `/oauth/token`
+    /// is appended, and `SITECORE_AUTH_AUDIENCE`. A missing variable defaults to the value of
+    /// [`sitecore_cloud`](Self::sitecore_cloud).
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config), naming the variable, if a value is empty, is no URL or is
-    /// one that [`new`](Self::new) refuses.
+    /// [`Config`](crate::ErrorKind::Config) if a value is empty, is not a URL, or is not accepted
+    /// by [`new`](Self::new). The error names the variable.
     pub fn from_env() -> Result<Self> {
         let authority = variable("SITECORE_AUTH_AUTHORITY")?;
         let audience = variable("SITECORE_AUTH_AUDIENCE")?;
@@ -100,44 +102,44 @@ impl Endpoint {
         )
     }
 
-    /// Makes the endpoint of an authority that was written down at `place`.
+    /// Creates the endpoint of an authority. `place` says where the authority was configured.
     pub(crate) fn of_authority(
         place: &str,
         authority: &str,
         audience: Option<&str>,
     ) -> Result<Self> {
-        let refuse = |why: &str| {
-            Error::config(format!("{place} {why}: give one such as {SITECORE_AUTHORITY}"))
+        let invalid = |why: &str| {
+            Error::config(format!("{place} {why} (expected, for example, {SITECORE_AUTHORITY})"))
         };
-        let authority =
-            Url::parse(authority.trim()).map_err(|error| refuse("is no URL").with_source(error))?;
+        let authority = Url::parse(authority.trim())
+            .map_err(|error| invalid("is not a valid URL").with_source(error))?;
         if authority.query().is_some() || authority.fragment().is_some() {
-            return Err(refuse("has a query or a fragment"));
+            return Err(invalid("has a query or a fragment"));
         }
         let path = authority.path().trim_end_matches('/');
         if path.ends_with("/oauth/token") {
-            return Err(refuse("is the token URL, and not the authority"));
+            return Err(invalid("is the token URL instead of the authority"));
         }
         let mut url = authority.clone();
         url.set_path(&format!("{path}/oauth/token"));
         Self::new(url, audience.unwrap_or(SITECORE_AUDIENCE).trim())
-            .map_err(|error| Error::config(format!("{place} cannot be used: {error}")))
+            .map_err(|error| Error::config(format!("{place} is invalid: {error}")))
     }
 
-    /// Leaves the audience out of the request, for servers that want none.
+    /// Removes the audience from the request, for servers that do not expect one.
     #[must_use]
     pub fn without_audience(mut self) -> Self {
         self.audience = None;
         self
     }
 
-    /// Returns the URL that is asked for tokens.
+    /// Returns the URL of the token endpoint.
     #[must_use]
     pub fn token_url(&self) -> &Url {
         &self.token_url
     }
 
-    /// Returns the audience that is asked for, if any.
+    /// Returns the audience, if there is one.
     #[must_use]
     pub fn audience(&self) -> Option<&str> {
         self.audience.as_deref()
@@ -152,7 +154,7 @@ impl Endpoint {
     }
 }
 
-/// Without the URL's query: some gateways want a key there.
+/// Leaves out the URL's query, where some gateways expect a key.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.token_url.clone();
@@ -174,10 +176,13 @@ fn is_http_to_loopback(url: &Url) -> bool {
     url.scheme() == "http" && is_loopback(url)
 }
 
-/// Tells whether a URL points at this machine for certain: by IP literal, or by the name `localhost`.
+/// Returns `true` if a URL certainly points to this machine, by IP literal or by the name
+/// `localhost`.
 ///
-/// Other names are not asked: what they resolve to is somebody else's to decide.
-fn is_loopback(url: &Url) -> bool {
+/// Other names are not resolved, because others control what they resolve to.
+#[doc(hidden)]
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
         Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),

@@ -1,14 +1,14 @@
-//! Reads environment variables, so that an empty one is an error and not a value.
+//! Reads environment variables. An empty one is an error.
 
 use std::env::{VarError, var};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// Returns a variable's value; `None` if it is not set.
+/// Returns a variable's value, or `None` if it is not set.
 pub(crate) fn variable(name: &str) -> Result<Option<String>> {
     match var(name) {
         Ok(value) if value.trim().is_empty() => Err(Error::config(format!(
-            "the environment variable {name} is empty: set it or unset it"
+            "the environment variable {name} is empty; set it or unset it"
         ))),
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),

@@ -1,19 +1,19 @@
-//! Why no token came: one opaque, cloneable error with a kind to act on.
+//! Why there is no token: one opaque, cloneable error, with a kind to act on.
 //!
-//! No error holds a secret, a token or a response body.
+//! No error contains a secret, a token or a response body.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 /// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Says why there is no token.
+/// The reason why there is no token.
 ///
-/// Cheap to clone, so that one failed request can be told to all who waited for it.
+/// Cheap to clone, so that all callers that waited for a failed request can get its error.
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<ErrorInner>);
 
-struct Inner {
+struct ErrorInner {
     kind: ErrorKind,
     transient: bool,
     message: String,
@@ -26,24 +26,27 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The program or its environment is set up wrongly; no request was sent. Mend the setting named.
+    /// The program or its environment is misconfigured. No request was sent. Fix the setting that
+    /// the message names.
     Config,
-    /// The issuer said no, in OAuth's words ([RFC 6749 §5.2]): check the secret, the audience and the
-    /// kind of client. See [`Error::refusal`].
+    /// The issuer refused the client with an OAuth error ([RFC 6749 §5.2]). Check the secret, the
+    /// audience and the kind of client. See [`Error::refusal`].
     ///
     /// [RFC 6749 §5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
     Refused,
-    /// Too many tokens were asked for; [`Error::retry_after`] says when to come back, if the issuer did.
+    /// There were too many token requests. [`Error::retry_after`] says when to try again, if the
+    /// issuer did.
     RateLimited,
-    /// No usable answer for a reason that may pass: network, time, proxy, a server in trouble.
+    /// There is no usable response for a reason that may pass: the network, a timeout, a proxy, or
+    /// a failing server.
     Unavailable,
-    /// A whole answer that is not a token this crate would pass on.
+    /// The response is complete but does not contain a usable token.
     Malformed,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ErrorInner {
             kind,
             transient: matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable),
             message: message.into(),
@@ -77,35 +80,34 @@ impl Error {
         self.with(|inner| inner.source = Some(Box::new(source)))
     }
 
-    /// Changes an error that is being built, and so has no clone yet.
-    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+    /// Changes an error that is still being built and therefore has no clone.
+    fn with(mut self, change: impl FnOnce(&mut ErrorInner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             change(inner);
         }
         self
     }
 
-    /// Returns what to do about it.
+    /// Returns what to do about the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Tells whether the same request may succeed later without anybody changing anything.
+    /// Returns `true` if the same request may succeed later without a change by anyone.
     ///
-    /// True for all of [`ErrorKind::Unavailable`] and [`ErrorKind::RateLimited`], and for those
-    /// [`ErrorKind::Malformed`] answers that some other machine than the issuer probably wrote, or that
-    /// arrived in pieces.
+    /// This is the case for [`ErrorKind::Unavailable`] and [`ErrorKind::RateLimited`], and for
+    /// [`ErrorKind::Malformed`] if the response is truncated or probably not from the issuer.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
-    /// Returns how long the server asked to be left alone, counted from its answer.
+    /// Returns how long the server asked us to wait, counted from its response and without a limit.
     ///
-    /// From `Retry-After` ([RFC 9110 §10.2.3]); with [`ErrorKind::RateLimited`] else from Auth0's
-    /// `Auth0-Client-Quota-Limit` or `x-ratelimit-reset`; as the server said it, however long.
-    /// Dates are measured against the answer's own `Date` and are ignored without one.
+    /// The value comes from `Retry-After` ([RFC 9110 §10.2.3]). For [`ErrorKind::RateLimited`] it
+    /// otherwise comes from Auth0's `Auth0-Client-Quota-Limit` or `x-ratelimit-reset`. A date is
+    /// measured against the response's own `Date`, and is ignored without one.
     ///
     /// [RFC 9110 §10.2.3]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
     #[must_use]
@@ -113,7 +115,7 @@ impl Error {
         self.0.retry_after
     }
 
-    /// Returns the issuer's own words, if it answered with an OAuth error.
+    /// Returns the issuer's own error, if it responded with an OAuth error.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         self.0.refusal.as_ref()
@@ -148,10 +150,10 @@ impl StdError for Error {
 
 /// The error response of a token endpoint ([RFC 6749 §5.2]).
 ///
-/// The server's words, with the client secret taken out should they hold it.
+/// The server's text, from which the client secret has been removed if it was there.
 ///
 /// [RFC 6749 §5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: String,
@@ -171,14 +173,14 @@ impl Refusal {
         &self.code
     }
 
-    /// Returns `error_description`, for people. It comes from the network: do not parse it.
+    /// Returns `error_description`, which is meant for people. Do not parse it.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
 }
 
-/// Status and code alone: a description can hold anything.
+/// Only the status and the code, because a description can contain anything.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.status, self.code)

@@ -1,4 +1,4 @@
-//! The login that the Sitecore CLI left behind in `.sitecore/user.json`.
+//! Reads the Sitecore CLI's login from `.sitecore/user.json`.
 
 use std::{
     collections::BTreeMap,
@@ -11,15 +11,20 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::{ClientCredentials, Endpoint, Error, Result};
+use crate::{
+    credentials::ClientCredentials,
+    endpoint::{Endpoint, SITECORE_AUTHORITY},
+    error::{Error, Result},
+    json::without_bom,
+};
 
-/// The name under which the CLI keeps the login to the cloud, rather than to one CM.
+/// The CLI's name for the login to the cloud, as opposed to a login to one CM.
 const CLOUD: &str = "xmCloud";
 
-/// More than the CLI ever writes.
+/// Larger than any file that the CLI writes.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// What of the file is read; the tokens in it are not.
+/// The parts of the file that we read. Its tokens are ignored.
 #[derive(Deserialize)]
 struct UserFile {
     #[serde(default)]
@@ -36,60 +41,60 @@ struct Login {
 }
 
 impl ClientCredentials {
-    /// Reads the cloud login of the Sitecore CLI: the first `.sitecore/user.json` found in `start_dir`
-    /// or a folder above it, endpoint `xmCloud`. The issuer comes from the same file.
+    /// Reads the Sitecore CLI's cloud login: the endpoint `xmCloud` in the first
+    /// `.sitecore/user.json` that is found in `start_dir` or its parent folders. The issuer comes
+    /// from the same file.
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config), naming the file and what to do, if there is no such file,
-    /// if it belongs to another user (who could have put credentials of their own there), if it cannot
-    /// be read, or if it holds no client credentials.
+    /// [`Config`](crate::ErrorKind::Config) if there is no such file, if it cannot be read, if it
+    /// contains no client credentials, or if it belongs to another user, who could have put their
+    /// own credentials there. The error names the file and what to do.
     pub fn from_sitecore_cli(start_dir: impl AsRef<Path>) -> Result<(Self, Endpoint)> {
         let start = start_dir.as_ref();
         let (path, mut file) = find(start)?;
         let place = path.display();
         let unreadable = |error: io::Error| {
-            Error::config(format!("{place} cannot be read: check its permissions"))
-                .with_source(error)
+            Error::config(format!("cannot read {place}; check its permissions")).with_source(error)
         };
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
-            return Err(Error::config(format!("{place} cannot be read: it is no ordinary file")));
+            return Err(Error::config(format!("{place} is not a regular file")));
         }
         if !is_ours(&metadata) {
             return Err(Error::config(format!(
-                "{place} belongs to another user and is not trusted: log in again as yourself, or pass the credentials"
+                "{place} belongs to another user and is not trusted; log in again as yourself, or pass the credentials in another way"
             )));
         }
         let mut text = Zeroizing::new(Vec::new());
         file.by_ref().take(MAX_BYTES).read_to_end(&mut text).map_err(unreadable)?;
-        // Where parsing stopped is told, what stood there is not: it could be the secret.
+        // The error gives the position but not the content, which could be the secret.
         let user: UserFile = serde_json::from_slice(without_bom(&text)).map_err(|error| {
             Error::config(format!(
-                "{place} is not what the Sitecore CLI writes (line {}, column {}): log in again",
+                "{place} is not a login file of the Sitecore CLI (line {}, column {}); log in again",
                 error.line(),
                 error.column()
             ))
         })?;
         let login = user.endpoints.get(CLOUD).ok_or_else(|| {
             Error::config(format!(
-                "{place} has no endpoint `{CLOUD}`: run `dotnet sitecore cloud login --client-credentials`"
+                "{place} has no endpoint `{CLOUD}`; run `dotnet sitecore cloud login --client-credentials`"
             ))
         })?;
         let (Some(id), Some(secret)) = (&login.client_id, &login.client_secret) else {
             return Err(Error::config(format!(
-                "endpoint `{CLOUD}` in {place} has no clientId and clientSecret: log in with `--client-credentials`"
+                "the endpoint `{CLOUD}` in {place} has no clientId and clientSecret; log in with `--client-credentials`"
             )));
         };
         let credentials = Self::new(id.as_str(), secret.clone());
-        credentials
-            .check()
-            .map_err(|error| Error::config(format!("endpoint `{CLOUD}` in {place}: {error}")))?;
+        credentials.check().map_err(|error| {
+            Error::config(format!("the endpoint `{CLOUD}` in {place} is invalid: {error}"))
+        })?;
         let endpoint = match (&login.authority, &login.audience) {
             (None, None) => Endpoint::sitecore_cloud(),
             (authority, audience) => Endpoint::of_authority(
                 &format!("`authority` of endpoint `{CLOUD}` in {place}"),
-                authority.as_deref().unwrap_or(crate::endpoint::SITECORE_AUTHORITY),
+                authority.as_deref().unwrap_or(SITECORE_AUTHORITY),
                 audience.as_deref(),
             )?,
         };
@@ -97,14 +102,12 @@ impl ClientCredentials {
     }
 }
 
-/// Opens the nearest file, so that what is checked afterwards is what is read.
+/// Opens the nearest file. The open file is then checked and read, so it cannot be exchanged in
+/// between.
 fn find(start: &Path) -> Result<(PathBuf, File)> {
     let start = fs::canonicalize(start).map_err(|error| {
-        Error::config(format!(
-            "the folder {} cannot be opened: give one that exists",
-            start.display()
-        ))
-        .with_source(error)
+        Error::config(format!("cannot open the folder {}; use an existing one", start.display()))
+            .with_source(error)
     })?;
     for folder in start.ancestors() {
         let path = folder.join(".sitecore").join("user.json");
@@ -116,18 +119,18 @@ fn find(start: &Path) -> Result<(PathBuf, File)> {
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
                 ) => {}
             Err(error) => {
-                let message = format!("{} cannot be read: check its permissions", path.display());
+                let message = format!("cannot read {}; check its permissions", path.display());
                 return Err(Error::config(message).with_source(error));
             }
         }
     }
     Err(Error::config(format!(
-        "no .sitecore/user.json in {} or a folder above it: run `dotnet sitecore cloud login --client-credentials`",
+        "there is no .sitecore/user.json in {} or its parent folders; run `dotnet sitecore cloud login --client-credentials`",
         start.display()
     )))
 }
 
-/// Opens without waiting, should somebody have put a pipe there.
+/// Opens without blocking, in case the path is a pipe.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -146,13 +149,8 @@ fn is_ours(metadata: &fs::Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
-/// Elsewhere the folders' own permissions are the protection.
+/// On other systems, the folder's own permissions must protect the file.
 #[cfg(not(unix))]
 fn is_ours(_: &fs::Metadata) -> bool {
     true
-}
-
-/// .NET writes a byte order mark in front of UTF-8.
-pub(crate) fn without_bom(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sitecore_auth::{Clock, Now};
+use sitecore_auth::{Clock, Moment};
 use tokio::time::Instant;
 
 /// Follows Tokio's (paused) time on both clocks; the wall clock can be set, and the monotonic one can
@@ -36,9 +36,9 @@ impl PausedClock {
 }
 
 impl Clock for PausedClock {
-    fn now(&self) -> Now {
+    fn now(&self) -> Moment {
         // Far from zero, as on a machine that has been up for a while.
         let elapsed = self.origin.elapsed() + Duration::from_secs(100_000);
-        Now::new(elapsed, *self.wall.lock().unwrap() + elapsed)
+        Moment::new(elapsed, *self.wall.lock().unwrap() + elapsed)
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn cache_for(sandbox: &Sandbox, client: &Client) -> TokenCache {
 
 /// The layer of an automation client, for every API that takes a JWT.
 pub(crate) fn layer_for(sandbox: &Sandbox, client: &Client) -> AuthMiddleware {
-    let at = |target: Target, api| target.at(sandbox.origin(api).clone()).unwrap();
+    let at = |target: Target, api| target.with_origin(sandbox.origin(api).clone()).unwrap();
     let auth = AuthMiddleware::builder(cache_for(sandbox, client))
         .target(at(Target::authoring("cm.example").unwrap(), Api::Authoring))
         .target(at(Target::deploy(), Api::Deploy))
@@ -40,8 +40,8 @@ pub(crate) fn client_for(sandbox: &Sandbox, client: &Client) -> ClientWithMiddle
 pub(crate) fn delivery_client(sandbox: &Sandbox) -> ClientWithMiddleware {
     let deploy = client_for(sandbox, sandbox.organization());
     let keys = EdgeKeySource::deploy_api(deploy, ENVIRONMENT);
-    let keys = keys.at(sandbox.origin(Api::Deploy).clone()).unwrap();
-    let target = Target::edge_delivery().at(sandbox.origin(Api::Edge).clone());
+    let keys = keys.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
+    let target = Target::edge_delivery().with_origin(sandbox.origin(Api::Edge).clone());
     let auth = AuthMiddleware::builder(TokenCache::new(keys)).target(target.unwrap());
     wrap(auth.build().unwrap())
 }

@@ -20,7 +20,7 @@ pub(crate) use self::{
     cloud::{ENVIRONMENT, cache_for, client_for, delivery_client, graphql},
     logs::Logs,
     raw::{RawServer, Then},
-    source::{ScriptedSource, Step, cache_of, text},
+    source::{ScriptedSource, Step, cache_of, first_fetch, text},
     store::{ByLease, FLEET_SECRET, Memory, Tied, caches, shared},
     two_faced::TwoFaced,
 };

@@ -8,7 +8,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sitecore_auth::{Clock, Error, ErrorKind, RefreshPolicy, Token, TokenCache, TokenSource};
+use sitecore_auth::{
+    Clock, Error, ErrorKind, FetchContext, RefreshPolicy, Token, TokenCache, TokenSource,
+};
 use tokio::time::{Instant, sleep};
 
 /// How a source answers one call.
@@ -84,11 +86,11 @@ impl ScriptedSource {
 
 #[async_trait]
 impl TokenSource for ScriptedSource {
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token, Error> {
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token, Error> {
         let (step, number) = {
             let mut script = self.0.lock().unwrap();
             script.calls.push(Instant::now());
-            script.replacing.push(replacing.map(text));
+            script.replacing.push(context.replacing().map(text));
             let step = script.steps.pop_front().unwrap_or_else(|| script.last.clone());
             if matches!(step, Step::Grant(_) | Step::Slow(..)) {
                 script.granted += 1;
@@ -117,11 +119,13 @@ impl TokenSource for ScriptedSource {
 
 /// A cache with a policy without chance: no jitter anywhere, so that instants can be asserted.
 pub(crate) fn cache_of(source: &ScriptedSource, clock: impl Clock) -> TokenCache {
-    let mut policy = RefreshPolicy::default();
-    policy.stale_spread = 0.0;
-    policy.gate_spread = 0.0;
-    policy.retry_after_spread = 0.0;
+    let policy = RefreshPolicy::default().without_jitter();
     TokenCache::builder(source.clone()).policy(policy).clock(clock).build().expect("a policy")
+}
+
+/// The context of a first fetch.
+pub(crate) fn first_fetch() -> FetchContext<'static> {
+    FetchContext::new(Duration::from_secs(30))
 }
 
 /// A token's text, without the scheme.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sitecore_auth::{Identity, Result, Token, TokenCache, TokenSource};
+use sitecore_auth::{FetchContext, Result, SharingKey, Token, TokenCache, TokenSource};
 use sitecore_token_store::{Lease, SharedSource, Stored, TokenStore};
 
 use super::{PausedClock, ScriptedSource};
@@ -25,12 +25,12 @@ pub(crate) struct Tied(pub(crate) ScriptedSource, pub(crate) &'static str);
 
 #[async_trait]
 impl TokenSource for Tied {
-    async fn fetch(&self, replacing: Option<&Token>) -> Result<Token> {
-        self.0.fetch(replacing).await
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
+        self.0.fetch(context).await
     }
 
-    async fn identity(&self) -> Result<Option<Identity>> {
-        Ok(Some(Identity::new(self.1, "context")))
+    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
+        Ok(Some(SharingKey::new(self.1, "context")))
     }
 
     async fn has_new_credentials(&self) -> bool {

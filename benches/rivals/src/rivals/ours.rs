@@ -20,7 +20,7 @@ impl Rival for OneGrant {
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let mut policy = RefreshPolicy::default();
-        policy.grants_per_refresh = 1;
+        policy.attempts_per_refresh = 1;
         let cache = TokenCache::builder(source(issuer)).policy(policy).build();
         cache.map(Self).map_err(text_of)
     }

@@ -23,7 +23,7 @@ use http::{
 use reqwest::{Request, Response, ResponseBuilderExt as _};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use sitecore_auth::{
-    AuthMiddleware, Clock, Error, ErrorKind, Now, Target, Token, TokenCache, source_fn,
+    AuthMiddleware, Clock, Error, ErrorKind, Moment, Target, Token, TokenCache, source_fn,
 };
 use tokio::time::{Instant, sleep};
 
@@ -161,9 +161,9 @@ impl World {
 struct WorldClock(Arc<World>);
 
 impl Clock for WorldClock {
-    fn now(&self) -> Now {
+    fn now(&self) -> Moment {
         let monotonic = self.0.begun.elapsed() + Duration::from_secs(DAY);
-        Now::new(monotonic, self.0.wall())
+        Moment::new(monotonic, self.0.wall())
     }
 }
 

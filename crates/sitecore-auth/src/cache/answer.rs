@@ -1,141 +1,172 @@
-//! What a refresh's answer does: to the token held, to the gate, to the next attempt.
+//! What the result of a refresh changes: the current token, the cooldown and the time of the next
+//! attempt.
 
 use std::time::Duration;
 
 use super::{
-    Reason, Shared,
-    gate::Gate,
-    state::{Inner, Refused, RefusedBy, Start},
+    cooldown::Cooldown,
+    shared::Shared,
+    state::{CacheState, Reason, Refresh, RejectedBy, RejectionBackoff},
+    waiter::lost,
 };
-use crate::{Error, ErrorKind, Freshness, Result, Token, clock::Now};
+use crate::{
+    clock::Moment,
+    error::{Error, ErrorKind, Result},
+    freshness::Freshness,
+    policy::MIN_REFRESH_INTERVAL,
+    token::Token,
+};
 
 /// How a refresh ended.
-pub(super) enum Ended {
-    Renewed(Token),
-    /// The token held is as good; the source is asked again after this time.
-    NoNewer(Duration),
-    /// The token that an API refused was granted once more.
-    RefusedAgain(Error),
-    /// The gate is closed.
+pub(super) enum RefreshOutcome {
+    Refreshed(Token),
+    /// The current token is as good as the new one. The next refresh starts after this time.
+    Unchanged(Duration),
+    /// The issuer returned the token that an API rejected.
+    RejectedAgain(Error),
+    /// A cooldown has started.
     Failed(Error),
-    /// The gate stays closed: there are no new credentials, and nothing was asked for.
-    StillClosed(Error),
+    /// No token was requested, because there are no new credentials. The cooldown continues.
+    CredentialsUnchanged(Error),
 }
 
 impl Shared {
-    /// Takes in what a refresh brought; nothing, if there was no reason to ask. `None` if the refresh had
-    /// been given up: others have gone on without it.
-    pub(super) fn complete(&self, start: &Start, brought: Result<Option<Token>>) -> Option<Ended> {
+    /// Applies the result of a refresh. `Ok(None)` means that no token was requested. Returns
+    /// `None` if the refresh had been abandoned, because other refreshes have taken its place.
+    pub(super) fn finish(
+        &self,
+        refresh: &Refresh,
+        result: Result<Option<Token>>,
+    ) -> Option<RefreshOutcome> {
         let now = self.now();
-        // The last failure is let go after the lock: its cause is the source's own, and may do what it likes then.
-        let _before;
+        // The last failure is dropped after the lock is released, because its cause is code of the
+        // source's.
+        let _last_failure;
         let mut state = self.state.lock();
-        _before = state.gate.as_ref().map(Gate::cause);
-        state.flight.take_if(|flight| flight.generation() == start.generation)?;
-        state.granted_again = None;
-        let ended = match brought {
-            Ok(Some(token)) => self.accept(&mut state, start, token, now),
-            Ok(None) => Ok(state.stay_closed(now)),
+        _last_failure = state.cooldown.as_ref().map(Cooldown::cause);
+        state.in_flight.take_if(|in_flight| in_flight.generation() == refresh.generation)?;
+        state.returned_again = None;
+        let outcome = match result {
+            Ok(Some(token)) => self.accept(&mut state, refresh, token, now),
+            Ok(None) => Ok(state.credentials_unchanged(now)),
             Err(error) => Err(error),
         };
-        Some(ended.unwrap_or_else(|error| self.close_gate(&mut state, error, now)))
+        Some(outcome.unwrap_or_else(|error| self.start_cooldown(&mut state, error, now)))
     }
 
-    /// Puts a new token in the place of the one held, unless that is as good.
+    /// Replaces the current token with a new one, unless the current one is as good.
     ///
-    /// After a refusal any other token will do. One that was asked for because of the age of the one held must not be
-    /// the same, nor the one that was refused last, nor end earlier; but to end earlier is no fault where the one
-    /// held is itself the refused one. Where none is usable, any will do.
-    fn accept(&self, state: &mut Inner, start: &Start, token: Token, now: Now) -> Result<Ended> {
-        let held = self.held.load();
-        // The same token again has no new life, whatever the answer says.
-        let token = match &held {
-            Some(held) if held.is_same(&token) => token.not_outliving(held),
+    /// After a rejection, any other token will do. A token that was requested because of age must
+    /// not be the current one, nor the one that was rejected last. It must not expire earlier
+    /// either, unless the current one has itself been rejected. If no token is usable, any token
+    /// will do.
+    fn accept(
+        &self,
+        state: &mut CacheState,
+        refresh: &Refresh,
+        token: Token,
+        now: Moment,
+    ) -> Result<RefreshOutcome> {
+        let current = self.slot.load();
+        // The same token does not get a new lifetime, whatever the response says.
+        let token = match &current {
+            Some(current) if current.is_same(&token) => token.not_outliving(current),
             _ => token,
         };
         if token.freshness(now) == Freshness::Expired {
-            return Err(Error::new(ErrorKind::Malformed, "the token was over when it arrived"));
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                "the token had already expired when it arrived",
+            ));
         }
-        state.gate = None;
+        state.cooldown = None;
         state.failures = None;
-        let was_refused = |token: &Token| {
-            state.last_refused.as_ref().is_some_and(|refused| refused.is_same(token))
+        let was_rejected = |token: &Token| {
+            state.last_rejected.as_ref().is_some_and(|rejected| rejected.is_same(token))
         };
-        let is_refused_one = was_refused(&token);
-        if let Reason::Refused(by) = &start.reason {
-            // A token with an age was adopted from somebody else, and was no grant.
-            if is_refused_one || token.age().is_zero() {
-                self.count_refused(state, by, &token, now);
+        let is_rejected_one = was_rejected(&token);
+        if let Reason::Rejected(by) = &refresh.reason {
+            // A token with an age was adopted from elsewhere and did not cost a token request.
+            if is_rejected_one || token.age().is_zero() {
+                self.record_rejection(state, by, &token, now);
             }
-            if is_refused_one {
-                state.granted_again = Some(by.clone());
-                return Ok(Ended::RefusedAgain(state.granted_again_error(by, now)));
+            if is_rejected_one {
+                state.returned_again = Some(by.clone());
+                return Ok(RefreshOutcome::RejectedAgain(state.returned_again_error(by, now)));
             }
         } else {
-            let held = held.filter(|held| held.freshness(now) != Freshness::Expired);
-            if let Some(held) = held
-                && (held.is_same(&token)
-                    || is_refused_one
-                    || (token.ends_before(&held, now) && !was_refused(&held)))
+            let current = current.filter(|current| current.freshness(now) != Freshness::Expired);
+            if let Some(current) = current
+                && (current.is_same(&token)
+                    || is_rejected_one
+                    || (token.expires_before(&current, now) && !was_rejected(&current)))
             {
-                return Ok(Ended::NoNewer(self.space(state, &held, now)));
+                return Ok(RefreshOutcome::Unchanged(defer_refresh(state, &current, now)));
             }
-            state.refused.clear();
+            state.rejections.clear();
         }
-        state.spaced_until = None;
+        state.refresh_not_before = None;
         if token.freshness(now) == Freshness::Stale {
-            // Stale on arrival: without this, each call would ask for the next.
-            self.space(state, &token, now);
+            // Stale on arrival. Otherwise every call would start another refresh.
+            defer_refresh(state, &token, now);
         }
-        self.held.store(&token);
-        Ok(Ended::Renewed(token))
+        self.slot.store(&token);
+        Ok(RefreshOutcome::Refreshed(token))
     }
 
-    /// Counts a grant whose reason was a refusal: if this token is refused too, it is replaced the later.
-    fn count_refused(&self, state: &mut Inner, by: &RefusedBy, token: &Token, now: Now) {
-        let before = state.refused.get(by);
-        let grants = before.map_or(0, |before| before.grants) + 1;
-        let wait = self.policy.refused_wait(token.lifetime(), grants);
-        let until = now.after(wait);
-        state.refused.insert(by.clone(), Refused { grants, until });
+    /// Counts a token that was requested because of a rejection. If it is rejected too, the next
+    /// replacement has to wait longer.
+    fn record_rejection(
+        &self,
+        state: &mut CacheState,
+        by: &RejectedBy,
+        token: &Token,
+        now: Moment,
+    ) {
+        let count = state.rejections.get(by).map_or(0, |before| before.count) + 1;
+        let retry_at = now.after(self.policy.rejection_delay(token.lifetime(), count));
+        state.rejections.insert(by.clone(), RejectionBackoff { count, retry_at });
     }
 
-    /// Puts off the next renewal to half of the token's remaining use. Returns how long.
-    fn space(&self, state: &mut Inner, held: &Token, now: Now) -> Duration {
-        let left = now.until(held.unusable_from());
-        let wait = (left / 2).max(self.policy.least_spacing).min(left);
-        state.spaced_until = Some(now.after(wait));
-        wait
-    }
-
-    /// Closes the gate after a failure. The error tells for how long.
-    fn close_gate(&self, state: &mut Inner, error: Error, now: Now) -> Ended {
-        let held = self.usable(now).map(|(held, _)| held);
+    /// Starts a cooldown after a failed refresh. The returned error says how long it lasts.
+    fn start_cooldown(&self, state: &mut CacheState, error: Error, now: Moment) -> RefreshOutcome {
+        let usable = self.usable(now).map(|(token, _)| token);
         let policy = &self.policy;
-        let backoff = match (error.kind(), &held) {
-            (ErrorKind::Refused, _) => policy.gate_refused,
-            (_, Some(_)) => policy.gate_with_token,
-            (_, None) => policy.gate_without_token,
+        let backoff = match (error.kind(), &usable) {
+            (ErrorKind::Refused, _) => policy.cooldown_refused,
+            (_, Some(_)) => policy.cooldown_with_token,
+            (_, None) => policy.cooldown_without_token,
         };
         let failures = match state.failures {
             Some((before, failures)) if before == backoff => failures.saturating_add(1),
             _ => 1,
         };
         state.failures = Some((backoff, failures));
-        let own = policy.own_wait(backoff, failures, fastrand::f64());
-        // Our own gate opens when the token held is over: then somebody is in need.
-        let own = held.map_or(own, |held| own.min(now.until(held.unusable_from())));
-        let named = error.retry_after().map(|wait| policy.server_wait(wait, fastrand::f64()));
-        let gate = Gate::close(error, now, own, named.unwrap_or_default());
-        let error = gate.error(now);
-        state.gate = Some(gate);
-        Ended::Failed(error)
+        let own = policy.backoff_delay(backoff, failures, fastrand::f64());
+        // Our own backoff ends when the current token expires, because callers are in need then.
+        let own = usable.map_or(own, |token| own.min(now.until(token.unusable_at())));
+        let server = error.retry_after();
+        let server = server.map(|wait| policy.retry_after_delay(wait, fastrand::f64()));
+        let cooldown = Cooldown::start(error, now, own, server.unwrap_or_default());
+        let error = cooldown.error(now);
+        state.cooldown = Some(cooldown);
+        RefreshOutcome::Failed(error)
     }
 }
 
-impl Inner {
-    /// There were no new credentials: the gate stays as it is.
-    fn stay_closed(&mut self, now: Now) -> Ended {
-        Ended::StillClosed(self.gate.as_mut().map_or_else(super::lost, |gate| gate.looked(now)))
+impl CacheState {
+    fn credentials_unchanged(&mut self, now: Moment) -> RefreshOutcome {
+        let cooldown = self.cooldown.as_mut();
+        RefreshOutcome::CredentialsUnchanged(
+            cooldown.map_or_else(lost, |cooldown| cooldown.credentials_unchanged(now)),
+        )
     }
+}
+
+/// Defers the next refresh by half of the token's remaining usable time. Returns that time.
+fn defer_refresh(state: &mut CacheState, token: &Token, now: Moment) -> Duration {
+    let usable = now.until(token.unusable_at());
+    let wait = (usable / 2).max(MIN_REFRESH_INTERVAL).min(usable);
+    state.refresh_not_before = Some(now.after(wait));
+    wait
 }

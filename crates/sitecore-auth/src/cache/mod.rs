@@ -1,55 +1,59 @@
-//! One token, kept usable: the handle that callers hold, and the way from a call to a token.
+//! Caches one token and keeps it usable. Nothing in here knows HTTP.
 //!
-//! The way of a call without a usable token: `obtain` here, `state` (what is there to join, may a refresh
-//! start), `refresh` (the task that asks the source), `answer` (what becomes of the token and the gate); then
-//! whoever waits is told. Nothing here knows HTTP.
+//! A call without a usable token goes through `obtain` in this file, `start` (is there a refresh to
+//! join, may a new one start), `refresh` (the task that calls the source) and `answer` (what its
+//! result changes). Then its waiters continue.
 
 mod answer;
-mod builder;
-mod flight;
-mod gate;
-mod held;
+mod cooldown;
 mod keep_fresh;
 mod refresh;
+mod shared;
+mod slot;
+mod start;
 mod state;
 mod status;
+mod waiter;
 
 use std::{fmt, future::poll_fn, sync::Arc, task::Poll};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Notify;
 
 pub(crate) use self::refresh::check_runtime;
-pub use self::{builder::TokenCacheBuilder, status::CacheStatus};
+pub use self::status::CacheStatus;
 use self::{
-    held::Held,
-    state::{Joined, RefusedBy, State},
+    shared::Shared,
+    slot::TokenSlot,
+    state::{Join, RejectedBy, State},
+    waiter::{MAX_REJOINS, lost},
 };
 use crate::{
-    Clock, Error, ErrorKind, Freshness, RefreshPolicy, Result, SystemClock, Token, TokenSource,
-    clock::Now, telemetry,
+    clock::{Clock, Moment},
+    error::Result,
+    freshness::Freshness,
+    metrics,
+    policy::RefreshPolicy,
+    source::TokenSource,
+    token::Token,
 };
 
-/// How often a caller joins another refresh after the one it waited for was lost with its runtime.
-const ELECTIONS: u32 = 8;
-
-/// Keeps one token of one source usable, for any number of callers. A cheap handle: clones share the
-/// token.
+/// Caches the token of one source and keeps it usable for any number of callers. Cheap to clone;
+/// clones share the token.
 ///
-/// The contract:
+/// # Guarantees
 ///
-/// 1. A token past its usable instant is never handed out. A usable one is never withheld or replaced by
-///    an error.
-/// 2. A caller waits only when there is no usable token. A stale token is handed out at once while one
-///    refresh runs beside the caller.
-/// 3. At most one refresh is in flight; all who wait share its result, the error too.
-/// 4. A refresh belongs to nobody: dropping a caller neither stops it nor hurts another caller. If its
-///    runtime dies, whoever waits starts the next one.
-/// 5. After a failure there is an instant before which nobody asks again, the *gate*. Callers with a
-///    usable token notice nothing, callers without fail at once.
-/// 6. No error ends renewal for ever.
-/// 7. A newer token wins: an answer that ends earlier does not replace a usable token.
-/// 8. One short task per refresh, and nothing else is spawned.
+/// 1. A token past its usable time is never returned. A usable token is never withheld or replaced
+///    by an error.
+/// 2. A caller waits only if there is no usable token. A stale token is returned at once while one
+///    refresh runs in the background.
+/// 3. At most one refresh is in flight. All waiting callers share its result, including an error.
+/// 4. Refreshes are independent of callers: dropping a caller neither cancels the refresh nor
+///    affects other callers. If the runtime of a refresh dies, the next waiter starts another one.
+/// 5. A failed refresh starts a *cooldown*, during which no new refresh starts. Callers with a
+///    usable token notice nothing. Callers without one fail at once.
+/// 6. No error stops refreshing permanently.
+/// 7. A newer token wins: a token that expires earlier does not replace a usable one.
+/// 8. The cache spawns one short task per refresh and nothing else.
 ///
 /// ```
 /// # async fn example() -> Result<(), sitecore_auth::Error> {
@@ -70,49 +74,13 @@ pub struct TokenCache {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    source: Arc<dyn TokenSource>,
-    policy: RefreshPolicy,
-    /// `None` for the machine's, which is read without a call through a pointer.
-    clock: Option<Arc<dyn Clock>>,
-    /// For logs and metrics.
-    name: String,
-    /// The token held. Only `answer` changes it, and only under the lock of `state`.
-    held: Held,
-    state: State,
-    /// Tells `keep_fresh` that the last handle is gone.
-    gone: Arc<Notify>,
-}
-
-/// Why a refresh is started.
-enum Reason {
-    Empty,
-    Stale,
-    Expired,
-    /// The token held, which is usable.
-    Refused(RefusedBy),
-}
-
-impl Reason {
-    /// Names it, for a label or a field.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Stale => "stale",
-            Self::Expired => "expired",
-            Self::Refused(RefusedBy::Api(_)) => "refused",
-            Self::Refused(RefusedBy::Program) => "forced",
-        }
-    }
-}
-
 impl TokenCache {
-    /// Makes an empty cache with the default policy. Nothing is asked for yet.
+    /// Creates an empty cache with the default policy. No token is fetched yet.
     pub fn new(source: impl TokenSource) -> Self {
-        Self::with(Self::builder(source))
+        Self::from_builder(Self::builder(source))
     }
 
-    /// Starts a cache with a policy, a clock or a name of your own.
+    /// Returns a builder for a cache with its own policy, clock or name.
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
         TokenCacheBuilder {
             source: Arc::new(source),
@@ -122,47 +90,47 @@ impl TokenCache {
         }
     }
 
-    fn with(settings: TokenCacheBuilder) -> Self {
+    fn from_builder(builder: TokenCacheBuilder) -> Self {
         let shared = Shared {
-            source: settings.source,
-            policy: settings.policy,
-            clock: settings.clock,
-            name: settings.name,
-            held: Held::default(),
+            source: builder.source,
+            policy: builder.policy,
+            clock: builder.clock,
+            name: builder.name,
+            slot: TokenSlot::default(),
             state: State::default(),
             gone: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Returns the token held, if it is usable. Never waits; if the token is stale and this is a Tokio
-    /// runtime, a refresh starts beside the caller.
+    /// Returns the current token if it is usable. Never waits. If the token is stale and this is a
+    /// Tokio runtime, it starts a refresh in the background.
     #[must_use]
     #[inline]
     pub fn current(&self) -> Option<Token> {
         let (token, freshness) = self.shared.usable(self.shared.now())?;
         if freshness == Freshness::Stale {
-            refresh::start_beside(&self.shared);
+            refresh::refresh_in_background(&self.shared);
         }
         Some(token)
     }
 
-    /// Returns a usable token: at once if one is held, else as soon as the refresh that all callers
-    /// share has brought it.
+    /// Returns a usable token: the current one at once, or the result of the refresh that all
+    /// callers share.
     ///
     /// # Errors
     ///
-    /// Why there is none; [`Error::retry_after`] says when the cache will ask again. Outside a Tokio
-    /// runtime, [`Config`](ErrorKind::Config).
+    /// The reason why there is no token. [`Error::retry_after`] says when the cache will make the
+    /// next token request. [`Config`](crate::ErrorKind::Config) outside a Tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: the refresh goes on, and its token is kept.
+    /// Dropping the future loses nothing. The refresh continues, and the cache keeps its token.
     #[inline]
     pub fn token(&self) -> impl Future<Output = Result<Token>> + Send {
         let mut waiting: Option<BoxFuture<'_, Result<Token>>> = None;
-        // By hand: the code of an `async fn` is not inlined into other crates, and a call of it costs a quarter
-        // of what a header does.
+        // Hand-written because an `async fn` is not inlined across crates; the call would cost a
+        // quarter of the whole fast path.
         poll_fn(move |context| {
             if waiting.is_none()
                 && let Some(token) = self.current()
@@ -174,49 +142,76 @@ impl TokenCache {
         })
     }
 
-    /// Returns a token other than `rejected`, which an API has refused: the one held if it is another,
-    /// else what the next refresh brings. The token held goes on serving other callers meanwhile.
+    /// Returns a token other than `rejected`, which an API has rejected. This is the current token
+    /// if it is a different one, or the result of the next refresh. Meanwhile, other callers still
+    /// get the current token.
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token); also if the source grants the same token again, or if too many
-    /// tokens in a row have been refused. [`Error::retry_after`] says when it makes sense to ask again.
+    /// As [`token`](Self::token). Also if the source returns the same token again, or if too many
+    /// tokens in a row have been rejected. [`Error::retry_after`] says when to try again.
     ///
     /// # Cancel safety
     ///
     /// As [`token`](Self::token).
     pub async fn replace(&self, rejected: &Token) -> Result<Token> {
-        self.obtain(Some((rejected, &RefusedBy::Program))).await
+        self.obtain(Some((rejected, &RejectedBy::Caller))).await
     }
 
-    /// As [`replace`](Self::replace), for a token that this API has refused: what others refuse makes it wait for
-    /// nothing.
+    /// As [`replace`](Self::replace), for a token that this API has rejected. The rejections of
+    /// other APIs do not delay the replacement.
     pub(crate) async fn replace_for(&self, api: Arc<str>, rejected: &Token) -> Result<Token> {
-        self.obtain(Some((rejected, &RefusedBy::Api(api)))).await
+        self.obtain(Some((rejected, &RejectedBy::Api(api)))).await
     }
 
-    /// Joins refreshes until there is a token other than the refused one. A refresh that was lost ends too: the
-    /// caller joins the next one.
-    async fn obtain(&self, refused: Option<(&Token, &RefusedBy)>) -> Result<Token> {
-        for _ in 0..ELECTIONS {
-            let waiter = match refresh::join(&self.shared, refused)? {
-                Joined::Held(token) => return Ok(token),
-                Joined::Refresh(waiter) => waiter,
+    /// Joins refreshes until there is a token other than the rejected one. If a refresh is lost,
+    /// the caller joins the next one.
+    async fn obtain(&self, rejected: Option<(&Token, &RejectedBy)>) -> Result<Token> {
+        for _ in 0..MAX_REJOINS {
+            let waiter = match refresh::join(&self.shared, rejected)? {
+                Join::Ready(token) => return Ok(token),
+                Join::Wait(waiter) => waiter,
             };
-            let (generation, begun) = (waiter.generation, self.now());
-            let outcome = waiter.outcome().await;
-            let said =
-                outcome.as_ref().map_or("lost", |outcome| telemetry::outcome(outcome, "token"));
-            telemetry::waited(self.name(), said, self.now().elapsed_since(begun));
-            match outcome {
-                Some(outcome) => outcome?,
+            let (generation, started) = (waiter.generation, self.now());
+            let result = waiter.wait().await;
+            let label =
+                result.as_ref().map_or("lost", |result| metrics::outcome_label(result, "token"));
+            metrics::record_wait(self.name(), label, self.now().elapsed_since(started));
+            match result {
+                Some(result) => result?,
                 None => self.shared.state.abandon(generation),
             }
         }
         Err(lost())
     }
 
-    pub(crate) fn now(&self) -> Now {
+    /// Returns a snapshot of the cache. Never waits for a refresh.
+    #[must_use]
+    pub fn status(&self) -> CacheStatus {
+        self.shared.status()
+    }
+
+    /// Returns a future that keeps the token fresh without traffic. Spawn it.
+    ///
+    /// It fetches a token if there is none, refreshes it when it is stale, and notices within 30 s
+    /// that the machine has slept. It does not keep the cache alive, and ends when the last handle
+    /// is dropped. For a key without expiry it idles. Outside a Tokio runtime, or in one without
+    /// timers, it logs a warning and ends at once.
+    ///
+    /// ```
+    /// # fn example(cache: sitecore_auth::TokenCache) {
+    /// tokio::spawn(cache.keep_fresh());
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the refreshing. A refresh in flight continues.
+    pub fn keep_fresh(&self) -> impl Future<Output = ()> + Send + 'static {
+        keep_fresh::keep_fresh(&self.shared)
+    }
+
+    pub(crate) fn now(&self) -> Moment {
         self.shared.now()
     }
 
@@ -224,47 +219,68 @@ impl TokenCache {
         &self.shared.name
     }
 
-    /// Returns the name for a log, which leaves out an empty one.
+    /// Returns the name for a log, or `None` if it is empty.
     pub(crate) fn label(&self) -> Option<&str> {
         self.shared.label()
     }
 }
 
-impl Shared {
-    #[inline]
-    fn now(&self) -> Now {
-        let clock = self.clock.as_deref();
-        clock.map_or_else(|| SystemClock.now(), Clock::now)
+/// Builder for a [`TokenCache`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct TokenCacheBuilder {
+    source: Arc<dyn TokenSource>,
+    policy: RefreshPolicy,
+    clock: Option<Arc<dyn Clock>>,
+    name: String,
+}
+
+impl TokenCacheBuilder {
+    /// Sets the refresh policy.
+    pub fn policy(mut self, policy: RefreshPolicy) -> Self {
+        self.policy = policy;
+        self
     }
 
-    fn label(&self) -> Option<&str> {
-        Some(self.name.as_str()).filter(|name| !name.is_empty())
+    /// Sets the clock; [`SystemClock`](crate::SystemClock) by default.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
     }
 
-    /// Returns the token held and how good it is, unless it is expired.
-    #[inline]
-    fn usable(&self, now: Now) -> Option<(Token, Freshness)> {
-        let token = self.held.load()?;
-        match token.freshness(now) {
-            Freshness::Expired => None,
-            freshness => Some((token, freshness)),
-        }
+    /// Sets the name that identifies this cache in logs and metrics; empty by default. The name is
+    /// not secret. Use few different names, because each is a metric label.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Builds the cache. No token is fetched yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if a number of the policy is out of range. The error
+    /// names it.
+    pub fn build(self) -> Result<TokenCache> {
+        self.policy.check()?;
+        Ok(TokenCache::from_builder(self))
+    }
+}
+
+impl fmt::Debug for TokenCacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCacheBuilder")
+            .field("name", &self.name)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.shared.held.load();
+        let token = self.shared.slot.load();
         f.debug_struct("TokenCache")
             .field("name", &self.shared.name)
-            .field("held", &held)
+            .field("token", &token)
             .finish_non_exhaustive()
     }
-}
-
-fn lost() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "every refresh was lost, or brought a token that was over when it arrived: is the runtime shutting down?",
-    )
 }

@@ -1,4 +1,4 @@
-//! What runs beside the callers: one task per refresh, bounded in time, and how callers wait for it.
+//! What runs in the background: one task per refresh, with a time limit.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -11,167 +11,190 @@ use tokio::{runtime::Handle, time};
 use tracing::{Instrument as _, Span, debug, field::Empty, info, info_span, warn};
 
 use super::{
-    Shared,
-    answer::Ended,
-    state::{Joined, RefusedBy, Start},
+    answer::RefreshOutcome,
+    cooldown::Permit,
+    shared::Shared,
+    state::{Join, Refresh, RejectedBy},
+    waiter::lost,
 };
-use crate::{Error, ErrorKind, Result, Token, telemetry};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    metrics,
+    token::Token,
+};
 
-/// Starts a refresh that nobody waits for, if it is the time for one and this is a runtime.
-pub(super) fn start_beside(shared: &Arc<Shared>) {
-    if let Some((runtime, start)) = shared.start_due() {
-        spawn(&runtime, shared, start);
+/// Starts a refresh that no caller waits for, if one is due and this is a Tokio runtime.
+pub(super) fn refresh_in_background(shared: &Arc<Shared>) {
+    if let Some((runtime, refresh)) = shared.start_due() {
+        spawn(&runtime, shared, refresh);
     }
 }
 
-/// Finds what a caller without a (good) token gets, and starts a refresh if that is what it takes.
-pub(super) fn join(shared: &Arc<Shared>, refused: Option<(&Token, &RefusedBy)>) -> Result<Joined> {
+/// Determines what a caller without a usable token gets, and starts a refresh if necessary.
+pub(super) fn join(shared: &Arc<Shared>, rejected: Option<(&Token, &RejectedBy)>) -> Result<Join> {
     let runtime = check_runtime()?;
-    let (joined, start) = shared.join_or_start(refused)?;
-    if let Some(start) = start {
-        spawn(&runtime, shared, start);
+    let (join, refresh) = shared.join_or_start(rejected)?;
+    if let Some(refresh) = refresh {
+        spawn(&runtime, shared, refresh);
     }
-    Ok(joined)
+    Ok(join)
 }
 
-/// Returns the runtime that the caller is in, if it can run a refresh and wait for one. That it has no timers, Tokio
-/// tells by a panic alone.
+/// Returns the caller's runtime if it can run a refresh and wait for one. Tokio reports missing
+/// timers only by a panic.
 pub(crate) fn check_runtime() -> Result<Handle> {
     let runtime = Handle::try_current().map_err(|error| Error::new(ErrorKind::Config, error))?;
     if panic::catch_unwind(|| time::sleep(Duration::ZERO)).is_err() {
         return Err(Error::new(
             ErrorKind::Config,
-            "this Tokio runtime has no timers: call `enable_time` when it is built",
+            "this Tokio runtime has timers disabled; build it with `enable_time()`",
         ));
     }
     Ok(runtime)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one task: a refresh belongs to no caller"
-)]
-fn spawn(runtime: &Handle, shared: &Arc<Shared>, start: Start) {
+#[expect(clippy::disallowed_methods, reason = "the one task, which no caller owns")]
+fn spawn(runtime: &Handle, shared: &Arc<Shared>, refresh: Refresh) {
     let span = info_span!(
         parent: None,
         "token_refresh",
         cache = shared.label(),
-        reason = start.reason.name(),
-        grants = Empty,
+        reason = refresh.reason.label(),
+        attempts = Empty,
         outcome = Empty
     );
-    runtime.spawn(run(Arc::clone(shared), start).instrument(span));
+    runtime.spawn(run(Arc::clone(shared), refresh).instrument(span));
 }
 
-/// One refresh. Whatever the source does (fail, hang, panic), it ends, and whoever waits is told.
-async fn run(shared: Arc<Shared>, start: Start) {
-    let bound = shared.policy.refresh_timeout;
-    let (begun, mut tried) = (shared.now(), Tried::default());
-    let refresh = async { time::timeout(bound, grants(&shared, &start, &mut tried)).await };
-    let brought = AssertUnwindSafe(refresh).catch_unwind().await;
-    let brought = match brought {
-        Ok(Ok(brought)) => brought,
-        Ok(Err(_elapsed)) => Err(tried.out_of_time(bound)),
+/// Runs one refresh. It ends and informs its waiters whether the source fails, hangs or panics.
+async fn run(shared: Arc<Shared>, refresh: Refresh) {
+    let limit = shared.policy.refresh_timeout;
+    let (started, mut attempts) = (shared.now(), Attempts::default());
+    let fetch = async { time::timeout(limit, fetch_token(&shared, &refresh, &mut attempts)).await };
+    let result = match AssertUnwindSafe(fetch).catch_unwind().await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_elapsed)) => Err(attempts.out_of_time(limit)),
         Err(_panic) => Err(check_runtime()
             .err()
             .unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "the token source panicked"))),
     };
-    let ended = shared.complete(&start, brought);
-    let took = shared.now().elapsed_since(begun);
-    report(&shared, &start, ended.as_ref(), tried.grants, took);
-    let outcome = match ended {
-        Some(Ended::Renewed(_) | Ended::NoNewer(_)) => Ok(()),
-        Some(Ended::RefusedAgain(error) | Ended::Failed(error) | Ended::StillClosed(error)) => {
-            Err(error)
-        }
+    let outcome = shared.finish(&refresh, result);
+    let elapsed = shared.now().elapsed_since(started);
+    report(&shared, &refresh, outcome.as_ref(), attempts.count, elapsed);
+    let result = match outcome {
+        Some(RefreshOutcome::Refreshed(_) | RefreshOutcome::Unchanged(_)) => Ok(()),
+        Some(
+            RefreshOutcome::RejectedAgain(error)
+            | RefreshOutcome::Failed(error)
+            | RefreshOutcome::CredentialsUnchanged(error),
+        ) => Err(error),
         None => return,
     };
-    start.outcome.send_replace(Some(outcome));
+    refresh.result.send_replace(Some(result));
 }
 
-/// Lets those who watch know what came of a refresh.
-fn report(shared: &Shared, start: &Start, ended: Option<&Ended>, grants: u32, took: Duration) {
-    let outcome = match ended {
-        Some(Ended::Renewed(token)) => {
-            telemetry::usable_until(&shared.name, token.unusable_from());
-            info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "a new token");
-            "renewed"
+/// Reports the outcome of a refresh in logs and metrics.
+fn report(
+    shared: &Shared,
+    refresh: &Refresh,
+    outcome: Option<&RefreshOutcome>,
+    attempts: u32,
+    elapsed: Duration,
+) {
+    let label = match outcome {
+        Some(RefreshOutcome::Refreshed(token)) => {
+            metrics::record_usable_until(&shared.name, token.unusable_at());
+            info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "token refreshed");
+            "refreshed"
         }
-        Some(Ended::NoNewer(again_in)) => {
-            info!(?again_in, "the issuer has no newer token");
-            "no_newer"
+        Some(RefreshOutcome::Unchanged(retry_in)) => {
+            info!(?retry_in, "issuer returned no newer token");
+            "unchanged"
         }
-        Some(Ended::RefusedAgain(error) | Ended::Failed(error)) => {
-            warn!(kind = ?error.kind(), cause = %error.cause(), again_in = ?error.retry_after(), "no new token");
-            telemetry::kind(error)
+        Some(RefreshOutcome::RejectedAgain(error) | RefreshOutcome::Failed(error)) => {
+            warn!(kind = ?error.kind(), cause = %error.cause(), retry_in = ?error.retry_after(), "token refresh failed");
+            metrics::kind_label(error)
         }
-        Some(Ended::StillClosed(_)) => {
-            debug!("there are no new credentials: not asking yet");
-            "still_closed"
+        Some(RefreshOutcome::CredentialsUnchanged(_)) => {
+            debug!("credentials unchanged, still backing off");
+            "credentials_unchanged"
         }
-        None => "given_up",
+        None => "abandoned",
     };
     let span = Span::current();
-    span.record("grants", grants);
-    span.record("outcome", outcome);
-    // Where nothing was asked for, there is nothing to count.
-    if grants > 0 {
-        telemetry::refreshed(&shared.name, start.reason.name(), outcome, took);
+    span.record("attempts", attempts);
+    span.record("outcome", label);
+    // A check for new credentials alone is not a refresh.
+    if attempts > 0 {
+        metrics::record_refresh(&shared.name, refresh.reason.label(), label, elapsed);
     }
-    let closed_for = match ended {
-        Some(Ended::Renewed(_) | Ended::NoNewer(_) | Ended::RefusedAgain(_)) => Duration::ZERO,
-        Some(Ended::Failed(error)) => error.retry_after().unwrap_or_default(),
-        Some(Ended::StillClosed(_)) | None => return,
+    let cooldown = match outcome {
+        Some(
+            RefreshOutcome::Refreshed(_)
+            | RefreshOutcome::Unchanged(_)
+            | RefreshOutcome::RejectedAgain(_),
+        ) => Duration::ZERO,
+        Some(RefreshOutcome::Failed(error)) => error.retry_after().unwrap_or_default(),
+        Some(RefreshOutcome::CredentialsUnchanged(_)) | None => return,
     };
-    telemetry::gate_closed(&shared.name, shared.now().after(closed_for));
+    metrics::record_cooldown(&shared.name, shared.now().after(cooldown));
 }
 
-/// The grants of one refresh.
+/// The token requests of one refresh.
 #[derive(Default)]
-struct Tried {
-    grants: u32,
-    /// Why the last one that has ended brought nothing.
+struct Attempts {
+    count: u32,
+    /// Why the last completed one failed.
     failure: Option<Error>,
 }
 
-impl Tried {
-    /// Returns the error of a refresh that was cut off.
-    fn out_of_time(&self, bound: Duration) -> Error {
-        let before = self.failure.as_ref();
-        let before = before.map(|error| format!("; the grant before failed: {}", error.cause()));
-        let message = format!("no token within {bound:?}{}", before.unwrap_or_default());
+impl Attempts {
+    /// Returns the error of a refresh that reached its time limit.
+    fn out_of_time(&self, limit: Duration) -> Error {
+        let failure = self.failure.as_ref();
+        let failure =
+            failure.map(|error| format!("; the attempt before it failed: {}", error.cause()));
+        let message = format!("no token within {limit:?}{}", failure.unwrap_or_default());
         Error::new(ErrorKind::Unavailable, message)
     }
 }
 
-/// Asks the source, more than once only while somebody waits and the error may pass. Nothing is asked for
-/// if there is no reason but new credentials, and there are none.
-async fn grants(shared: &Shared, start: &Start, tried: &mut Tried) -> Result<Option<Token>> {
-    if start.only_if_new_credentials && !shared.source.has_new_credentials().await {
+/// Calls the source. Repeats the call only after a transient error and while a caller waits.
+/// Returns `None` without calling it if only new credentials would justify a token request and
+/// there are none.
+async fn fetch_token(
+    shared: &Shared,
+    refresh: &Refresh,
+    attempts: &mut Attempts,
+) -> Result<Option<Token>> {
+    if refresh.permit == Permit::NewCredentialsOnly && !shared.source.has_new_credentials().await {
         return Ok(None);
     }
-    let begun = shared.now();
+    let started = shared.now();
+    let time_left = || {
+        let elapsed = shared.now().elapsed_since(started);
+        shared.policy.refresh_timeout.saturating_sub(elapsed)
+    };
     loop {
-        let asked = shared.now();
-        if !shared.state.begin_grant(start.generation) {
-            return Err(super::lost());
+        let requested_at = shared.now();
+        if !shared.state.begin_request(refresh.generation) {
+            return Err(lost());
         }
-        tried.grants += 1;
-        let answer = shared.source.fetch(start.replacing.as_ref()).await;
-        let outcome = telemetry::outcome(&answer, "token");
-        telemetry::granted(&shared.name, start.reason.name(), outcome);
-        let error = match answer {
-            Ok(token) => return Ok(Some(token.stamped(&shared.policy, asked))),
+        attempts.count += 1;
+        let result = shared.source.fetch(refresh.context(time_left())).await;
+        let label = metrics::outcome_label(&result, "token");
+        metrics::count_request(&shared.name, refresh.reason.label(), label);
+        let error = match result {
+            Ok(token) => return Ok(Some(token.with_validity(&shared.policy, requested_at))),
             Err(error) => error,
         };
-        let elapsed = shared.now().elapsed_since(begun);
-        let left = shared.policy.refresh_timeout.saturating_sub(elapsed);
-        // One receiver is the state's own.
-        let awaited = start.outcome.receiver_count() > 1;
-        match shared.policy.pause(&error, tried.grants, left, fastrand::f64()) {
-            Some(pause) if awaited => {
-                debug!(kind = ?error.kind(), cause = %error.cause(), ?pause, "a grant failed and is tried again");
-                tried.failure = Some(error);
+        // One receiver belongs to the state.
+        let has_waiters = refresh.result.receiver_count() > 1;
+        let (count, jitter) = (attempts.count, fastrand::f64());
+        match shared.policy.retry_pause(&error, count, time_left(), jitter) {
+            Some(pause) if has_waiters => {
+                debug!(kind = ?error.kind(), cause = %error.cause(), ?pause, "token request failed, retrying");
+                attempts.failure = Some(error);
                 time::sleep(pause).await;
             }
             _ => return Err(error),

@@ -1,102 +1,101 @@
-//! What a health endpoint wants to know of a cache.
+//! A snapshot of a cache for health checks.
 
 use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
+use sitecore_token::Quota;
 
-use super::{Shared, TokenCache};
-use crate::{Error, Fingerprint, Freshness, Quota, Token, clock::Now};
+use super::shared::Shared;
+use crate::{
+    clock::Moment,
+    error::Error,
+    freshness::Freshness,
+    token::{Fingerprint, Token},
+};
 
-/// A cache at one instant. Shows no secret.
+/// A snapshot of a cache for health checks. It shows no secret.
 #[derive(Clone)]
 pub struct CacheStatus {
-    pub(super) now: Now,
-    pub(super) held: Option<Token>,
-    pub(super) freshness: Option<Freshness>,
-    pub(super) next_attempt_in: Option<Duration>,
-    pub(super) refreshing: bool,
-    pub(super) last_error: Option<Error>,
-    pub(super) grants: u64,
-}
-
-impl TokenCache {
-    /// Describes the cache as it is now. Never waits for a refresh.
-    #[must_use]
-    pub fn status(&self) -> CacheStatus {
-        self.shared.status()
-    }
+    now: Moment,
+    token: Option<Token>,
+    freshness: Option<Freshness>,
+    next_attempt_in: Option<Duration>,
+    is_refreshing: bool,
+    last_error: Option<Error>,
+    token_requests: u64,
 }
 
 impl CacheStatus {
-    /// Returns how good the token held is; `None` if none was ever held.
+    /// Returns the state of the current token; `None` if there has never been one.
     #[must_use]
     pub fn freshness(&self) -> Option<Freshness> {
         self.freshness
     }
 
-    /// Tells whether callers get a token without waiting.
+    /// Returns `true` if callers get a token without waiting.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         matches!(self.freshness, Some(Freshness::Fresh | Freshness::Stale))
     }
 
-    /// Returns the short hash of the token held.
+    /// Returns the short hash of the current token.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.held.as_ref().map(Token::fingerprint)
+        self.token.as_ref().map(Token::fingerprint)
     }
 
-    /// Returns how old the token held is, by the clock that says more.
+    /// Returns the age of the current token, by the clock that says it is older.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        let stamp = self.held.as_ref()?.0.stamp.as_ref()?;
-        Some(self.now.age_since(stamp.issued))
+        let validity = self.token.as_ref()?.0.validity.as_ref()?;
+        Some(self.now.age_since(validity.issued_at))
     }
 
-    /// Returns how much longer the token held is handed out; zero if it is expired, `None` if there is
-    /// none or it has no expiry.
+    /// Returns how much longer the current token will be used; zero if it has expired, `None` if
+    /// there is none or it does not expire.
     #[must_use]
     pub fn usable_for(&self) -> Option<Duration> {
-        let unusable = self.held.as_ref()?.unusable_from();
-        (unusable != Now::NEVER).then(|| self.now.until(unusable))
+        let unusable_at = self.token.as_ref()?.unusable_at();
+        (unusable_at != Moment::NEVER).then(|| self.now.until(unusable_at))
     }
 
-    /// Returns when the issuer lets the token held die; `None` if there is none or it has no expiry.
+    /// Returns the current token's expiry as given by the issuer; `None` if there is no token or it
+    /// does not expire.
     #[must_use]
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
-        self.held.as_ref()?.expires_at()
+        self.token.as_ref()?.expires_at()
     }
 
-    /// Returns why the last refresh failed; `None` if it did not. That an API refuses each new token is no failure of
-    /// a refresh, and does not show here.
+    /// Returns why the last refresh failed, or `None` if it succeeded. A token that an API rejects
+    /// is not a failed refresh and is not reported here.
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
 
-    /// Returns the time until the source is next asked, if somebody calls; `None` for a key without
-    /// expiry. An API that refuses the token held can have it asked before.
+    /// Returns the time until the next token request, if there are callers; `None` for a key
+    /// without expiry. If an API rejects the current token, a token request can be made earlier.
     #[must_use]
     pub fn next_attempt_in(&self) -> Option<Duration> {
         self.next_attempt_in
     }
 
-    /// Tells whether a refresh is in flight.
+    /// Returns `true` if a refresh is in flight.
     #[must_use]
     pub fn is_refreshing(&self) -> bool {
-        self.refreshing
+        self.is_refreshing
     }
 
-    /// Returns how often the source has been asked since the cache was made, whatever it answered.
+    /// Returns the number of token requests since the cache was created, successful or not.
     #[must_use]
-    pub fn grants(&self) -> u64 {
-        self.grants
+    pub fn token_requests(&self) -> u64 {
+        self.token_requests
     }
 
-    /// Returns what the issuer said about its quota with the token held.
+    /// Returns what the issuer said about its quota when it granted the current token.
     #[must_use]
     pub fn quota(&self) -> Option<&Quota> {
-        self.held.as_ref()?.quota()
+        self.token.as_ref()?.quota()
     }
 }
 
@@ -108,38 +107,36 @@ impl fmt::Debug for CacheStatus {
             .field("age", &self.age())
             .field("usable_for", &self.usable_for())
             .field("next_attempt_in", &self.next_attempt_in)
-            .field("is_refreshing", &self.refreshing)
+            .field("is_refreshing", &self.is_refreshing)
             .field("last_error", &self.last_error)
-            .field("grants", &self.grants)
+            .field("token_requests", &self.token_requests)
             .finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    /// Describes the cache as it is now.
     pub(super) fn status(&self) -> CacheStatus {
         let now = self.now();
         let state = self.state.lock();
-        let held = self.held.load();
-        let gate = state.gate.as_ref();
-        let again = || {
-            let by = state.granted_again.as_ref();
-            by.map(|by| state.granted_again_error(by, now))
+        let token = self.slot.load();
+        let cooldown = state.cooldown.as_ref();
+        let returned_again = || {
+            let by = state.returned_again.as_ref();
+            by.map(|by| state.returned_again_error(by, now))
         };
-        let due = held.as_ref().map_or(now, Token::stale_from);
-        let waits = [
-            now.until(due),
-            state.spaced_until.map_or(Duration::ZERO, |until| now.until(until)),
-            gate.map_or(Duration::ZERO, |gate| gate.left(now)),
-        ];
+        let due = token.as_ref().map_or(now, Token::stale_at);
+        let not_before = state.refresh_not_before.map_or(Duration::ZERO, |until| now.until(until));
+        let cooldown_left = cooldown.map_or(Duration::ZERO, |cooldown| cooldown.remaining(now));
+        let next_attempt_in = now.until(due).max(not_before).max(cooldown_left);
+        let in_flight = state.in_flight.as_ref();
         CacheStatus {
             now,
-            freshness: held.as_ref().map(|held| held.freshness(now)),
-            next_attempt_in: waits.into_iter().max().filter(|_| due != Now::NEVER),
-            refreshing: state.flight.as_ref().is_some_and(|flight| !flight.is_lost(now)),
-            last_error: gate.map(|gate| gate.error(now)).or_else(again),
-            grants: state.grants,
-            held,
+            freshness: token.as_ref().map(|token| token.freshness(now)),
+            next_attempt_in: (due != Moment::NEVER).then_some(next_attempt_in),
+            is_refreshing: in_flight.is_some_and(|refresh| !refresh.is_lost(now)),
+            last_error: cooldown.map(|cooldown| cooldown.error(now)).or_else(returned_again),
+            token_requests: state.token_requests,
+            token,
         }
     }
 }

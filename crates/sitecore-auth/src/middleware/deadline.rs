@@ -5,30 +5,35 @@ use std::{future::Future, time::Duration};
 use futures_util::future::BoxFuture;
 use reqwest::Request;
 
-use crate::{Error, ErrorKind, Result, Token, TokenCache, cache::check_runtime, clock::Now};
+use crate::{
+    cache::{TokenCache, check_runtime},
+    clock::Moment,
+    error::{Error, ErrorKind, Result},
+    token::Token,
+};
 
-/// The end of a request's own time, if it has one.
+/// A request's own timeout, if it has one, and when it began.
 #[derive(Clone, Copy)]
-pub(super) struct Deadline(Option<(Duration, Now)>);
+pub(super) struct Deadline(Option<(Duration, Moment)>);
 
 impl Deadline {
     pub(super) fn of(request: &Request, cache: &TokenCache) -> Self {
         Self(request.timeout().map(|timeout| (*timeout, cache.now())))
     }
 
-    fn left(self, cache: &TokenCache) -> Option<Duration> {
-        let (timeout, begun) = self.0?;
-        Some(timeout.saturating_sub(cache.now().elapsed_since(begun)))
+    fn time_left(self, cache: &TokenCache) -> Option<Duration> {
+        let (timeout, started) = self.0?;
+        Some(timeout.saturating_sub(cache.now().elapsed_since(started)))
     }
 
-    /// Waits for a token no longer than the request has time. Boxed, since it seldom happens.
-    pub(super) fn bound<'a>(
+    /// Waits for a token until the deadline. Boxed, because it is rare.
+    pub(super) fn limit<'a>(
         self,
         token: impl Future<Output = Result<Token>> + Send + 'a,
         cache: &'a TokenCache,
     ) -> BoxFuture<'a, Result<Token>> {
         Box::pin(async move {
-            let Some(left) = self.left(cache) else {
+            let Some(left) = self.time_left(cache) else {
                 return token.await;
             };
             check_runtime()?;
@@ -39,9 +44,9 @@ impl Deadline {
         })
     }
 
-    /// Takes the time that has passed off the request's timeout.
-    pub(super) fn shorten(self, request: &mut Request, cache: &TokenCache) {
-        if let Some(left) = self.left(cache) {
+    /// Reduces the request's timeout to the time that is left.
+    pub(super) fn apply(self, request: &mut Request, cache: &TokenCache) {
+        if let Some(left) = self.time_left(cache) {
             *request.timeout_mut() = Some(left);
         }
     }

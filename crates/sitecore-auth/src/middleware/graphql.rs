@@ -1,7 +1,7 @@
-//! What a GraphQL answer with status 200 says about the token, and what a GraphQL request may change.
+//! Whether a GraphQL response with status 200 rejects the token, and whether a GraphQL request may
+//! be a mutation.
 //!
-//! Pure functions of bytes. Both are strict, because a request that is sent again must not repeat what was
-//! executed.
+//! Pure functions of bytes. Both are strict, because a replay must not repeat what was executed.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -12,33 +12,34 @@ use serde::{
 };
 use serde_json::Value;
 
-/// The code that Authoring gives to a call whose token is missing, expired or for another audience.
+/// Authoring's error code for a token that is missing, expired or meant for another audience.
 const NOT_AUTHENTICATED: &str = "AUTH_NOT_AUTHENTICATED";
 
-/// What the start of an answer says.
+/// What the start of a response says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing yet: more must be read.
+    /// Undecided: more must be read.
     Open,
-    /// It is no refusal of the token.
+    /// The response does not reject the token.
     Accepted,
-    /// Every field was refused: nothing was executed.
-    Refused,
-    /// All errors are refusals, but there is no data to show that nothing else was executed.
-    RefusedInPart,
+    /// Every field was rejected, so nothing was executed.
+    Rejected,
+    /// All errors are rejections, but no data proves that nothing else was executed.
+    RejectedInPart,
 }
 
-/// Reads the start of an answer, and decides as soon as what is there allows it.
+/// Reads the start of a response, and decides as soon as possible.
 pub(crate) fn read(start: &[u8]) -> Verdict {
     if !matches!(without_space(start).first(), None | Some(b'{')) {
         return Verdict::Accepted;
     }
-    // A number that is cut off at its point or exponent is none to the parser: it is left for the next look.
+    // The parser rejects a number that ends in a point or exponent, so that part is left for the
+    // next time.
     let cut = start.iter().rev().take_while(|byte| b".eE+-".contains(byte));
     let start = &start[..start.len() - cut.count()];
     match parse(start) {
-        Ok(answer) => answer.verdict(),
-        // If a text is what has not ended, it can be too much already: that shows when it is ended.
+        Ok(response) => response.verdict(),
+        // An unfinished string may already rule out a rejection. Finishing it shows that.
         Err(error) if error.is_eof() => match parse(&[start, b"\""].concat()) {
             Err(error) if error.is_data() => Verdict::Accepted,
             _ => Verdict::Open,
@@ -47,12 +48,12 @@ pub(crate) fn read(start: &[u8]) -> Verdict {
     }
 }
 
-/// Not to the end of the text: what stands behind the object changes nothing.
-fn parse(start: &[u8]) -> serde_json::Result<Answer> {
-    Answer::deserialize(&mut serde_json::Deserializer::from_slice(start))
+/// Ignores what follows the object.
+fn parse(start: &[u8]) -> serde_json::Result<GraphqlResponse> {
+    GraphqlResponse::deserialize(&mut serde_json::Deserializer::from_slice(start))
 }
 
-/// Watches an answer come in, and tells when it makes sense to read it again.
+/// Watches a response arrive, and decides when reading it again can help.
 #[derive(Default)]
 pub(crate) struct Watch {
     seen: usize,
@@ -63,7 +64,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Looks at what is new. `false` if it cannot decide: blanks, or something in the depth of an error.
+    /// Looks at the new bytes. Returns `false` if they cannot change the verdict, such as white
+    /// space or something deep inside an error.
     pub(crate) fn is_decisive(&mut self, start: &[u8]) -> bool {
         let mut is_decisive = false;
         for byte in &start[self.seen..] {
@@ -74,7 +76,7 @@ impl Watch {
     }
 
     fn step(&mut self, byte: u8) -> bool {
-        // The answer's own members are at depth 1, those of `data` and the errors at 2.
+        // The response's own members are at depth 1, those of `data` and the errors at 2.
         if self.in_text {
             self.in_text = self.is_escaped || byte != b'"';
             self.is_escaped = !self.is_escaped && byte == b'\\';
@@ -104,7 +106,7 @@ impl Watch {
     }
 }
 
-/// Tells whether the answer's first member is, or can still become, `errors`.
+/// Returns `true` if the response's first member is, or can still become, `errors`.
 pub(crate) fn may_begin_with_errors(start: &[u8]) -> bool {
     const NAME: &[u8] = b"\"errors\"";
     let is_brace = |start: &[u8]| start.first().is_none_or(|byte| *byte == b'{');
@@ -113,8 +115,8 @@ pub(crate) fn may_begin_with_errors(start: &[u8]) -> bool {
     is_brace(start) && name.iter().zip(NAME).all(|(byte, expected)| byte == expected)
 }
 
-/// Tells whether the request may be a mutation: it is one unless it can be read and the word does not
-/// occur in its document.
+/// Returns `true` unless the request's document can be read and does not contain the word
+/// `mutation`.
 pub(super) fn may_be_mutation(request: &Request) -> bool {
     // GET executes no mutation (GraphQL over HTTP §6.2).
     if request.method() == Method::GET || request.method() == Method::HEAD {
@@ -146,64 +148,64 @@ struct Operation<'a> {
     query: Cow<'a, str>,
 }
 
-/// Fails to be read as soon as it cannot be a refusal any more.
+/// Parsing fails as soon as the response cannot be a rejection any more.
 #[derive(Default)]
-struct Answer {
+struct GraphqlResponse {
     errors: Option<Vec<NotAuthenticated>>,
-    /// The members of `data`, which are null.
+    /// The members of `data`, all of which are null.
     data: Option<Option<BTreeMap<String, ()>>>,
 }
 
-impl<'de> Deserialize<'de> for Answer {
+impl<'de> Deserialize<'de> for GraphqlResponse {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(AnswerVisitor)
+        deserializer.deserialize_map(ResponseVisitor)
     }
 }
 
-struct AnswerVisitor;
+struct ResponseVisitor;
 
-impl<'de> Visitor<'de> for AnswerVisitor {
-    type Value = Answer;
+impl<'de> Visitor<'de> for ResponseVisitor {
+    type Value = GraphqlResponse;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a GraphQL answer")
+        f.write_str("a GraphQL response")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Answer, A::Error> {
-        let mut answer = Answer::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<GraphqlResponse, A::Error> {
+        let mut response = GraphqlResponse::default();
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
-            let again = match &*name {
-                "errors" => answer.errors.replace(members.next_value()?).is_some(),
-                "data" => answer.data.replace(members.next_value()?).is_some(),
+            let is_duplicate = match &*name {
+                "errors" => response.errors.replace(members.next_value()?).is_some(),
+                "data" => response.data.replace(members.next_value()?).is_some(),
                 _ => {
                     members.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
-            if again || !answer.can_refuse() {
-                return Err(A::Error::custom("no refusal"));
+            if is_duplicate || !response.can_reject() {
+                return Err(A::Error::custom("not a rejection"));
             }
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
-/// An error of this code, with the member of `data` that it names.
+/// An error with this code, and the member of `data` that it names.
 #[derive(Deserialize)]
 #[serde(try_from = "Value")]
 struct NotAuthenticated(Option<String>);
 
-impl Answer {
+impl GraphqlResponse {
     fn verdict(&self) -> Verdict {
         match &self.data {
             _ if self.errors.is_none() => Verdict::Accepted,
-            Some(Some(data)) if !data.is_empty() => Verdict::Refused,
-            _ => Verdict::RefusedInPart,
+            Some(Some(data)) if !data.is_empty() => Verdict::Rejected,
+            _ => Verdict::RejectedInPart,
         }
     }
 
-    /// Tells whether what has been read is, or can still become, a refusal.
-    fn can_refuse(&self) -> bool {
+    /// Returns `true` if what has been read is, or can still become, a rejection.
+    fn can_reject(&self) -> bool {
         let Some(errors) = &self.errors else {
             return true;
         };
@@ -228,9 +230,9 @@ impl TryFrom<Value> for NotAuthenticated {
             Some(Value::Array(steps)) => match steps.as_slice() {
                 [] => Ok(Self(None)),
                 [Value::String(name)] => Ok(Self(Some(name.clone()))),
-                _ => Err("below the first step"),
+                _ => Err("not a top-level field"),
             },
-            Some(_) => Err("no path"),
+            Some(_) => Err("not a path"),
         }
     }
 }
@@ -243,26 +245,26 @@ mod tests {
         r#"{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}"#;
 
     #[test]
-    fn answers_are_read_strictly() {
-        use Verdict::{Accepted, Open, Refused, RefusedInPart};
+    fn responses_are_parsed_strictly() {
+        use Verdict::{Accepted, Open, Rejected, RejectedInPart};
         let other = ERROR.replace("AUTHENTICATED", "AUTHORIZED");
         let pathless = ERROR.replace(r#""path":["a"],"#, "");
         let below = ERROR.replace(r#"["a"]"#, r#"["a","b"]"#);
         for (text, verdict) in [
-            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}}}"#), Refused),
-            (format!(r#"{{"data":{{"a":null}},"errors":[{ERROR}]}}"#), Refused),
+            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}}}"#), Rejected),
+            (format!(r#"{{"data":{{"a":null}},"errors":[{ERROR}]}}"#), Rejected),
             (
                 format!(
                     " {{ \"errors\" :\n[{ERROR},{ERROR}],\"extensions\":{{\"x\":[1]}},\"data\":{{\"a\":null}} }} "
                 ),
-                Refused,
+                Rejected,
             ),
-            (format!(r#"{{"errors":[{ERROR}]}}"#), RefusedInPart),
-            (format!(r#"{{"errors":[{pathless}],"data":null}}"#), RefusedInPart),
-            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "[]")), RefusedInPart),
-            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "null")), RefusedInPart),
-            (format!(r#"{{"errors":[{ERROR}],"data":{{}}}}"#), RefusedInPart),
-            // Decided, whatever comes next.
+            (format!(r#"{{"errors":[{ERROR}]}}"#), RejectedInPart),
+            (format!(r#"{{"errors":[{pathless}],"data":null}}"#), RejectedInPart),
+            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "[]")), RejectedInPart),
+            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "null")), RejectedInPart),
+            (format!(r#"{{"errors":[{ERROR}],"data":{{}}}}"#), RejectedInPart),
+            // Decided, no matter what follows.
             (r#"{"errors":[]"#.to_owned(), Accepted),
             (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}"#), Accepted),
             (format!(r#"{{"data":{{"b":null}},"errors":[{ERROR}]"#), Accepted),
@@ -306,7 +308,7 @@ mod tests {
             assert_eq!(read(text.as_bytes()), verdict, "{text}");
             let mut watch = Watch::default();
             let mut before = read(b"");
-            // What is too deep for the parser is noticed later.
+            // Nesting that is too deep for the parser is noticed later.
             for end in 1..=text.len().min(100 + text.find("[[[").unwrap_or(1_000)).min(text.len()) {
                 let start = &text.as_bytes()[..end];
                 let now = read(start);
@@ -317,8 +319,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_again_only_where_it_can_decide() {
-        // The answer's own names, brackets down to an error's, values of `data`: no text and no error within.
+    fn a_response_is_read_again_only_where_that_can_decide() {
+        // The response's own names, brackets down to an error's, and values of `data`, but nothing
+        // inside errors.
         let (text, expected) = (
             r#" {"errors":[ {"message":"a{\"b","n":12}],"data":{"a":null,"b": 12 } }"#,
             r#" ^^^^^^^^^ ^ ^                        ^^^^^^^^^ ^^   ^   ^^    ^  ^ ^"#,
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_member_is_known_as_soon_as_it_can_be() {
+    fn the_first_member_is_known_as_early_as_possible() {
         for (start, may) in [
             ("", true),
             (" \n", true),
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_read_and_holds_no_mutation_is_none() {
+    fn only_a_readable_document_without_the_word_is_not_a_mutation() {
         let url: url::Url = "https://cm.example/".parse().expect("a URL");
         for (body, may) in [
             (r#"{"query":"{ a }"}"#, false),

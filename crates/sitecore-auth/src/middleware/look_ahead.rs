@@ -1,4 +1,4 @@
-//! Reads the start of an answer's body, and puts it back.
+//! Reads the start of a response's body, and puts it back.
 
 use std::{
     collections::VecDeque,
@@ -14,18 +14,18 @@ use http_body_util::BodyExt as _;
 use reqwest::{Response, ResponseBuilderExt as _};
 use url::Url;
 
-/// How many bytes of a body are looked at: an answer that refuses everything is short.
+/// How many bytes of a body are read. A response that rejects everything is short.
 pub(super) const LIMIT: usize = 16 * 1024;
 
-/// Shows the start of the body to `decide`, growing, until it decides. Its second argument tells that there
-/// is no more to come: the body has ended, or the limit is reached.
+/// Shows the growing start of the body to `decide` until it decides. The second argument is `true`
+/// when no more will follow, because the body has ended or the limit is reached.
 ///
-/// The answer that is returned is as the one given: its body delivers what was read, and then goes on.
+/// The returned response is the same as the given one. Its body first yields what was read.
 pub(super) async fn look_ahead<T>(
-    answer: Response,
+    response: Response,
     mut decide: impl FnMut(&[u8], bool) -> Option<T>,
 ) -> (Response, Option<T>) {
-    let mut opened = Opened::of(answer);
+    let mut opened = Opened::of(response);
     let body = &mut opened.body;
     let decision = loop {
         body.read_on().await;
@@ -40,13 +40,13 @@ pub(super) async fn look_ahead<T>(
     (opened.close(), decision)
 }
 
-/// Reads the body while something else is waited for, so that no time limit of the client's tears it and
-/// its connection can be used again.
+/// Reads the body while other work is in progress, so that the client's timeouts do not cut it off
+/// and its connection can be reused.
 pub(super) async fn read_during<T>(
-    answer: Response,
+    response: Response,
     work: impl Future<Output = T>,
 ) -> (Response, T) {
-    let mut opened = Opened::of(answer);
+    let mut opened = Opened::of(response);
     let done = match select(pin!(work), pin!(opened.body.read_to_limit())).await {
         Either::Left((done, _)) => done,
         Either::Right(((), work)) => work.await,
@@ -54,7 +54,7 @@ pub(super) async fn read_during<T>(
     (opened.close(), done)
 }
 
-/// An answer whose body is being read.
+/// A response whose body is being read.
 struct Opened {
     parts: http::response::Parts,
     url: Url,
@@ -62,14 +62,14 @@ struct Opened {
 }
 
 impl Opened {
-    fn of(answer: Response) -> Self {
-        let url = answer.url().clone();
-        let (parts, rest) = http::Response::<reqwest::Body>::from(answer).into_parts();
+    fn of(response: Response) -> Self {
+        let url = response.url().clone();
+        let (parts, rest) = http::Response::<reqwest::Body>::from(response).into_parts();
         let body = PutBack { read: VecDeque::new(), start: Vec::new(), end: None, rest };
         Self { parts, url, body }
     }
 
-    /// Makes it the answer that it was.
+    /// Turns it into a response again.
     fn close(mut self) -> Response {
         let with_url = http::Response::builder().url(self.url).body(());
         let with_url = with_url.unwrap_or_default().into_parts().0.extensions;
@@ -78,16 +78,16 @@ impl Opened {
     }
 }
 
-/// A body whose first frames have been read already.
+/// A body whose first frames have already been read.
 struct PutBack {
     read: VecDeque<reqwest::Result<Frame<Bytes>>>,
-    /// The data of these, to the limit.
+    /// The data of these frames, up to the limit.
     start: Vec<u8>,
     end: Option<End>,
     rest: reqwest::Body,
 }
 
-/// Why there is nothing more to read.
+/// Why nothing more can be read.
 #[derive(PartialEq, Eq)]
 enum End {
     Reached,
@@ -95,14 +95,14 @@ enum End {
 }
 
 impl PutBack {
-    /// Reads one frame. Nothing is lost if it is not waited for to the end.
+    /// Reads one frame. Dropping the future loses nothing.
     async fn read_on(&mut self) {
         let frame = self.rest.frame().await;
         match &frame {
             Some(Ok(frame)) => {
                 let data = frame.data_ref().map_or(&[][..], |data| data);
-                let wanted = data.len().min(LIMIT - self.start.len());
-                self.start.extend_from_slice(&data[..wanted]);
+                let kept = data.len().min(LIMIT - self.start.len());
+                self.start.extend_from_slice(&data[..kept]);
             }
             Some(Err(_)) => self.end = Some(End::Failed),
             None => self.end = Some(End::Reached),

@@ -1,16 +1,17 @@
-//! The layer: puts the token on requests for its targets, and replaces it once if it is refused.
+//! The middleware: adds the token to requests for its targets, and replaces it once if it is
+//! rejected.
 //!
-//! How a token is come by is the cache's business; where it may go is `target`'s; what becomes of an answer is
-//! `sent`'s, and what it says about the token the business of `rejections`, which asks `challenge` and `graphql`.
+//! The cache provides the token, and `target` decides where it may be sent. `sent` handles the
+//! response. `rejection` decides whether a response rejects the token, with the help of
+//! `www_authenticate` and `graphql`.
 
-pub(crate) mod challenge;
 mod deadline;
 pub(crate) mod graphql;
 mod look_ahead;
 mod redirect;
-mod rejections;
+mod rejection;
 mod sent;
-mod target;
+pub(crate) mod www_authenticate;
 
 use std::sync::Arc;
 
@@ -24,38 +25,52 @@ use url::Url;
 
 use self::{
     deadline::Deadline,
-    sent::{Sent, authenticate, explain_if_forbidden, warn_of_redirect},
-    target::Rule,
+    sent::{Sent, authenticate, warn_if_forbidden, warn_of_redirect},
 };
-pub use self::{redirect::redirect_policy, rejections::Rejections, target::Target};
-use crate::{Error, ErrorKind, Result, TokenCache, edge::API_KEY};
+pub use self::{redirect::redirect_policy, rejection::Rejections};
+use crate::{
+    cache::TokenCache,
+    error::{Error, ErrorKind, Result},
+    target::{API_KEY, Rule, Target},
+};
 
 /// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
 ///
-/// A request is passed on untouched if it is for no target, or if it carries `Authorization` or
-/// `sc_apikey` already: several layers with credentials of their own can stand on one client. A key of
-/// the caller's own in another header, which this layer's tokens go into, is left alone too, once a token
-/// is there; layers whose tokens go into different other headers do not see each other. Headers from
-/// reqwest's `default_headers` are added below every layer: they are not seen here, and the header set
-/// here wins over them.
+/// # Which requests
+///
+/// A request is passed on unchanged if it matches no target, if it carries [`NoAuth`], or if it
+/// already has an `Authorization` or `sc_apikey` header. Several middlewares with different
+/// credentials can therefore be added to one client. A request that already has the header that
+/// this cache's tokens use is passed on unchanged too. Two middlewares that use different headers,
+/// other than those two, do not notice each other.
+///
+/// reqwest adds its `default_headers` after all middleware. They are not seen here, and a header
+/// that is set here takes precedence over them.
 ///
 /// A request that carries a [`TokenCache`] as an extension
-/// ([`with_extension`](reqwest_middleware::RequestBuilder::with_extension)) gets its token from that
-/// one, under the same targets.
+/// ([`with_extension`](reqwest_middleware::RequestBuilder::with_extension)) gets its token from
+/// that cache. The targets stay the same.
 ///
-/// A request that carries [`NoAuth`] is passed on untouched.
+/// # Rejected tokens
 ///
-/// Among other layers: reqwest-retry belongs outside (added before this one), so that each attempt has a fresh
-/// header, and wants a strategy that looks into this layer's errors, which it takes as fatal otherwise.
-/// reqwest-tracing may stand on either side.
+/// If a response rejects the token (see [`Rejections`]), the token is replaced, once for all such
+/// responses. The request is then replayed once, provided its body can be cloned. The second
+/// response is final.
 ///
-/// A request's own `timeout()` is one deadline for the wait for a token, the request and its replay;
-/// a timeout set on the whole client is not seen here, and counts for each of them.
+/// The first response is returned unchanged if there is no other token, if the body is a stream, or
+/// if the request was redirected and a replay might repeat its work. The next request then uses the
+/// new token.
 ///
-/// An answer that refuses the token (see [`Rejections`]) has the token replaced, by one grant for all such
-/// answers, and the request is sent once more, if its body can be cloned. The second answer is final. If
-/// there is no other token, the body is a stream, or the request was redirected and might do its work twice,
-/// the first answer goes back as it came, and the next call has the new token.
+/// # Timeouts
+///
+/// A request's own `timeout()` covers the wait for a token, the request and the replay together. A
+/// timeout of the whole client is not visible here. It applies to each of them separately.
+///
+/// # Other middleware
+///
+/// Add reqwest-retry before this middleware, so that each attempt gets a current token. It treats
+/// errors of a middleware as fatal, unless its strategy looks into them. reqwest-tracing can be
+/// added before or after.
 ///
 /// ```
 /// # fn main() -> Result<(), sitecore_auth::Error> {
@@ -76,7 +91,7 @@ pub struct AuthMiddleware {
     replay: bool,
 }
 
-/// A request extension: the layer leaves this request alone.
+/// A request extension: the middleware passes this request on unchanged.
 ///
 /// ```
 /// # fn example(client: reqwest_middleware::ClientWithMiddleware) {
@@ -84,11 +99,11 @@ pub struct AuthMiddleware {
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "there is nothing to add: it is its own name")]
+#[expect(clippy::exhaustive_structs, reason = "marker type")]
 pub struct NoAuth;
 
-/// A request extension: whether this request is sent once more if its token is refused, whatever the layer
-/// does by default ([`AuthMiddlewareBuilder::replay`]).
+/// A request extension: whether this request is replayed if its token is rejected. It takes
+/// precedence over [`AuthMiddlewareBuilder::replay`].
 ///
 /// ```
 /// # fn example(client: reqwest_middleware::ClientWithMiddleware) {
@@ -97,16 +112,15 @@ pub struct NoAuth;
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "a switch has one part")]
+#[expect(clippy::exhaustive_structs, reason = "newtype over a flag")]
 pub struct Replay(pub bool);
 
 impl AuthMiddleware {
-    /// Makes a layer that gets its tokens from Sitecore Cloud with these credentials.
+    /// Creates a middleware that gets its tokens from Sitecore Cloud with these credentials.
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) if the credentials are empty, or there is no target: a token goes
-    /// only where the program says.
+    /// [`Config`](ErrorKind::Config) if the credentials are empty, or if there is no target.
     pub fn new(
         credentials: ClientCredentials,
         targets: impl IntoIterator<Item = Target>,
@@ -116,7 +130,7 @@ impl AuthMiddleware {
         builder.build()
     }
 
-    /// Starts a layer in front of a cache.
+    /// Returns a builder for a middleware that takes its tokens from this cache.
     pub fn builder(cache: TokenCache) -> AuthMiddlewareBuilder {
         AuthMiddlewareBuilder {
             cache,
@@ -126,7 +140,7 @@ impl AuthMiddleware {
         }
     }
 
-    /// Returns the cache that this layer takes its tokens from.
+    /// Returns the cache that this middleware takes its tokens from.
     #[must_use]
     pub fn cache(&self) -> &TokenCache {
         &self.cache
@@ -137,17 +151,17 @@ impl AuthMiddleware {
     }
 }
 
-/// Tells whether a request carries a header of the caller's own, or wants none.
-fn is_left_alone(request: &Request, extensions: &Extensions) -> bool {
-    // A request has few headers: to look at each costs less than to hash two names.
+/// Returns `true` if a request carries a credential of the caller's own, or opts out.
+fn opts_out(request: &Request, extensions: &Extensions) -> bool {
+    // Requests have few headers, so comparing each one is cheaper than hashing two names.
     let mut names = request.headers().keys();
     names.any(|name| *name == AUTHORIZATION || *name == API_KEY)
         || extensions.get::<NoAuth>().is_some()
 }
 
 impl Middleware for AuthMiddleware {
-    // By hand, as `async_trait` would write it, but for two things: a request that is none of ours costs no box, and
-    // the others' future holds the request once instead of twice.
+    // Written by hand instead of with `async_trait`: a request that matches no target needs no box,
+    // and the future of the others holds the request once instead of twice.
     fn handle<'this, 'extensions, 'next, 'all>(
         &'this self,
         mut request: Request,
@@ -160,16 +174,16 @@ impl Middleware for AuthMiddleware {
         'next: 'all,
         Self: 'all,
     {
-        if is_left_alone(&request, extensions) {
+        if opts_out(&request, extensions) {
             return next.run(request, extensions);
         }
         let Some(rule) = self.rule_for(request.url()) else {
             if !enabled!(Level::DEBUG) {
                 return next.run(request, extensions);
             }
-            // Within the future, and so within the span of whoever awaits it.
+            // Logged inside the future, so that the event belongs to the caller's span.
             return Box::pin(async move {
-                say_untargeted(request.url());
+                log_untargeted(request.url());
                 next.run(request, extensions).await
             });
         };
@@ -180,42 +194,43 @@ impl Middleware for AuthMiddleware {
             let token = match cache.current() {
                 Some(token) => token,
                 None => {
-                    let token = deadline.bound(cache.token(), cache).await;
-                    deadline.shorten(&mut request, cache);
+                    let token = deadline.limit(cache.token(), cache).await;
+                    deadline.apply(&mut request, cache);
                     token.map_err(reqwest_middleware::Error::middleware)?
                 }
             };
             let name = token.header().0;
             if *name != AUTHORIZATION && request.headers().contains_key(name) {
-                // A key of the caller's own, in the header that this cache's keys go into.
+                // The caller has set a key of their own.
                 return next.run(request, extensions).await;
             }
-            let replay = extensions.get().map_or(self.replay, |Replay(replay)| *replay);
-            let again = if replay { request.try_clone().map(Box::new) } else { None };
+            let may_replay = extensions.get().map_or(self.replay, |Replay(replay)| *replay);
+            let replay = if may_replay { request.try_clone().map(Box::new) } else { None };
             authenticate(&mut request, &token);
-            let answer = next.clone().run(request, extensions).await?;
-            if !rule.covers(answer.url()) {
-                // After a redirect. The answer says nothing about the token, which was not meant for there.
-                warn_of_redirect(rule, answer.url());
-                return Ok(answer);
+            let response = next.clone().run(request, extensions).await?;
+            if !rule.covers(response.url()) {
+                // The request was redirected. The token was not meant for that server, so its
+                // response says nothing about the token.
+                warn_of_redirect(rule, response.url());
+                return Ok(response);
             }
-            if !self.rejections.may_refuse(&answer) {
-                explain_if_forbidden(&answer, &token, rule);
-                return Ok(answer);
+            if !self.rejections.could_reject(&response) {
+                warn_if_forbidden(&response, &token, rule);
+                return Ok(response);
             }
-            let sent = Sent { rule, token, cache, deadline, again };
-            // Boxed, as all that seldom happens: each request's future would be the larger for it.
-            Box::pin(sent.judge(answer, &self.rejections, extensions, next)).await
+            let sent = Sent { rule, token, cache, deadline, replay };
+            // Boxed like everything rare, because it would enlarge the future of every request.
+            Box::pin(sent.handle_response(response, &self.rejections, extensions, next)).await
         })
     }
 }
 
-fn say_untargeted(url: &Url) {
+fn log_untargeted(url: &Url) {
     let (scheme, host, path) = (url.scheme(), url.host_str(), url.path());
-    debug!(scheme, host, path, "no target of this layer covers this request");
+    debug!(scheme, host, path, "request matched no target");
 }
 
-/// Settings of an [`AuthMiddleware`].
+/// Builder for an [`AuthMiddleware`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct AuthMiddlewareBuilder {
@@ -232,20 +247,20 @@ impl AuthMiddlewareBuilder {
         self
     }
 
-    /// Sets which answers say that the token is no good.
+    /// Sets which responses count as rejecting the token.
     pub fn rejections(mut self, rejections: Rejections) -> Self {
         self.rejections = rejections;
         self
     }
 
-    /// Sets whether a request whose token was refused is sent once more with another; on by default.
-    /// Off saves the copy of each request. The refused token is replaced either way.
+    /// Sets whether a request is replayed if its token is rejected; `true` by default. The rejected
+    /// token is replaced in any case. `false` saves the copy of each request.
     pub fn replay(mut self, replay: bool) -> Self {
         self.replay = replay;
         self
     }
 
-    /// Builds the layer.
+    /// Builds the middleware.
     ///
     /// # Errors
     ///
@@ -255,7 +270,7 @@ impl AuthMiddlewareBuilder {
         if targets.is_empty() {
             return Err(Error::new(
                 ErrorKind::Config,
-                "no target: say where the token may go, for example Target::authoring(host)",
+                "no target configured; add one, for example Target::authoring(host)",
             ));
         }
         Ok(AuthMiddleware { cache, targets: targets.into(), rejections: rejections.into(), replay })

@@ -1,17 +1,17 @@
-//! A redirect policy that takes no token to another origin.
+//! A redirect policy that keeps the token on its origin.
 
 use reqwest::redirect::Policy;
 
-/// As many as reqwest follows by default.
+/// reqwest's default limit.
 const MAX_REDIRECTS: usize = 10;
 
-/// Returns a redirect policy that ends where the origin changes: scheme, host or port. The answer is then
+/// Returns a redirect policy that stops when the scheme, host or port changes. The response is then
 /// the redirect itself.
 ///
-/// Set it on every client that this layer wraps. By itself reqwest takes `Authorization` off a request that is
-/// redirected to another origin, but puts it back if that origin redirects once more, to another of its own
-/// pages (seen with 0.13.5); and it never takes off `sc_apikey`. A CM redirects to the identity provider
-/// when it wants a person to log in.
+/// Set it on every client that uses this middleware. By default, reqwest removes `Authorization`
+/// from a request that is redirected to another origin, but it adds the header again if that origin
+/// redirects once more (seen with 0.13.5). It never removes `sc_apikey`. A CM redirects to the
+/// identity provider when it requires an interactive login.
 ///
 /// ```
 /// let http = reqwest::Client::builder().redirect(sitecore_auth::redirect_policy()).build();
@@ -20,9 +20,9 @@ const MAX_REDIRECTS: usize = 10;
 #[must_use]
 pub fn redirect_policy() -> Policy {
     Policy::custom(|attempt| {
-        let same_origin =
+        let is_same_origin =
             attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
-        if !same_origin {
+        if !is_same_origin {
             attempt.stop()
         } else if attempt.previous().len() > MAX_REDIRECTS {
             attempt.error("too many redirects")

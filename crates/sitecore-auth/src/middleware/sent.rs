@@ -1,13 +1,15 @@
-//! A request that was sent with a token: what its answer says of the token, and what is done about that.
+//! A request that was sent with a token: checks whether the response rejects the token, and handles
+//! that.
 
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::Next;
+use sitecore_token::Claims;
 use tracing::{debug, warn};
 use url::Url;
 
-use super::{Rejections, deadline::Deadline, look_ahead::read_during, target::Rule};
-use crate::{Claims, Token, TokenCache, telemetry};
+use super::{deadline::Deadline, look_ahead::read_during, rejection::Rejections};
+use crate::{cache::TokenCache, metrics, target::Rule, token::Token};
 
 /// A request that was sent.
 pub(super) struct Sent<'a> {
@@ -15,55 +17,57 @@ pub(super) struct Sent<'a> {
     pub(super) token: Token,
     pub(super) cache: &'a TokenCache,
     pub(super) deadline: Deadline,
-    /// To be sent once more, if it can be.
-    pub(super) again: Option<Box<Request>>,
+    /// A copy to send again, if the request can be replayed.
+    pub(super) replay: Option<Box<Request>>,
 }
 
 impl Sent<'_> {
-    /// Finds out whether the answer refuses the token. If so, has it replaced, and sends the request once more.
-    pub(super) async fn judge(
+    /// Checks whether the response rejects the token. If so, replaces the token and replays the
+    /// request.
+    pub(super) async fn handle_response(
         self,
-        answer: Response,
+        response: Response,
         rejections: &Rejections,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let (answer, refusal) = rejections.find_refusal(answer).await;
-        let Some(refusal) = refusal else {
-            explain_if_forbidden(&answer, &self.token, self.rule);
-            return Ok(answer);
+        let (response, rejection) = rejections.inspect(response).await;
+        let Some(rejection) = rejection else {
+            warn_if_forbidden(&response, &self.token, self.rule);
+            return Ok(response);
         };
         let (cache, api) = (self.cache.label(), self.rule.name());
         let replaced = self.cache.replace_for(self.rule.name().into(), &self.token);
-        let replaced = self.deadline.bound(replaced, self.cache);
-        let (answer, replaced) = read_during(answer, replaced).await;
+        let replaced = self.deadline.limit(replaced, self.cache);
+        let (response, replaced) = read_during(response, replaced).await;
         let other = match replaced {
             Ok(other) => other,
             Err(error) => {
-                telemetry::refused(self.cache.name(), "not_replaced");
-                debug!(cache, api, cause = %error.cause(), again_in = ?error.retry_after(), "the refused token could not be replaced");
-                return Ok(answer);
+                metrics::count_rejection(self.cache.name(), "not_replaced");
+                debug!(cache, api, cause = %error.cause(), retry_in = ?error.retry_after(), "could not replace rejected token");
+                return Ok(response);
             }
         };
-        let mut again = match self.again {
-            Some(again) if refusal.allows_replay_of(&again, answer.url()) => again,
+        let mut replay = match self.replay {
+            Some(replay) if rejection.allows_replay_of(&replay, response.url()) => replay,
             _ => {
-                telemetry::refused(self.cache.name(), "replaced");
-                return Ok(answer);
+                metrics::count_rejection(self.cache.name(), "replaced");
+                return Ok(response);
             }
         };
-        telemetry::refused(self.cache.name(), "replayed");
-        debug!(cache, api, refused = %self.token.fingerprint(), token = %other.fingerprint(), "a request is sent once more");
-        drop(answer);
-        self.deadline.shorten(&mut again, self.cache);
-        authenticate(&mut again, &other);
-        next.run(*again, extensions).await
+        metrics::count_rejection(self.cache.name(), "replayed");
+        debug!(cache, api, rejected = %self.token.fingerprint(), token = %other.fingerprint(), "retrying request with another token");
+        drop(response);
+        self.deadline.apply(&mut replay, self.cache);
+        authenticate(&mut replay, &other);
+        next.run(*replay, extensions).await
     }
 }
 
-/// Says whose token it was that may not do what was asked: as a rule a client of another kind is wanted.
-pub(super) fn explain_if_forbidden(answer: &Response, token: &Token, rule: &Rule) {
-    if answer.status() != StatusCode::FORBIDDEN {
+/// Warns about a 403 and says whose token it was. The usual reason is that the API requires another
+/// kind of client.
+pub(super) fn warn_if_forbidden(response: &Response, token: &Token, rule: &Rule) {
+    if response.status() != StatusCode::FORBIDDEN {
         return;
     }
     let claims = token.claims();
@@ -75,24 +79,24 @@ pub(super) fn explain_if_forbidden(answer: &Response, token: &Token, rule: &Rule
         granted_to = claims.and_then(Claims::client_kind).map(tracing::field::display),
         organization = name("org_name"),
         environment = name("tenant_name"),
-        wanted = rule.wanted.map(tracing::field::display),
-        "an API answered 403: the token is good, but its client may not do this"
+        required = rule.client_kind.map(tracing::field::display),
+        "API returned 403; the token is valid, but its client may not do this"
     );
 }
 
-/// Puts a token on a request.
+/// Adds a token to a request.
 pub(super) fn authenticate(request: &mut Request, token: &Token) {
     let (name, value) = token.header();
     request.headers_mut().insert(name.clone(), value.clone());
 }
 
-/// Warns of an answer from where the token was not meant to go.
+/// Warns if the response came from an origin that the token was not meant for.
 pub(super) fn warn_of_redirect(rule: &Rule, to: &Url) {
     if !rule.is_origin_of(to) {
         let host = to.host_str();
         warn!(
             host,
-            "a request was redirected to another origin: give the client sitecore_auth::redirect_policy(), for reqwest can take the token there"
+            "request was redirected to another origin; build the reqwest client with sitecore_auth::redirect_policy(), because reqwest may send the token there"
         );
     }
 }

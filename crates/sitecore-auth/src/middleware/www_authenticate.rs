@@ -1,29 +1,29 @@
-//! Whether an answer 401 says that the token is no good.
+//! Whether the challenges of a 401 reject the token.
 
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
 
-/// Reads the challenges of an answer 401 ([RFC 9110 §11.6.1]).
+/// Returns `true` if a 401 with these headers rejects the token ([RFC 9110 §11.6.1]).
 ///
-/// It is a refusal of the token if there is no challenge at all, as with Sitecore's own APIs, or one for
-/// Bearer; but not one of `insufficient_scope` ([RFC 6750 §3.1]), which no other token would mend. If all
-/// challenges are of other schemes, the server did not look at the token.
+/// It does if there is no challenge at all, as with Sitecore's own APIs, or a challenge for Bearer.
+/// It does not if the challenge says `insufficient_scope` ([RFC 6750 §3.1]), because another token
+/// would not help. If all challenges are for other schemes, the server has not looked at the token.
 ///
 /// [RFC 9110 §11.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
 /// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
-pub(crate) fn refuses_token(headers: &HeaderMap) -> bool {
-    let (mut others, mut bearer) = (false, false);
+pub(crate) fn rejects_token(headers: &HeaderMap) -> bool {
+    let (mut has_others, mut has_bearer) = (false, false);
     for line in headers.get_all(WWW_AUTHENTICATE) {
         for challenge in challenges(&String::from_utf8_lossy(line.as_bytes())) {
             if !challenge.scheme.eq_ignore_ascii_case("bearer") {
-                others = true;
+                has_others = true;
             } else if challenge.error == "insufficient_scope" {
                 return false;
             } else {
-                bearer = true;
+                has_bearer = true;
             }
         }
     }
-    bearer || !others
+    has_bearer || !has_others
 }
 
 struct Challenge<'a> {
@@ -32,13 +32,13 @@ struct Challenge<'a> {
     error: String,
 }
 
-/// Reads one line of challenges: schemes, each with parameters or a token68. Lenient: a forgotten comma or
-/// a stray character ends nothing but itself.
+/// Parses one line of challenges, each a scheme with parameters or a token68. A missing comma or a
+/// stray character does not invalidate what follows.
 fn challenges(line: &str) -> Vec<Challenge<'_>> {
     let mut challenges: Vec<Challenge<'_>> = Vec::new();
     let mut rest = line;
     while !rest.is_empty() {
-        let word = &rest[..span(rest, is_word)];
+        let word = &rest[..prefix_len(rest, is_token_char)];
         rest = &rest[word.len()..];
         if word.is_empty() {
             let skipped = if rest.starts_with('"') { quoted(rest).1 } else { first_char(rest) };
@@ -51,7 +51,7 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
             let (text, length) = if value.starts_with('"') {
                 quoted(value)
             } else {
-                let length = span(value, is_word);
+                let length = prefix_len(value, is_token_char);
                 (value[..length].to_owned(), length)
             };
             if let Some(challenge) =
@@ -68,8 +68,8 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
     challenges
 }
 
-/// Returns the text of a quoted string, and how long it is with its quotes; one that does not end goes to
-/// the end of the line.
+/// Returns the unquoted text of a quoted string, and the length of the string with its quotes. A
+/// missing end quote is implied at the end of the line.
 fn quoted(text: &str) -> (String, usize) {
     let (mut unquoted, mut escaped) = (String::new(), false);
     for (at, char) in text.char_indices().skip(1) {
@@ -86,7 +86,7 @@ fn quoted(text: &str) -> (String, usize) {
     (unquoted, text.len())
 }
 
-fn span(text: &str, belongs: impl Fn(u8) -> bool) -> usize {
+fn prefix_len(text: &str, belongs: impl Fn(u8) -> bool) -> usize {
     text.bytes().take_while(|byte| belongs(*byte)).count()
 }
 
@@ -94,9 +94,10 @@ fn first_char(text: &str) -> usize {
     text.chars().next().map_or(0, char::len_utf8)
 }
 
-/// The characters of a token (RFC 9110 §5.6.2), and the slash, with which they are also those of a token68
-/// (§11.2) but for the `=` at its end: it counts as a scheme of its own or a parameter, and as no Bearer.
-fn is_word(byte: u8) -> bool {
+/// The characters of a token (RFC 9110 §5.6.2) and the slash. Together they also cover a token68
+/// (§11.2) without its trailing `=`, which is then parsed as another scheme or a parameter, but
+/// never as Bearer.
+fn is_token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte)
 }
 
@@ -107,8 +108,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn challenges_are_read_as_they_are_written() {
-        for (lines, refused) in [
+    fn challenges_are_parsed_leniently() {
+        for (lines, rejected) in [
             (&[][..], true),
             (&[""], true),
             (&[" , ,"], true),
@@ -138,7 +139,7 @@ mod tests {
         ] {
             let value = |line: &&str| HeaderValue::from_bytes(line.as_bytes()).expect("a value");
             let headers = lines.iter().map(|line| (WWW_AUTHENTICATE, value(line)));
-            assert_eq!(refuses_token(&headers.collect()), refused, "{lines:?}");
+            assert_eq!(rejects_token(&headers.collect()), rejected, "{lines:?}");
         }
     }
 }

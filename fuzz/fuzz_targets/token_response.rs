@@ -1,5 +1,5 @@
-//! Whatever a token endpoint answers: no panic, no token that no header can carry, no secret in what is
-//! said. The input is the status, a line of content type, and the body.
+//! Any response of a token endpoint: no panic, no token that a header cannot carry, and no secret in an error. The
+//! input is the status, a line with the content type, and the body.
 #![no_main]
 
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -18,22 +18,20 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(content_type) = HeaderValue::from_bytes(content_type) {
         headers.insert(CONTENT_TYPE, content_type);
     }
-    match sitecore_token::fuzzing::answer(status, &headers, body, SECRET) {
-        Ok(answer) => {
+    match sitecore_token::fuzzing::interpret(status, &headers, body, SECRET) {
+        Ok(response) => {
             assert_eq!(status, 200);
-            let token = answer.access_token().expose_secret();
+            let token = response.access_token().expose_secret();
             assert!(HeaderValue::from_str(&format!("Bearer {token}")).is_ok());
             assert!(!token.is_empty() && !token.contains(' '));
-            assert!(
-                answer
-                    .expires_in()
-                    .is_none_or(|life| !life.is_zero() && life <= sitecore_token::MAX_LIFETIME)
-            );
-            let _ = (answer.claims(), answer.scopes().count());
+            assert!(response.expires_in().is_none_or(
+                |lifetime| !lifetime.is_zero() && lifetime <= sitecore_token::MAX_LIFETIME
+            ));
+            let _ = (response.claims(), response.scopes().count());
         }
         Err(error) => {
-            let said = format!("{error}{error:?}{:?}", error.refusal()).to_ascii_lowercase();
-            assert!(!said.contains(SECRET), "{said}");
+            let text = format!("{error}{error:?}{:?}", error.refusal()).to_ascii_lowercase();
+            assert!(!text.contains(SECRET), "{text}");
         }
     }
 });

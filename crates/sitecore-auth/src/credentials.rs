@@ -1,4 +1,4 @@
-//! Credentials that can change while the program runs: they are asked for before every grant.
+//! Credentials that can change while the program runs: they are read before every token request.
 
 use std::{
     fs, io,
@@ -13,26 +13,28 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::{
-    Error, ErrorKind, Result, Token, TokenSource,
-    source::{Identity, token_of},
+    error::{Error, ErrorKind, Result},
+    source::{FetchContext, SharingKey, TokenSource, token_from},
+    token::Token,
 };
 
-/// Gives the credentials in force.
+/// Provides the current credentials.
 #[async_trait]
 pub trait CredentialsProvider: Send + Sync + 'static {
-    /// Gives the credentials in force. Called before every grant, and once more after a refusal.
+    /// Returns the current credentials. Called before every token request, and again if the issuer
+    /// refuses them.
     ///
     /// # Errors
     ///
-    /// Why there are none: a failed refresh, like any other.
+    /// The reason why there are none. The refresh then fails.
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when a refresh is out of time.
+    /// The future is dropped when the refresh reaches its time limit.
     async fn credentials(&self) -> Result<ClientCredentials>;
 }
 
-/// The same for ever.
+/// Static credentials.
 #[async_trait]
 impl CredentialsProvider for ClientCredentials {
     async fn credentials(&self) -> Result<Self> {
@@ -40,9 +42,9 @@ impl CredentialsProvider for ClientCredentials {
     }
 }
 
-/// The environment's, as [`ClientCredentials::from_env`] reads it.
+/// Reads the environment, like [`ClientCredentials::from_env`].
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "there is nothing to add: it is its own name")]
+#[expect(clippy::exhaustive_structs, reason = "marker type")]
 pub struct EnvironmentCredentials;
 
 #[async_trait]
@@ -52,8 +54,8 @@ impl CredentialsProvider for EnvironmentCredentials {
     }
 }
 
-/// A client id, and a secret in a file that is read anew each time: a mounted Kubernetes secret, say.
-/// A line end behind the secret is dropped.
+/// Reads the secret, and optionally the client id, from a file each time, for example from a
+/// mounted Kubernetes secret. A line break at the end of the file is ignored.
 #[derive(Clone, Debug)]
 pub struct FileCredentials {
     client_id: Id,
@@ -67,12 +69,12 @@ enum Id {
 }
 
 impl FileCredentials {
-    /// Reads the secret from a file.
+    /// Creates a provider with a fixed client id that reads the secret from a file.
     pub fn new(client_id: impl Into<String>, secret: impl Into<PathBuf>) -> Self {
         Self { client_id: Id::Fixed(client_id.into()), secret: secret.into() }
     }
 
-    /// Reads id and secret from a file each.
+    /// Creates a provider that reads the client id and the secret from one file each.
     pub fn from_files(client_id: impl Into<PathBuf>, secret: impl Into<PathBuf>) -> Self {
         Self { client_id: Id::File(client_id.into()), secret: secret.into() }
     }
@@ -91,7 +93,8 @@ impl CredentialsProvider for FileCredentials {
     async fn credentials(&self) -> Result<ClientCredentials> {
         let files = self.clone();
         blocking(move || {
-            // Files that are replaced together are not read together: twice the same is a pair.
+            // The files may be replaced between the two reads. A pair that is read twice is
+            // consistent.
             let mut pair = files.read()?;
             for _ in 0..3 {
                 let again = files.read()?;
@@ -106,15 +109,15 @@ impl CredentialsProvider for FileCredentials {
     }
 }
 
-/// The Sitecore CLI's login, as [`ClientCredentials::from_sitecore_cli`] reads it. The issuer in that file
-/// is not looked at: the [`TokenClient`] has its own.
+/// Reads the Sitecore CLI's login, like [`ClientCredentials::from_sitecore_cli`]. The issuer in
+/// that file is ignored, because the [`TokenClient`] has its own.
 #[derive(Clone, Debug)]
 pub struct SitecoreCliCredentials {
     start_dir: PathBuf,
 }
 
 impl SitecoreCliCredentials {
-    /// Looks for the file in `start_dir` and above.
+    /// Creates a provider that looks for the file in `start_dir` and its parent folders.
     pub fn new(start_dir: impl Into<PathBuf>) -> Self {
         Self { start_dir: start_dir.into() }
     }
@@ -128,17 +131,17 @@ impl CredentialsProvider for SitecoreCliCredentials {
     }
 }
 
-/// A source whose credentials can change: it asks a provider before every grant.
+/// A source whose credentials can change: it reads them from a provider before every token request.
 ///
-/// If the issuer refuses and the provider has other credentials by then, the grant is tried once more
-/// with those.
+/// If the issuer refuses the client and the provider has other credentials by then, the token
+/// request is repeated once with those.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), sitecore_auth::Error> {
 /// use sitecore_auth::{ClientCredentials, FileCredentials, ProviderSource, TokenCache, TokenClient};
 ///
 /// let provider = FileCredentials::new("my-client-id", "/var/run/secrets/sitecore/client-secret");
-/// // Endpoint, time limit and HTTP client come from this one; its credentials are not used.
+/// // Provides the endpoint, the timeout and the HTTP client. Its credentials are not used.
 /// let client = TokenClient::new(ClientCredentials::new("my-client-id", "unused"))?;
 /// let cache = TokenCache::new(ProviderSource::new(provider, &client));
 /// # Ok(())
@@ -152,22 +155,22 @@ pub struct ProviderSource<P> {
 }
 
 impl<P: CredentialsProvider> ProviderSource<P> {
-    /// Makes a source of a provider and of the client that asks, with all its settings but the
-    /// credentials.
+    /// Creates a source from a provider and a client. The client's credentials are not used, but
+    /// all its other settings are.
     pub fn new(provider: P, client: &TokenClient) -> Self {
         Self { provider, client: client.clone(), refused: Mutex::new(None) }
     }
 
-    async fn grant(&self, credentials: ClientCredentials) -> Result<Token> {
+    async fn request(&self, credentials: ClientCredentials) -> Result<Token> {
         let client = self.client.with_credentials(credentials.clone())?;
-        let answer = client.fetch().await.map_err(Error::from);
-        let refused = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused);
+        let response = client.fetch().await.map_err(Error::from);
+        let is_refused = response.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused);
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
-            refused.then_some(credentials);
-        token_of(&answer?)
+            is_refused.then_some(credentials);
+        token_from(&response?)
     }
 
-    /// Returns the credentials in force if they are not the refused ones.
+    /// Returns the current credentials if they differ from the refused ones.
     async fn other_credentials(&self) -> Option<ClientCredentials> {
         let credentials = self.provider.credentials().await.ok()?;
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,24 +183,24 @@ impl<P: CredentialsProvider> ProviderSource<P> {
 
 #[async_trait]
 impl<P: CredentialsProvider> TokenSource for ProviderSource<P> {
-    async fn fetch(&self, _replacing: Option<&Token>) -> Result<Token> {
-        let error = match self.grant(self.provider.credentials().await?).await {
+    async fn fetch(&self, _context: FetchContext<'_>) -> Result<Token> {
+        let error = match self.request(self.provider.credentials().await?).await {
             Err(error) if error.kind() == ErrorKind::Refused => error,
-            granted => return granted,
+            result => return result,
         };
         match self.other_credentials().await {
             Some(credentials) => {
-                info!("the credentials changed: the grant is tried once more");
-                self.grant(credentials).await
+                info!("credentials changed, retrying token request");
+                self.request(credentials).await
             }
             None => Err(error),
         }
     }
 
-    async fn identity(&self) -> Result<Option<Identity>> {
+    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
         let credentials = self.provider.credentials().await?;
         let client = self.client.with_credentials(credentials)?;
-        Ok(Some(Identity::of(&client)))
+        Ok(Some(SharingKey::of(&client)))
     }
 
     async fn has_new_credentials(&self) -> bool {
@@ -212,12 +215,12 @@ fn is_same(one: &ClientCredentials, other: &ClientCredentials) -> bool {
 
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|error| {
-        let message = format!("{} cannot be read: {error}", path.display());
+        let message = format!("cannot read {}: {error}", path.display());
         Error::new(ErrorKind::Config, io::Error::new(error.kind(), message))
     })
 }
 
-/// Runs what may wait for a disk where that hurts nobody.
+/// Runs blocking file access outside the async worker threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

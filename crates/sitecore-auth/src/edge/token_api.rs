@@ -1,0 +1,181 @@
+//! Creates, lists, renames and revokes keys for the Delivery API.
+
+use std::fmt;
+
+use http::{Method, header::CONTENT_TYPE};
+use reqwest::Response;
+use reqwest_middleware::ClientWithMiddleware;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use sitecore_token::ClientKind;
+use url::Url;
+
+use super::call::{append_path, parse_json, parse_url, send, unavailable, with_origin};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    target::API_KEY,
+    token::Token,
+};
+
+const EDGE: &str = "https://edge.sitecorecloud.io/";
+
+/// The scopes that a key needs to read the Delivery API. Sitecore documents no others.
+const SCOPES: [&str; 2] = ["audience-delivery", "content-#everything#"];
+
+/// The Token API of Experience Edge, which manages the keys for the Delivery API.
+#[derive(Clone)]
+pub struct TokenApi {
+    client: ClientWithMiddleware,
+    url: Url,
+}
+
+/// A description of a key. It never contains the key itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[non_exhaustive]
+pub struct KeyInfo {
+    /// The hash that [`TokenApi::rename_key`] and [`TokenApi::revoke_key`] require.
+    #[serde(alias = "Hash", default)]
+    pub hash: String,
+    /// The key's current label.
+    #[serde(alias = "Label", default)]
+    pub label: String,
+    /// Who created the key.
+    #[serde(alias = "CreatedBy", alias = "createdBy", default)]
+    pub created_by: String,
+    /// What the key may be used for.
+    #[serde(alias = "Scopes", default)]
+    pub scopes: Vec<String>,
+    /// Whether the key has been revoked.
+    #[serde(alias = "Revoked", alias = "isRevoked", alias = "IsRevoked", default)]
+    pub revoked: bool,
+}
+
+impl TokenApi {
+    /// Creates an API that is called through this client. Its middleware needs the target
+    /// [`Target::edge_admin`](crate::Target::edge_admin) and the credentials of an Edge
+    /// administration client.
+    #[must_use]
+    pub fn new(client: ClientWithMiddleware) -> Self {
+        Self { client, url: append_path(parse_url(EDGE), ["api", "apikey", "v1"]) }
+    }
+
+    /// Sets another origin, such as a proxy or a test server.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the URL is not an origin, or uses http outside loopback.
+    pub fn with_origin(mut self, origin: Url) -> Result<Self> {
+        self.url = with_origin(&self.url, origin)?;
+        Ok(self)
+    }
+
+    /// Creates a key for the Delivery API. **The key is valid until it is revoked**, and it is
+    /// returned only this once. Store it, and [revoke](Self::revoke_key) it when it is no longer
+    /// needed.
+    ///
+    /// A program that only reads the Delivery API does not need a key of its own. It can obtain its
+    /// environment's key with [`EdgeKeySource`](super::EdgeKeySource).
+    ///
+    /// # Errors
+    ///
+    /// The middleware's error if there is no token. [`Refused`](ErrorKind::Refused) if the client
+    /// is of another kind. [`Malformed`](ErrorKind::Malformed) if the response is not a key.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after the request was sent, a key may exist that is not known to
+    /// anyone. Look for its label with [`list_keys`](Self::list_keys).
+    pub async fn create_key(&self, label: impl AsRef<str>) -> Result<SecretString> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct NewKey<'a> {
+            created_by: &'a str,
+            label: &'a str,
+            scopes: [&'a str; 2],
+        }
+        let created_by = env!("CARGO_PKG_NAME");
+        let new = NewKey { created_by, label: label.as_ref(), scopes: SCOPES };
+        let response = self.call(Method::POST, &[], &[], Some(&new)).await?;
+        let key = response.text().await.map_err(unavailable)?;
+        // Plain text, in quotation marks or not.
+        let key = key.trim().trim_matches('"');
+        Token::api_key(API_KEY, key)?;
+        Ok(key.into())
+    }
+
+    /// Lists the keys with this label, or all keys. Revoked keys are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_key`](Self::create_key).
+    ///
+    /// # Cancel safety
+    ///
+    /// This call changes nothing, so the future can be dropped at any time.
+    pub async fn list_keys(&self, label: Option<&str>) -> Result<Vec<KeyInfo>> {
+        let mut query = vec![("filterRevoked", "true")];
+        query.extend(label.map(|label| ("label", label)));
+        parse_json(self.call(Method::GET, &[], &query, None::<&()>).await?).await
+    }
+
+    /// Changes a key's label.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_key`](Self::create_key). [`Config`](ErrorKind::Config) if there is no key with
+    /// this hash.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after the request was sent, the label may or may not have changed.
+    /// Repeat the call.
+    pub async fn rename_key(&self, hash: &str, label: &str) -> Result<()> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct NewName<'a> {
+            label: &'a str,
+        }
+        let path = ["renamebyhash", hash];
+        self.call(Method::PUT, &path, &[], Some(&NewName { label })).await.map(drop)
+    }
+
+    /// Revokes a key permanently.
+    ///
+    /// # Errors
+    ///
+    /// As [`rename_key`](Self::rename_key).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`rename_key`](Self::rename_key).
+    pub async fn revoke_key(&self, hash: &str) -> Result<()> {
+        let path = ["revokebyhash", hash];
+        self.call(Method::PUT, &path, &[], None::<&()>).await.map(drop)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&impl Serialize>,
+    ) -> Result<Response> {
+        let mut url = append_path(self.url.clone(), path.iter().copied());
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            let body =
+                serde_json::to_vec(body).map_err(|error| Error::new(ErrorKind::Config, error))?;
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        send(request, ClientKind::EdgeAdministration).await
+    }
+}
+
+impl fmt::Debug for TokenApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenApi").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}

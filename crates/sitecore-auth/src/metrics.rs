@@ -1,0 +1,95 @@
+//! Counters, gauges and histograms for the `metrics` facade. Without the feature of that name,
+//! these functions do nothing. `docs/operations.md` describes the names and labels.
+//!
+//! A request that finds a fresh token calls nothing here, and no label is a secret.
+
+#![cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "without the feature nothing is counted")
+)]
+
+use std::time::Duration;
+
+use crate::{
+    clock::Moment,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Counts a token request, successful or not.
+pub(crate) fn count_request(cache: &str, reason: &'static str, outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(
+        "sitecore_auth_token_requests_total",
+        "cache" => cache.to_owned(), "reason" => reason, "outcome" => outcome
+    )
+    .increment(1);
+}
+
+/// Records a refresh and its duration.
+pub(crate) fn record_refresh(
+    cache: &str,
+    reason: &'static str,
+    outcome: &'static str,
+    elapsed: Duration,
+) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(
+        "sitecore_auth_refresh_seconds",
+        "cache" => cache.to_owned(), "reason" => reason, "outcome" => outcome
+    )
+    .record(elapsed);
+}
+
+/// Records until when the current token can be used, by the wall clock. Does nothing for a key
+/// without expiry.
+pub(crate) fn record_usable_until(cache: &str, end: Moment) {
+    #[cfg(feature = "metrics")]
+    if end != Moment::NEVER {
+        metrics::gauge!("sitecore_auth_usable_until_timestamp_seconds", "cache" => cache.to_owned())
+            .set(end.wall().as_secs_f64());
+    }
+}
+
+/// Records when the cooldown ends, by the wall clock. Without a cooldown this is the current time.
+pub(crate) fn record_cooldown(cache: &str, end: Moment) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!("sitecore_auth_cooldown_until_timestamp_seconds", "cache" => cache.to_owned())
+        .set(end.wall().as_secs_f64());
+}
+
+/// Records how long a caller waited for a refresh.
+pub(crate) fn record_wait(cache: &str, outcome: &'static str, elapsed: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(
+        "sitecore_auth_wait_seconds",
+        "cache" => cache.to_owned(), "outcome" => outcome
+    )
+    .record(elapsed);
+}
+
+/// Counts a response that rejected a token, and what was done about it.
+pub(crate) fn count_rejection(cache: &str, action: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(
+        "sitecore_auth_rejected_responses_total",
+        "cache" => cache.to_owned(), "action" => action
+    )
+    .increment(1);
+}
+
+/// Returns a result as a label.
+pub(crate) fn outcome_label<T>(result: &Result<T>, ok_label: &'static str) -> &'static str {
+    result.as_ref().map_or_else(kind_label, |_| ok_label)
+}
+
+/// Returns the kind of an error as a label.
+pub(crate) fn kind_label(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::Config => "config",
+        ErrorKind::Refused => "refused",
+        ErrorKind::RateLimited => "rate_limited",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::Malformed => "malformed",
+        ErrorKind::Timeout => "timeout",
+    }
+}

@@ -1,0 +1,138 @@
+//! Parses the JSON of a token response: strictly where it is ambiguous, and leniently where servers
+//! are known to differ.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+
+/// Longest accepted lifetime; 30 days. A misconfigured issuer must not disable refreshing.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Longest accepted token. Servers reject headers well below this size.
+const MAX_TOKEN_BYTES: usize = 32 * 1024;
+
+/// Deepest accepted nesting. A token response has one level.
+const MAX_DEPTH: usize = 32;
+
+/// The fields that we use (RFC 6749 §5.1 and §5.2). All others are ignored and not stored.
+#[derive(Deserialize)]
+pub(crate) struct Fields<'a> {
+    #[serde(borrow)]
+    pub(crate) access_token: Option<&'a RawValue>,
+    pub(crate) token_type: Option<&'a RawValue>,
+    pub(crate) expires_in: Option<&'a RawValue>,
+    pub(crate) scope: Option<&'a RawValue>,
+    pub(crate) error: Option<&'a RawValue>,
+    pub(crate) error_description: Option<&'a RawValue>,
+}
+
+/// Why a body could not be parsed. The parser's own message is discarded, because it can quote the
+/// body.
+pub(crate) struct ParseError {
+    pub(crate) what: &'static str,
+    /// The body is truncated or probably not from the issuer, so the next response may be complete.
+    pub(crate) transient: bool,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, ParseError> {
+        let json = without_bom(body);
+        // Derived code also accepts an array as an object.
+        if json.trim_ascii_start().first() == Some(&b'[') {
+            return Err(ParseError { what: "is not a JSON object", transient: false });
+        }
+        if depth(json) > MAX_DEPTH {
+            return Err(ParseError { what: "is nested too deeply", transient: false });
+        }
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let fields = Self::deserialize(&mut reader).map_err(|error| match error.is_data() {
+            true => {
+                ParseError { what: "is not a JSON object or has duplicate keys", transient: false }
+            }
+            false => ParseError { what: "is not JSON", transient: true },
+        })?;
+        let end = reader.end();
+        end.map_err(|_| ParseError { what: "has trailing data after the JSON", transient: false })?;
+        Ok(fields)
+    }
+}
+
+/// Returns how deeply brackets are nested outside strings. Not recursive, because the parser skips
+/// unknown fields of any depth.
+fn depth(json: &[u8]) -> usize {
+    let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+pub(crate) fn parse_text<'a>(
+    name: &str,
+    value: Option<&'a RawValue>,
+) -> Result<Option<Cow<'a, str>>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let Some(value) = value else { return Ok(None) };
+    match serde_json::from_str(value.get()) {
+        Ok(Text(text)) => Ok(Some(text)),
+        Err(_) => Err(Error::malformed(format!("`{name}` in the token response is not a string"))),
+    }
+}
+
+/// Parses `expires_in`: a number, or a string with a number, as some servers write it. Fractions
+/// are rounded down, except below one second, because zero means "not specified".
+pub(crate) fn parse_lifetime(value: &RawValue) -> Result<Duration> {
+    let text = value.get().trim_matches('"').trim();
+    let seconds =
+        text.parse::<f64>().ok().filter(|_| text.starts_with(|first: char| first.is_ascii_digit()));
+    let seconds = seconds.ok_or_else(|| {
+        Error::malformed("`expires_in` in the token response is not a number of seconds")
+    })?;
+    let whole = if seconds < 1.0 { seconds } else { seconds.floor() };
+    Ok(Duration::from_secs_f64(whole.min(MAX_LIFETIME.as_secs_f64())))
+}
+
+/// Removes the byte order mark that .NET writes before UTF-8.
+pub(crate) fn without_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// Checks that a text can be sent as `Authorization: Bearer …`: it must be a `b64token` (RFC 6750
+/// §2.1) that is short enough for a header.
+///
+/// # Errors
+///
+/// [`Malformed`](crate::ErrorKind::Malformed). The message never contains the text.
+pub fn check_bearer(token: &str) -> Result<()> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(Error::malformed(format!(
+            "the token is {} bytes long, more than the {MAX_TOKEN_BYTES} that a header can carry",
+            token.len()
+        )));
+    }
+    let body = token.trim_end_matches('=');
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    match body.bytes().all(allowed) {
+        _ if body.is_empty() => Err(Error::malformed("the token is empty")),
+        true => Ok(()),
+        false => Err(Error::malformed(
+            "the token has characters that are not allowed in a bearer token (RFC 6750 §2.1)",
+        )),
+    }
+}
