@@ -214,9 +214,19 @@ fn every_test_named_in_failure_modes_exists() {
     for name in named {
         assert!(tests.contains(name), "docs/ names `{name}`, which does not exist");
     }
-    for row in rows.lines().filter(|line| {
-        line.starts_with("| ") && !line.starts_with("| row") && !line.starts_with("| ---")
-    }) {
-        assert!(row.contains("::"), "a row without a test: {row}");
+    let (mut cases, mut tested, mut of_tests) = (BTreeSet::new(), BTreeSet::new(), false);
+    for row in rows.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let (id, rest) = row.split_once(" | ").unwrap();
+        match id {
+            "#" => of_tests = rest.starts_with("tests"),
+            "---" => {}
+            _ if of_tests => {
+                assert!(rest.contains("::"), "a row without a test: {row}");
+                tested.insert(id);
+            }
+            _ => assert!(cases.insert(id), "two cases are called {id}"),
+        }
     }
+    assert!(cases.len() > 80, "only {} cases were found", cases.len());
+    assert_eq!(cases, tested, "each case has its tests, and each row of tests has its case");
 }
