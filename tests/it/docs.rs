@@ -191,17 +191,19 @@ fn operations_names_the_log_lines_and_metrics_that_there_are() {
 fn every_test_named_in_failure_modes_exists() {
     let root = root();
     let rows = fs::read_to_string(root.join("docs/failure-modes.md")).unwrap();
-    let modules = fs::read_dir(root.join("tests/it")).unwrap().map(|entry| entry.unwrap().path());
-    let modules = modules
-        .filter(|path| path.is_file())
-        .map(|path| (path.file_stem().unwrap().to_owned(), path));
-    let memory = ("memory".into(), root.join("tests/memory/main.rs"));
+    let mut sources = Vec::new();
+    files(&root.join("tests/it"), "rs", &mut sources);
+    let modules = sources.into_iter().map(|path| {
+        let module = path.strip_prefix(root.join("tests/it")).unwrap().with_extension("");
+        (module.to_str().unwrap().replace('/', "::"), path)
+    });
+    let memory = ("memory".to_owned(), root.join("tests/memory/main.rs"));
     let tests: HashSet<String> = modules
         .chain([memory])
         .flat_map(|(module, path)| {
             let source = fs::read_to_string(path).unwrap();
             let names = source.split("fn ").skip(1).map(|rest| rest.split('(').next().unwrap());
-            names.map(|name| format!("{}::{name}", module.display())).collect::<Vec<_>>()
+            names.map(|name| format!("{module}::{name}")).collect::<Vec<_>>()
         })
         .collect();
     let apis = fs::read_to_string(root.join("docs/apis.md")).unwrap();

@@ -16,13 +16,11 @@ use tracing::{Instrument as _, info_span};
 use crate::{
     docs::documented_log_lines,
     support::{
-        Logs, Memory, PausedClock, ScriptedSource, Step, Tied, cache_of, caches, settle, shared,
+        DAY, HOUR, Logs, Memory, PausedClock, SECOND, ScriptedSource, Step, Tied, cache_of, caches,
+        settle, shared,
     },
 };
 
-const DAY: Duration = Duration::from_secs(86_400);
-const HOUR: Duration = Duration::from_secs(3_600);
-const SECOND: Duration = Duration::from_secs(1);
 const CLOSED: &str = "sitecore_auth_cooldown_until_timestamp_seconds";
 
 /// What a gauge says, from when the wall clock began.

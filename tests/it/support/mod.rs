@@ -4,13 +4,13 @@
 mod api;
 mod clock;
 mod cloud;
+mod http_and_https;
 mod logs;
 mod raw;
 #[cfg(unix)]
 mod redis;
 mod source;
 mod store;
-mod two_faced;
 
 #[cfg(unix)]
 pub(crate) use self::redis::{RedisServer, free_port, pause};
@@ -18,12 +18,14 @@ pub(crate) use self::{
     api::{Api, frames},
     clock::PausedClock,
     cloud::{ENVIRONMENT, cache_for, client_for, delivery_client, graphql},
+    http_and_https::HttpAndHttps,
     logs::Logs,
     raw::{RawServer, Then},
     source::{ScriptedSource, Step, cache_of, first_fetch, text},
     store::{ByLease, FLEET_SECRET, Memory, Tied, caches, shared},
-    two_faced::TwoFaced,
 };
+
+use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
@@ -31,6 +33,12 @@ use serde_json::{Value, json};
 use sitecore_auth::{AuthMiddleware, Target, TokenCache, TokenSource};
 use sitecore_token::{ClientCredentials, Endpoint, TokenClient, TokenClientBuilder};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 /// Stands for the client secret in every test: it must appear nowhere.
 pub(crate) const SECRET: &str = "s3cret-sentinel-%+&=:/ ü";

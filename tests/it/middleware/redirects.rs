@@ -1,9 +1,6 @@
 //! What becomes of the token when a request is redirected, between real servers.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use http::Response;
@@ -16,9 +13,9 @@ use sitecore_auth::{
 use url::Url;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::{Api, Logs, ScriptedSource, TwoFaced, client_with, origin, requests, serve};
-
-const DAY: Duration = Duration::from_secs(86_400);
+use crate::support::{
+    Api, DAY, HttpAndHttps, Logs, ScriptedSource, client_with, origin, requests, serve,
+};
 
 #[tokio::test]
 async fn a_redirect_to_another_origin_does_not_carry_the_token() {
@@ -75,7 +72,7 @@ async fn the_redirect_policy_ends_where_the_origin_changes() {
 /// Sends requests that are redirected: to each kind of other origin, or to one and on to another of its
 /// pages. Returns the heads of the requests that got to the other origins.
 async fn heads_elsewhere(source: impl TokenSource, policy: Policy, hops: usize) -> Vec<String> {
-    let (server, other) = (TwoFaced::start().await, TwoFaced::start().await);
+    let (server, other) = (HttpAndHttps::start().await, HttpAndHttps::start().await);
     let home = format!("https://localhost:{}", server.port());
     let target = Target::origin(home.parse().unwrap()).unwrap();
     let auth = AuthMiddleware::builder(TokenCache::new(source)).target(target);

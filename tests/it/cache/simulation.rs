@@ -2,7 +2,7 @@
 //! runtimes, refused tokens. After every step the contract of the cache holds.
 //!
 //! `SIMULATION_CASES` sets how many cases are run. A case that fails is kept in
-//! `tests/it/simulation.regressions` and run first from then on.
+//! `tests/it/cache/simulation.regressions` and run first from then on.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,12 +20,7 @@ use sitecore_auth::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::text;
-
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
+use crate::support::{HOUR, MINUTE, MS, SECOND, text};
 
 /// One step of a case.
 #[derive(Clone, Debug)]
@@ -504,7 +499,7 @@ fn cases() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: cases(),
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/it/simulation.regressions"))),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/it/cache/simulation.regressions"))),
         ..ProptestConfig::default()
     })]
 

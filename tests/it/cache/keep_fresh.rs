@@ -5,11 +5,7 @@ use std::time::Duration;
 use sitecore_auth::{ErrorKind, Freshness, ManualClock, Token, TokenCache, source_fn};
 use tokio::time::{advance, sleep, timeout};
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, spawn, text};
-
-const DAY: Duration = Duration::from_secs(86_400);
-const HOUR: Duration = Duration::from_secs(3_600);
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{DAY, HOUR, PausedClock, SECOND, ScriptedSource, Step, cache_of, spawn, text};
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_cache_is_filled_and_kept_fresh_without_traffic() {

@@ -16,12 +16,9 @@ use sitecore_token_store::SharedSource;
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    ByLease, FLEET_SECRET, Memory, PausedClock, ScriptedSource, Step, Tied, caches, client_of,
-    everything_said, first_fetch, requests, serve, shared, text,
+    ByLease, DAY, FLEET_SECRET, Memory, PausedClock, SECOND, ScriptedSource, Step, Tied, caches,
+    client_of, everything_said, first_fetch, requests, serve, shared, text,
 };
-
-const DAY: Duration = Duration::from_secs(86_400);
-const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_that_start_cold_cost_one_grant() {

@@ -17,12 +17,9 @@ use tokio::time::{Instant, sleep};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::support::{
-    FLEET_SECRET, Memory, PausedClock, ScriptedSource, Step, caches, client_of, first_fetch,
-    requests, shared, text,
+    DAY, FLEET_SECRET, Memory, PausedClock, SECOND, ScriptedSource, Step, caches, client_of,
+    first_fetch, requests, shared, text,
 };
-
-const DAY: Duration = Duration::from_secs(86_400);
-const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_costs_the_fleet_one_try_at_a_time() {

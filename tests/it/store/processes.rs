@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{RedisServer, free_port};
+use crate::support::{DAY, RedisServer, free_port};
 
 /// Workers, what they share, and the cloud that they call.
 struct Fleet {
@@ -259,7 +259,7 @@ async fn a_writer_that_is_killed_at_any_moment_leaves_an_entry_whole() {
     store.save("name", &[0; WRITTEN], DAY).await.unwrap();
     for round in 0..40_u64 {
         let mut writer = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "processes::writes_until_it_is_killed", "--ignored"])
+            .args(["--exact", "store::processes::writes_until_it_is_killed", "--ignored"])
             .env("STORE_FOLDER", folder.path().join("cache"))
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -276,7 +276,6 @@ async fn a_writer_that_is_killed_at_any_moment_leaves_an_entry_whole() {
 }
 
 const WRITTEN: usize = 100_000;
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// What is stored, of which each byte is the same.
 async fn load(store: &FileStore) -> u8 {

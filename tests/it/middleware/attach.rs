@@ -1,11 +1,8 @@
 //! The layer on real sockets: which requests get the header, and whose.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use reqwest_middleware::ClientBuilder;
@@ -16,11 +13,9 @@ use sitecore_auth::{
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    Logs, ScriptedSource, Step, auth_error, bearer, client_with, everything_said, origin, refusing,
-    requests, serve,
+    DAY, Logs, ScriptedSource, Step, auth_error, bearer, client_with, everything_said, origin,
+    refusing, requests, serve,
 };
-
-const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
 async fn a_request_for_a_target_carries_the_token() {

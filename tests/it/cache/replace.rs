@@ -1,16 +1,12 @@
 //! `replace`: a newer token than the one that an API refused, without a storm.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use sitecore_auth::{ErrorKind, Token};
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
-
-const DAY: Duration = Duration::from_secs(86_400);
-const MINUTE: Duration = Duration::from_secs(60);
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{
+    DAY, MINUTE, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle, text,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_replaced_by_one_grant_for_all() {

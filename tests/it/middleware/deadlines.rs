@@ -9,10 +9,9 @@ use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache};
 use tokio::time::Instant;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
-use crate::support::{Api, ScriptedSource, Step, auth_error, client_with, frames, origin, serve};
-
-const DAY: Duration = Duration::from_secs(86_400);
-const MS: Duration = Duration::from_millis(1);
+use crate::support::{
+    Api, DAY, MS, ScriptedSource, Step, auth_error, client_with, frames, origin, serve,
+};
 
 #[tokio::test]
 async fn a_slow_issuer_does_not_outlast_the_deadline() {

@@ -18,9 +18,9 @@ use sitecore_auth::{
     AuthMiddleware, ErrorKind, ManualClock, Target, Token, TokenCache, TokenSource, source_fn,
 };
 
-use crate::support::{Api, Logs, ScriptedSource, Step, auth_error, cache_of, everything_said};
-
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::support::{
+    Api, HOUR, Logs, ScriptedSource, Step, auth_error, cache_of, everything_said,
+};
 
 /// Up to three retries, at once.
 fn retry() -> RetryTransientMiddleware<ExponentialBackoff> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use sitecore_auth::{Backoff, ErrorKind, Freshness, ManualClock, RefreshPolicy, TokenCache};
 use tokio::time::advance;
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, client_of, serve, settle, text};
+use crate::support::{
+    MS, PausedClock, ScriptedSource, Step, cache_of, client_of, serve, settle, text,
+};
 
 /// Takes in a token of this life and tells what it is after `age`: fresh, stale (a refresh starts) or
 /// expired (not handed out).
@@ -25,7 +27,6 @@ async fn freshness_after(life: Duration, age: Duration) -> Freshness {
 
 #[tokio::test(start_paused = true)]
 async fn boundaries_are_exact_for_every_life() {
-    const MS: Duration = Duration::from_millis(1);
     // Life, stale from, unusable from, in milliseconds.
     for (life, stale, unusable) in [
         (1_000, 800, 900),

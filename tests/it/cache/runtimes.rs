@@ -17,10 +17,7 @@ use sitecore_auth::{
 };
 use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
-use crate::support::{Logs, ScriptedSource, Step, auth_error, client_with, settle, text};
-
-const DAY: Duration = Duration::from_secs(86_400);
-const MS: Duration = Duration::from_millis(1);
+use crate::support::{DAY, Logs, MS, ScriptedSource, Step, auth_error, client_with, settle, text};
 
 fn current_thread() -> tokio::runtime::Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()

@@ -12,10 +12,8 @@ use futures_util::future::join_all;
 use sitecore_auth::{Clock, Error, ErrorKind, Moment, TokenCache, source_fn};
 use tokio::time::{Instant, advance};
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, settle, text};
+use crate::support::{DAY, MS, PausedClock, ScriptedSource, Step, cache_of, settle, text};
 
-const DAY: Duration = Duration::from_secs(86_400);
-const MS: Duration = Duration::from_millis(1);
 const HERD: usize = 10_000;
 
 #[tokio::test(start_paused = true)]

@@ -17,9 +17,8 @@ use tokio::{
 };
 use url::Url;
 
-use crate::support::{Api, ScriptedSource, client_with, frames, wrap};
+use crate::support::{Api, DAY, ScriptedSource, client_with, frames, wrap};
 
-const DAY: Duration = Duration::from_secs(86_400);
 const SOON: Duration = Duration::from_secs(5);
 const QUERY: &str = "query { item { name } }";
 const MUTATION: &str = "mutation { createItem { name } }";

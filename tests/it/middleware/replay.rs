@@ -13,10 +13,8 @@ use sitecore_auth::{AuthMiddleware, ErrorKind, ManualClock, Replay, TokenCache};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::support::{
-    ScriptedSource, Step, bearer, client_with, origin, refusing, requests, serve, wrap,
+    DAY, ScriptedSource, Step, bearer, client_with, origin, refusing, requests, serve, wrap,
 };
-
-const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
 async fn a_refused_token_is_replaced_and_the_request_sent_once_more() {

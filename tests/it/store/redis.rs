@@ -13,11 +13,10 @@ use tokio::{
 };
 
 use crate::support::{
-    Logs, RedisServer, ScriptedSource, Step, everything_said, first_fetch, pause, spawn, text,
+    DAY, HOUR, Logs, RedisServer, ScriptedSource, Step, everything_said, first_fetch, pause, spawn,
+    text,
 };
 
-const DAY: Duration = Duration::from_secs(86_400);
-const HOUR: Duration = Duration::from_secs(3_600);
 const KEY: &str = "a-key-of-thirty-two-bytes-and-some-more";
 /// The store's limit, the spread of those who go alone, and what a busy machine takes.
 const ALONE: Duration = Duration::from_millis(250 + 500 + 750);

@@ -14,9 +14,7 @@ use sitecore_token_store::{FileStore, TokenStore as _};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-use crate::support::{Logs, ScriptedSource, Step, everything_said, first_fetch, shared, text};
-
-const DAY: Duration = Duration::from_secs(86_400);
+use crate::support::{DAY, Logs, ScriptedSource, Step, everything_said, first_fetch, shared, text};
 
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();

@@ -13,13 +13,13 @@ use tokio_rustls::{
 };
 
 /// Redirects to the URL behind `?to=`, and answers all else with 200.
-pub(crate) struct TwoFaced {
+pub(crate) struct HttpAndHttps {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
-impl TwoFaced {
+impl HttpAndHttps {
     pub(crate) async fn start() -> Self {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let made = rcgen::generate_simple_self_signed(names).unwrap();

@@ -16,9 +16,8 @@ use sha2::{Digest as _, Sha256};
 use sitecore_auth::{AuthMiddleware, Target, Token, TokenCache, source_fn};
 use url::Url;
 
-use crate::support::{Api, RawServer, Then, frames};
+use crate::support::{Api, DAY, RawServer, Then, frames};
 
-const DAY: Duration = Duration::from_secs(86_400);
 const DATA: &str = r#"{"data":{"item":{"name":"Home"}}}"#;
 const ERRORS: &str = r#"{"errors":[{"message":"m","extensions":{"code":"OTHER"}}],"data":null}"#;
 const REFUSAL: &str = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"a":null}}"#;

@@ -14,12 +14,10 @@ use sitecore_auth::{
 };
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::{PausedClock, ScriptedSource, Step, cache_of, everything_said, settle, text};
-
-const DAY: Duration = Duration::from_secs(86_400);
-const HOUR: Duration = Duration::from_secs(3_600);
-const MINUTE: Duration = Duration::from_secs(60);
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{
+    DAY, HOUR, MINUTE, PausedClock, SECOND, ScriptedSource, Step, cache_of, everything_said,
+    settle, text,
+};
 
 /// A cache that holds a day's token, at the age of 20 hours: stale, and usable for 3 h 59 min.
 async fn stale_cache(then: Step) -> (ScriptedSource, TokenCache) {
