@@ -12,6 +12,8 @@ struct Architecture;
 struct Design;
 #[doc = include_str!("../../../docs/failure-modes.md")]
 struct FailureModes;
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
 #[doc = include_str!("../../../docs/migrating.md")]
 struct Migrating;
 #[doc = include_str!("../../../docs/operations.md")]

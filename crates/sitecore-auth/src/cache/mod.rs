@@ -1,12 +1,12 @@
 //! Caches one token and keeps it usable. Nothing in here knows HTTP.
 //!
 //! A call without a usable token goes through `obtain` in this file, `start` (is there a refresh to
-//! join, may a new one start), `refresh` (the task that calls the source) and `answer` (what its
+//! join, may a new one start), `refresh` (the task that calls the source) and `outcome` (what its
 //! result changes). Then its waiters continue.
 
-mod answer;
 mod cooldown;
 mod keep_fresh;
+mod outcome;
 mod refresh;
 mod shared;
 mod slot;

@@ -11,8 +11,8 @@ use tokio::{runtime::Handle, time};
 use tracing::{Instrument as _, Span, debug, field::Empty, info, info_span, warn};
 
 use super::{
-    answer::RefreshOutcome,
     cooldown::Permit,
+    outcome::RefreshOutcome,
     shared::Shared,
     state::{Join, Refresh, RejectedBy},
     waiter::lost,

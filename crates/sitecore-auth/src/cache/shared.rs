@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub(super) clock: Option<Arc<dyn Clock>>,
     /// For logs and metrics.
     pub(super) name: String,
-    /// The current token. Only `answer` changes it, and only while it holds the lock of `state`.
+    /// The current token. Only `outcome` changes it, and only while it holds the lock of `state`.
     pub(super) slot: TokenSlot,
     pub(super) state: State,
     /// Notifies `keep_fresh` that the last handle is gone.
