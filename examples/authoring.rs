@@ -1,5 +1,5 @@
 //! Authoring and Management GraphQL: find items, publish them, and watch the job.
-//! `cargo run --example authoring`; with `-- --live` it only reads, as `quickstart` does.
+//! `cargo run --example authoring`. With `-- --live` it only reads, like `quickstart`.
 mod support;
 use std::{process::ExitCode, time::Duration};
 
@@ -36,8 +36,8 @@ async fn run() -> Result<()> {
         return Ok(());
     }
 
-    let wanted = json!({ "in": { "rootItemPath": below, "publishSubItems": true } });
-    let started = graphql(&client, &url, PUBLISH, wanted).await?;
+    let input = json!({ "in": { "rootItemPath": below, "publishSubItems": true } });
+    let started = graphql(&client, &url, PUBLISH, input).await?;
     let id = json!({ "id": started["publishItem"]["operationId"] });
     loop {
         let status = graphql(&client, &url, STATUS, id.clone()).await?;

@@ -1,5 +1,6 @@
-//! The Deploy API: all environments, page by page; a deployment, made, started and watched.
-//! `cargo run --example deploy`; with `-- --live` it only reads, with an organization automation client.
+//! The Deploy API: list all environments page by page, then create, start and watch a deployment.
+//! `cargo run --example deploy`. With `-- --live` it only reads, with an organization automation
+//! client.
 mod support;
 use std::{process::ExitCode, time::Duration};
 
@@ -25,8 +26,8 @@ async fn run() -> Result<()> {
     let mut environments = Vec::new();
     for page in 1.. {
         let path = format!("/api/environments/v2?pageNumber={page}&pageSize=1");
-        let mut answer = json_of(client.get(url(&path)?)).await?;
-        match answer["data"].as_array_mut() {
+        let mut response = json_of(client.get(url(&path)?)).await?;
+        match response["data"].as_array_mut() {
             Some(entries) if !entries.is_empty() => environments.append(entries),
             _ => break,
         }
@@ -38,9 +39,9 @@ async fn run() -> Result<()> {
         return Ok(());
     };
 
-    let wanted = json!({ "environmentId": first["id"] });
-    let made = json_of(client.post(url("/api/deployments/v1")?).json(&wanted)).await?;
-    let path = format!("/api/deployments/v1/{}", made["id"].as_str().unwrap_or_default());
+    let body = json!({ "environmentId": first["id"] });
+    let created = json_of(client.post(url("/api/deployments/v1")?).json(&body)).await?;
+    let path = format!("/api/deployments/v1/{}", created["id"].as_str().unwrap_or_default());
     json_of(client.post(url(&format!("{path}/deploy"))?)).await?;
     loop {
         let deployment = json_of(client.get(url(&path)?)).await?;

@@ -1,5 +1,5 @@
-//! Experience Edge for those who administer it: settings, cache, webhooks, and keys for the Delivery API.
-//! `cargo run --example edge`; with `-- --live` it only reads, with an Edge administration client.
+//! Experience Edge administration: settings, cache, webhooks, and keys for the Delivery API.
+//! `cargo run --example edge`. With `-- --live` it only reads, with an Edge administration client.
 mod support;
 use std::{process::ExitCode, time::Duration};
 
@@ -36,12 +36,12 @@ async fn run() -> Result<()> {
     let hook = json_of(client.post(url("/api/admin/v1/webhooks")?).json(&hook)).await?;
     println!("webhook {} calls {}", hook["id"], hook["uri"]);
 
-    // Each key that is made lives until it is revoked.
+    // A key is valid until it is revoked.
     let keys =
         edge::TokenApi::new(client.clone()).with_origin(sandbox.origin(Api::Edge).clone())?;
     let _key = keys.create_key("nightly index").await?;
     for key in keys.list_keys(Some("nightly index")).await? {
-        println!("key {:?} is revoked", key.label);
+        println!("revoking key {:?}", key.label);
         keys.revoke_key(&key.hash).await?;
     }
     println!("keys left: {}", keys.list_keys(None).await?.len());

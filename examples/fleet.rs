@@ -1,8 +1,9 @@
-//! One token for many processes: this program starts itself twenty times, twice, and all of these workers
-//! together cost one grant.
+//! One token for many processes: this program starts forty workers in two rounds, which together
+//! need only one token request.
 //!
-//! They share it through a folder or, if `REDIS_URL` names a server, through Redis or Valkey. The secret is what
-//! seals the token there: who has no secret finds nothing.
+//! They share the token through a folder or, if `REDIS_URL` is set, through Redis or Valkey. The
+//! token is sealed with a key that is derived from the client secret. Without the secret it cannot
+//! be read.
 mod support;
 use std::{env, process::ExitCode, time::Duration};
 
@@ -23,11 +24,11 @@ async fn main() -> ExitCode {
     support::exit(match env::args().nth(1).as_deref() {
         None => run().await,
         Some("worker") => work().await,
-        Some(_) => Err("start it without arguments".into()),
+        Some(_) => Err("this example takes no arguments".into()),
     })
 }
 
-/// What each worker does: two lines more than without a fleet.
+/// The work of one worker. Sharing takes two more lines than usual.
 async fn work() -> Result<()> {
     let tokens = TokenClient::builder(ClientCredentials::from_env()?);
     let tokens = tokens.endpoint(Endpoint::from_env()?).build()?;
@@ -47,7 +48,7 @@ async fn work() -> Result<()> {
     Ok(())
 }
 
-/// Starts the workers, on a Sitecore Cloud of their own.
+/// Starts the workers and a sandbox for them.
 async fn run() -> Result<()> {
     let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3_600)).start().await?;
     let folder = TempDir::new()?;
@@ -65,10 +66,10 @@ async fn run() -> Result<()> {
         });
         let mut workers = workers.collect::<std::io::Result<Vec<_>>>()?;
         let ends = try_join_all(workers.iter_mut().map(|worker| worker.wait())).await?;
-        let good = ends.iter().filter(|end| end.success()).count();
-        let grants = sandbox.tokens_granted();
-        println!("{good} workers done; tokens granted so far: {grants}");
-        if good < workers.len() {
+        let succeeded = ends.iter().filter(|end| end.success()).count();
+        let granted = sandbox.tokens_granted();
+        println!("{succeeded} workers done; tokens granted so far: {granted}");
+        if succeeded < workers.len() {
             return Err("a worker failed".into());
         }
     }

@@ -1,5 +1,6 @@
-//! A test of your own against the sandbox: your code survives what a real cloud does, offline and in
-//! seconds. `cargo test --example in_your_tests` runs it as a test, `cargo run` without the harness.
+//! A test of your own on the sandbox: it shows offline and in seconds that your code survives
+//! failures. `cargo test --example in_your_tests` runs it as a test, and `cargo run --example
+//! in_your_tests` as a program.
 
 use std::time::Duration;
 
@@ -11,16 +12,16 @@ use sitecore_auth::{
 use sitecore_sandbox::{Api, Fault, Sandbox};
 use url::Url;
 
-/// Your code: it gets a client, and knows nothing of tokens.
-async fn names_of_sites(client: &ClientWithMiddleware, url: &Url) -> Result<Vec<String>, String> {
+/// Your code. It gets a client and knows nothing about tokens.
+async fn site_names(client: &ClientWithMiddleware, url: &Url) -> Result<Vec<String>, String> {
     let call = client.post(url.clone()).json(&json!({ "query": "{ sites { name } }" }));
-    let answer = call.send().await.map_err(|error| error.to_string())?;
-    let answer: Value = answer.json().await.map_err(|error| error.to_string())?;
-    let sites = answer["data"]["sites"].as_array().ok_or_else(|| answer.to_string())?;
+    let response = call.send().await.map_err(|error| error.to_string())?;
+    let response: Value = response.json().await.map_err(|error| error.to_string())?;
+    let sites = response["data"]["sites"].as_array().ok_or_else(|| response.to_string())?;
     Ok(sites.iter().map(|site| site["name"].to_string()).collect())
 }
 
-/// Your client, as your program builds it, but for the addresses.
+/// Your client, built as in your program except for the addresses.
 fn client(sandbox: &Sandbox) -> Result<ClientWithMiddleware, Box<dyn std::error::Error>> {
     let client = sandbox.environment();
     let tokens = TokenClient::builder(ClientCredentials::new(client.id(), client.secret()))
@@ -40,21 +41,21 @@ async fn scenario() {
     let sandbox = Sandbox::start().await.expect("a sandbox");
     let client = client(&sandbox).expect("a client");
     let url = sandbox.authoring_url();
-    // The issuer is in trouble for the first two grants.
+    // The first token request fails, and the second one is slow.
     sandbox.script(Api::Token, [Fault::status(503), Fault::delay(Duration::from_millis(300))]);
-    assert_eq!(names_of_sites(&client, &url).await.expect("names").len(), 2);
+    assert_eq!(site_names(&client, &url).await.expect("names").len(), 2);
     assert_eq!(sandbox.tokens_granted(), 1);
-    // Somebody revokes the token: Authoring says so with status 200.
+    // The token is revoked. Authoring reports that with status 200.
     sandbox.revoke_tokens();
-    assert_eq!(names_of_sites(&client, &url).await.expect("names").len(), 2);
+    assert_eq!(site_names(&client, &url).await.expect("names").len(), 2);
     assert_eq!((sandbox.tokens_granted(), sandbox.rejections(Api::Authoring)), (2, 1));
-    // A failure of the API itself reaches your code as it is.
+    // A failure of the API itself reaches your code unchanged.
     sandbox.script(Api::Authoring, [Fault::garbage()]);
-    assert!(names_of_sites(&client, &url).await.is_err());
+    assert!(site_names(&client, &url).await.is_err());
 }
 
 #[tokio::test]
-async fn the_sites_are_listed_whatever_happens_to_the_token() {
+async fn the_sites_are_listed_in_spite_of_token_failures() {
     scenario().await;
 }
 

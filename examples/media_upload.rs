@@ -1,8 +1,8 @@
-//! Media upload: a mutation gives a URL that wants the bearer too, and a file goes there as a stream.
-//! `cargo run --example media_upload`, on the embedded sandbox.
+//! Media upload: a mutation returns a URL, which requires the bearer token too. A file is sent
+//! there as a stream. `cargo run --example media_upload`, on the embedded sandbox.
 //!
-//! A stream cannot be sent twice, so it is not sent again if its token is refused: the layer replaces the
-//! token and hands the 401 on, and the program begins anew with a new stream, as here.
+//! A stream cannot be sent twice, so the middleware does not replay it if its token is rejected. It
+//! replaces the token and returns the 401, and the program starts again with a new stream.
 mod support;
 use std::{process::ExitCode, time::Duration};
 
@@ -22,7 +22,7 @@ async fn main() -> ExitCode {
     support::exit(run().await)
 }
 
-/// Eight megabytes that are never in memory at once.
+/// Eight megabytes, which are never in memory all at once.
 fn file() -> multipart::Form {
     let pieces = (0..128).map(|_| Ok::<_, std::io::Error>(vec![0_u8; 64 * 1024]));
     let part = multipart::Part::stream(Body::wrap_stream(stream::iter(pieces)));
@@ -36,19 +36,19 @@ async fn run() -> Result<()> {
     let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
     let client = ClientBuilder::new(cloud.http()?).with(auth).build();
 
-    let wanted = json!({ "in": { "itemPath": "Project/acme/video" } });
-    let given = graphql(&client, &cloud.authoring_url()?, UPLOAD, wanted).await?;
-    let url = given["uploadMedia"]["presignedUploadUrl"].as_str().ok_or("no URL")?;
+    let input = json!({ "in": { "itemPath": "Project/acme/video" } });
+    let upload = graphql(&client, &cloud.authoring_url()?, UPLOAD, input).await?;
+    let url = upload["uploadMedia"]["presignedUploadUrl"].as_str().ok_or("no URL")?;
     if let Some(sandbox) = &cloud.sandbox {
-        // Somebody revokes the token just now.
+        // The token is revoked right before the upload.
         sandbox.revoke_tokens();
     }
-    let mut answer = client.post(url).multipart(file()).send().await?;
-    if answer.status() == StatusCode::UNAUTHORIZED {
-        println!("{}: once more, from the start", answer.status());
-        answer = client.post(url).multipart(file()).send().await?;
+    let mut response = client.post(url).multipart(file()).send().await?;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        println!("{}, starting again with a new stream", response.status());
+        response = client.post(url).multipart(file()).send().await?;
     }
-    let item: Value = answer.error_for_status()?.json().await?;
+    let item: Value = response.error_for_status()?.json().await?;
     println!("uploaded to {}", item["ItemPath"]);
     Ok(())
 }

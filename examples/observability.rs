@@ -1,5 +1,5 @@
-//! What a health endpoint and Prometheus see of a cache, while its issuer and its API are in trouble:
-//! `cargo run --example observability`. On the embedded sandbox alone.
+//! What a health endpoint and Prometheus show while the issuer and the API fail:
+//! `cargo run --example observability`, on the embedded sandbox.
 
 mod support;
 
@@ -13,20 +13,21 @@ use sitecore_sandbox::{Api, Fault, Sandbox};
 use support::{Cloud, Kind, Result};
 use tokio::net::TcpListener;
 
-/// Ready while calls get a token at once, or nothing is known against it. A failure is no reason to restart the process:
-/// that would begin without a token. Where calls come only to who is ready, spawn `keep_fresh`, or nobody would ask.
+/// Ready if there is a usable token, or if the last refresh did not fail. Not ready must not mean
+/// *restart*, because a restarted process has no token either. If only ready processes receive
+/// traffic, spawn `keep_fresh`: otherwise nothing starts a refresh.
 async fn ready(State((cache, _)): State<Watched>) -> (StatusCode, String) {
-    let is_well = cache.current().is_some() || cache.status().last_error().is_none();
+    let is_ready = cache.current().is_some() || cache.status().last_error().is_none();
     let status = cache.status();
-    let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let why = status.last_error().map(|error| format!("; {error}"));
-    let said = format!(
-        "{:?}, {} grants so far{}",
+    let body = format!(
+        "{:?}, {} token requests so far{}",
         status.freshness(),
         status.token_requests(),
         why.unwrap_or_default()
     );
-    (code, said)
+    (code, body)
 }
 
 async fn metrics(State((_, prometheus)): State<Watched>) -> String {
@@ -46,7 +47,7 @@ async fn run() -> Result<()> {
     let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3)).start();
     let cloud = Cloud::of(sandbox.await?)?;
     let sandbox = cloud.sandbox.as_ref().ok_or("the sandbox")?;
-    // The name is what tells it from others in the program.
+    // The name identifies this cache in logs and metrics.
     let cache = TokenCache::builder(cloud.tokens(Kind::Organization)?).name("deploy");
     let cache = cache.build()?;
     let auth =
@@ -62,29 +63,29 @@ async fn run() -> Result<()> {
         .with_state((cache, prometheus));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let http = cloud.http()?;
-    let say_ready = async |when: &str| {
-        let answer = http.get(format!("{health}/ready")).send().await?;
-        println!("{when}: {} {}", answer.status(), answer.text().await?);
+    let print_ready = async |when: &str| {
+        let response = http.get(format!("{health}/ready")).send().await?;
+        println!("{when}: {} {}", response.status(), response.text().await?);
         Result::<()>::Ok(())
     };
     let call = async || {
-        let answer = client.get(projects.clone()).send().await;
-        answer.map(|answer| answer.status())
+        let response = client.get(projects.clone()).send().await;
+        response.map(|response| response.status())
     };
 
-    say_ready("before the first call").await?;
-    // The issuer stumbles once: the refresh tries again, and the caller gets a token.
+    print_ready("before the first call").await?;
+    // The issuer fails once. The refresh tries again, and the caller gets a token.
     sandbox.script(Api::Token, [Fault::status(503)]);
     call().await?;
-    say_ready("after it").await?;
-    // All tokens are revoked: the layer has this one replaced, and sends the call once more.
+    print_ready("after it").await?;
+    // All tokens are revoked. The middleware replaces this one and replays the call.
     sandbox.revoke_tokens();
     println!("a revoked token: {}", call().await?);
-    // The issuer is down until the token is over.
+    // The issuer is down until the token has expired.
     sandbox.break_down(Api::Token, Fault::status(503));
     tokio::time::sleep(Duration::from_secs(3)).await;
     println!("issuer down: {}", call().await.is_err());
-    say_ready("meanwhile").await?;
+    print_ready("meanwhile").await?;
     println!("\n{}", http.get(format!("{health}/metrics")).send().await?.text().await?);
     Ok(())
 }

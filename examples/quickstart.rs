@@ -1,9 +1,9 @@
-//! The main job: GraphQL and REST calls that carry a valid token, which this program never sees.
+//! The main job: GraphQL and REST calls that carry a valid token, which this program never handles.
 //!
-//! `cargo run --example quickstart` runs on the embedded sandbox, with tokens that live 4 seconds.
-//! With `-- --live` it reads from your tenant, at the cost of two grants: set `SITECORE_AUTHORING_URL`,
-//! `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`, and, for another issuer,
-//! `SITECORE_AUTH_AUTHORITY` and `SITECORE_AUTH_AUDIENCE`.
+//! `cargo run --example quickstart` runs on the embedded sandbox, with tokens that expire after 4
+//! s. With `-- --live` it only reads from your tenant and makes two token requests. Set
+//! `SITECORE_AUTHORING_URL`, `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`. For
+//! another issuer, also set `SITECORE_AUTH_AUTHORITY` and `SITECORE_AUTH_AUDIENCE`.
 mod support;
 use std::{process::ExitCode, time::Duration};
 
@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
     support::exit(run().await)
 }
 
-/// Wraps an existing client: three lines.
+/// Wraps an existing client.
 fn wrap(cloud: &Cloud, cache: &TokenCache) -> Result<ClientWithMiddleware> {
     let auth = AuthMiddleware::builder(cache.clone()).target(cloud.authoring()?);
     let deploy = cloud.at(Target::deploy(), Api::Deploy)?;
@@ -38,43 +38,44 @@ async fn run() -> Result<()> {
     let cache = TokenCache::new(cloud.tokens(Kind::Organization)?);
     let client = wrap(&cloud, &cache)?;
     let sites = timed("list sites", graphql(&client, &url, SITES, json!({}))).await?;
-    println!("    {}", names(&sites["sites"]));
+    println!("    sites: {}", names(&sites["sites"]));
     if let Some(sandbox) = &cloud.sandbox {
-        make_an_item(&client, sandbox).await?;
+        create_item(&client, sandbox).await?;
         let projects = json_of(client.get(sandbox.url(Api::Deploy, "/api/projects/v1"))).await?;
-        println!("    {}", names(&projects));
+        println!("projects in the Deploy API: {}", names(&projects));
     }
 
     let cold = TokenCache::new(cloud.tokens(Kind::Organization)?);
-    let herd = wrap(&cloud, &cold)?;
-    let calls = (0..200).map(|_| graphql(&herd, &url, SITES, json!({})));
-    timed("200 calls at once", try_join_all(calls)).await?;
-    println!("    grants for these: {}", cold.status().token_requests());
+    let client_of_cold = wrap(&cloud, &cold)?;
+    let calls = (0..200).map(|_| graphql(&client_of_cold, &url, SITES, json!({})));
+    timed("200 concurrent calls with an empty cache", try_join_all(calls)).await?;
+    println!("    token requests: {}", cold.status().token_requests());
 
     if let Some(sandbox) = cloud.sandbox {
-        let (begun, mut calls) = (Instant::now(), 0);
-        while begun.elapsed() < Duration::from_secs(11) {
+        let (started, mut calls) = (Instant::now(), 0);
+        while started.elapsed() < Duration::from_secs(11) {
             graphql(&client, &url, SITES, json!({})).await?;
             sleep(Duration::from_millis(50)).await;
             calls += 1;
         }
-        let grants = cache.status().token_requests();
-        println!("{calls} calls across three token lives\n    grants with those before: {grants}");
-        let refused = [Api::Token, Api::Authoring, Api::Deploy].map(|api| sandbox.rejections(api));
-        println!("refused, in all: {}", refused.iter().sum::<u64>());
+        let requests = cache.status().token_requests();
+        println!("{calls} calls in 11 s, across several token expiries");
+        println!("    token requests since the start: {requests}");
+        let rejected = [Api::Token, Api::Authoring, Api::Deploy].map(|api| sandbox.rejections(api));
+        println!("rejected calls in total: {}", rejected.iter().sum::<u64>());
     }
     Ok(())
 }
 
-async fn make_an_item(client: &ClientWithMiddleware, sandbox: &Sandbox) -> Result<()> {
+async fn create_item(client: &ClientWithMiddleware, sandbox: &Sandbox) -> Result<()> {
     let url = sandbox.authoring_url();
     let home = json!({ "w": { "path": "/sitecore/content/acme/Home" } });
     let parent = graphql(client, &url, ITEM, home).await?["item"]["itemId"].take();
     let template = "a87a00b1-e6db-45ab-8b54-9fc06c7b9d2e";
     let item = json!({ "i": { "name": "Hello", "parent": parent, "templateId": template } });
-    let made = timed("create an item", graphql(client, &url, CREATE, item)).await?;
-    let id = json!({ "w": { "itemId": made["createItem"]["item"]["itemId"] } });
+    let created = timed("create an item", graphql(client, &url, CREATE, item)).await?;
+    let id = json!({ "w": { "itemId": created["createItem"]["item"]["itemId"] } });
     let read = timed("read it back", graphql(client, &url, ITEM, id)).await?;
-    println!("    {}", read["item"]["path"]);
+    println!("    path: {}", read["item"]["path"]);
     Ok(())
 }

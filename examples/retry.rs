@@ -1,5 +1,6 @@
-//! A retry around the layer, which waits as long as the layer says and gives up where time cannot help.
-//! `cargo run --example retry` runs on the embedded sandbox, whose issuer is in trouble at first.
+//! reqwest-retry around the middleware: it waits as long as the error says, and gives up if waiting
+//! cannot help. `cargo run --example retry` runs on the embedded sandbox, whose issuer fails at
+//! first.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -12,17 +13,17 @@ use reqwest_retry::{
 use sitecore_auth::*;
 use sitecore_sandbox::{Api, Fault, Sandbox};
 
-/// Strategy and policy in one: what the layer says of an attempt lengthens the pause before the next.
-/// reqwest-retry itself takes every error of a middleware as fatal.
+/// A strategy and a policy in one, because the wait in an error of ours must extend the pause
+/// before the next attempt. By default, reqwest-retry treats every error of a middleware as fatal.
 ///
-/// The two meet here, and so calls at the same time see each other's wait: it is the same one, the cache's.
+/// Concurrent calls share the wait, which is right because it comes from the one cache.
 #[derive(Clone)]
-struct AsTheLayerSays {
+struct HonourRetryAfter {
     backoff: ExponentialBackoff,
     wait: Arc<Mutex<Duration>>,
 }
 
-impl RetryableStrategy for AsTheLayerSays {
+impl RetryableStrategy for HonourRetryAfter {
     fn handle(&self, result: &reqwest_middleware::Result<reqwest::Response>) -> Option<Retryable> {
         let Err(Error::Middleware(error)) = result else {
             return DefaultRetryableStrategy.handle(result);
@@ -31,15 +32,15 @@ impl RetryableStrategy for AsTheLayerSays {
         println!("{auth}");
         let wait = auth.retry_after().unwrap_or_default();
         *self.wait.lock().unwrap() = wait;
-        let worth_it = auth.is_transient() && wait < Duration::from_secs(60);
-        worth_it.then_some(Retryable::Transient)
+        let is_worth_it = auth.is_transient() && wait < Duration::from_secs(60);
+        is_worth_it.then_some(Retryable::Transient)
     }
 }
 
-impl RetryPolicy for AsTheLayerSays {
-    fn should_retry(&self, begun: SystemTime, retries: u32) -> RetryDecision {
+impl RetryPolicy for HonourRetryAfter {
+    fn should_retry(&self, started: SystemTime, retries: u32) -> RetryDecision {
         let wait = std::mem::take(&mut *self.wait.lock().unwrap());
-        let decision = self.backoff.should_retry(begun, retries);
+        let decision = self.backoff.should_retry(started, retries);
         let RetryDecision::Retry { execute_after } = decision else {
             return decision;
         };
@@ -57,17 +58,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?);
     let auth = AuthMiddleware::builder(TokenCache::new(tokens.build()?))
         .target(Target::deploy().with_origin(sandbox.origin(Api::Deploy).clone())?);
-    let retry = AsTheLayerSays {
+    let retry = HonourRetryAfter {
         backoff: ExponentialBackoff::builder().build_with_max_retries(3),
         wait: Arc::default(),
     };
     let http = reqwest::Client::builder().redirect(redirect_policy()).no_proxy();
     let client = ClientBuilder::new(http.build()?)
-        // The first is the outermost: each attempt passes the layer, and has a fresh header.
+        // Added first, so that each attempt passes through the middleware below and gets a current
+        // token.
         .with(RetryTransientMiddleware::new_with_policy_and_strategy(retry.clone(), retry))
         .with(auth.build()?)
         .build();
-    let answer = client.get(sandbox.url(Api::Deploy, "/api/projects/v1")).send().await?;
-    println!("{}; tokens granted: {}", answer.status(), sandbox.tokens_granted());
+    let response = client.get(sandbox.url(Api::Deploy, "/api/projects/v1")).send().await?;
+    println!("{}; tokens granted: {}", response.status(), sandbox.tokens_granted());
     Ok(())
 }

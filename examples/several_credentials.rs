@@ -1,6 +1,6 @@
-//! Several credentials on one client, each for its own APIs: find the environment through Deploy, query
-//! Authoring, clear the Edge cache, read through Delivery.
-//! `cargo run --example several_credentials`, on the embedded sandbox.
+//! Several credentials on one client, each for its own APIs: find the environment with Deploy,
+//! query Authoring, clear the Edge cache, and read from Delivery. `cargo run --example
+//! several_credentials`, on the embedded sandbox.
 mod support;
 use std::{process::ExitCode, time::Duration};
 
@@ -22,15 +22,16 @@ async fn main() -> ExitCode {
 async fn run() -> Result<()> {
     let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60));
     let cloud = Cloud::of(sandbox.start().await?)?;
-    let layer = |kind, target| -> Result<AuthMiddleware> {
+    let auth = |kind, target| -> Result<AuthMiddleware> {
         let cache = TokenCache::new(cloud.tokens(kind)?);
         Ok(AuthMiddleware::builder(cache).target(target).build()?)
     };
-    // The first layer with a target for a request sets its header; the others leave it alone.
+    // The first middleware with a matching target sets the header. The others pass the request on
+    // unchanged.
     let client = ClientBuilder::new(cloud.http()?)
-        .with(layer(Organization, cloud.at(Target::deploy(), Deploy)?)?)
-        .with(layer(Environment, cloud.authoring()?)?)
-        .with(layer(Edge, cloud.at(Target::edge_admin(), Api::Edge)?)?)
+        .with(auth(Organization, cloud.at(Target::deploy(), Deploy)?)?)
+        .with(auth(Environment, cloud.authoring()?)?)
+        .with(auth(Edge, cloud.at(Target::edge_admin(), Api::Edge)?)?)
         .build();
 
     let page = json_of(client.get(cloud.url(Deploy, "/api/environments/v2")?)).await?;
@@ -43,7 +44,7 @@ async fn run() -> Result<()> {
     let cache = cloud.url(Api::Edge, "/api/admin/v1/cache")?;
     println!("edge cache: {}", client.delete(cache).send().await?.status());
 
-    // Delivery takes a key, which the Deploy API hands out: a source like any other.
+    // Delivery requires a key, which a source obtains from the Deploy API.
     let id = environment["id"].as_str().unwrap_or_default();
     let keys =
         EdgeKeySource::deploy_api(client.clone(), id).with_origin(cloud.url(Deploy, "/")?)?;
@@ -53,7 +54,7 @@ async fn run() -> Result<()> {
     let url = cloud.url(Api::Edge, "/api/graphql/v1")?;
     let home = graphql(&delivery, &url, HOME, json!({})).await?;
     println!("published below Home: {}", names(&home["item"]["children"]["results"]));
-    let grants = cloud.sandbox.as_ref().map_or(0, Sandbox::tokens_granted);
-    println!("tokens granted: {grants}");
+    let granted = cloud.sandbox.as_ref().map_or(0, Sandbox::tokens_granted);
+    println!("tokens granted: {granted}");
     Ok(())
 }

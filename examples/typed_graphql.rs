@@ -1,4 +1,4 @@
-//! Typed GraphQL: a query that is checked against a schema when it is compiled, over a wrapped client.
+//! Typed GraphQL: a query that is checked against a schema at compile time.
 //! `cargo run --example typed_graphql`, on the embedded sandbox.
 mod support;
 use std::{process::ExitCode, time::Duration};
@@ -23,21 +23,21 @@ async fn main() -> ExitCode {
     support::exit(run().await)
 }
 
-/// Sends any typed query. A GraphQL answer with errors is no success, although its status is 200.
-async fn ask<Q: GraphQLQuery>(
+/// Sends a typed query. A response with errors is a failure, even with status 200.
+async fn send<Q: GraphQLQuery>(
     client: &ClientWithMiddleware,
     url: &Url,
     variables: Q::Variables,
 ) -> Result<Q::ResponseData> {
     let call = client.post(url.clone()).json(&Q::build_query(variables));
-    let answer = call.send().await?.error_for_status()?;
-    let answer: Response<Q::ResponseData> = answer.json().await?;
-    match answer.errors {
+    let response = call.send().await?.error_for_status()?;
+    let response: Response<Q::ResponseData> = response.json().await?;
+    match response.errors {
         Some(errors) if !errors.is_empty() => {
             let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
             Err(messages.join("; ").into())
         }
-        _ => answer.data.ok_or_else(|| "an answer without data".into()),
+        _ => response.data.ok_or_else(|| "a response without data".into()),
     }
 }
 
@@ -45,19 +45,19 @@ async fn run() -> Result<()> {
     let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60));
     let cloud = Cloud::of(sandbox.start().await?)?;
     let url = cloud.authoring_url()?;
-    // The second may log in, and not read: its scopes are Edge's.
+    // The second client gets a token but may not read, because it has only Edge's scopes.
     for kind in [Kind::Environment, Kind::Edge] {
         let cache = TokenCache::new(cloud.tokens(kind)?);
         let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
         let client = ClientBuilder::new(cloud.http()?).with(auth).build();
         let path = "/sitecore/content/acme/Home".to_owned();
-        match ask::<Children>(&client, &url, children::Variables { path }).await {
+        match send::<Children>(&client, &url, children::Variables { path }).await {
             Ok(data) => {
                 let item = data.item.ok_or("no such item")?;
                 let names = item.children.nodes.iter().map(|child| child.name.as_str());
                 println!("{}: {}", item.name, names.collect::<Vec<_>>().join(", "));
             }
-            Err(error) => println!("status 200, and yet: {error}"),
+            Err(error) => println!("status 200, but: {error}"),
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
-//! What the examples share: which cloud they talk to, and how they end. Not a part of what they show.
-#![allow(dead_code, reason = "each example uses a part of this")]
+//! What the examples share: which cloud they use and how they exit. It is not part of what they
+//! show.
+#![allow(dead_code, reason = "each example uses only some of these")]
 
 use std::{process::ExitCode, time::Duration};
 
@@ -17,7 +18,7 @@ pub(crate) struct Cloud {
     pub(crate) sandbox: Option<Sandbox>,
 }
 
-/// Whose credentials.
+/// The kind of client.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Environment,
@@ -26,26 +27,26 @@ pub(crate) enum Kind {
 }
 
 impl Cloud {
-    /// Reads the arguments; the sandbox's tokens live this long.
+    /// Reads the arguments. The lifetime applies to the sandbox's tokens.
     pub(crate) async fn from_args(token_lifetime: Duration) -> Result<Self> {
         let sandbox = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
             [] => Some(Sandbox::builder().token_lifetime(token_lifetime).start().await?),
             [live] if live == "--live" => None,
-            _ => return Err("the one argument there is, is --live".into()),
+            _ => return Err("the only supported argument is --live".into()),
         };
         Ok(Self { sandbox })
     }
 
-    /// The sandbox, set up by the example, which knows no other cloud.
+    /// A sandbox that the example has set up. Such an example does not support `--live`.
     pub(crate) fn of(sandbox: Sandbox) -> Result<Self> {
         match std::env::args().nth(1) {
             None => Ok(Self { sandbox: Some(sandbox) }),
-            Some(_) => Err("this example runs on the sandbox alone, without arguments".into()),
+            Some(_) => Err("this example runs only on the sandbox and takes no arguments".into()),
         }
     }
 
-    /// A token client. Live, the credentials are those of `SITECORE_AUTH_CLIENT_ID` and `_SECRET`, unless
-    /// there are `SITECORE_ENVIRONMENT_CLIENT_ID` or `SITECORE_EDGE_CLIENT_ID` for that kind.
+    /// A token client. With `--live`, the credentials come from `SITECORE_ENVIRONMENT_CLIENT_ID` or
+    /// `SITECORE_EDGE_CLIENT_ID` for these kinds, and otherwise from `SITECORE_AUTH_CLIENT_ID`.
     pub(crate) fn tokens(&self, kind: Kind) -> Result<TokenClient> {
         let (credentials, endpoint) = match &self.sandbox {
             Some(sandbox) => {
@@ -74,17 +75,17 @@ impl Cloud {
         Ok(TokenClient::builder(credentials).endpoint(endpoint).build()?)
     }
 
-    /// An HTTP client that takes no token to another origin.
+    /// An HTTP client that does not send a token to another origin.
     pub(crate) fn http(&self) -> Result<reqwest::Client> {
         let http = reqwest::Client::builder().redirect(redirect_policy());
-        // Loopback is not the business of a proxy.
+        // A proxy must not get requests for loopback.
         let is_local =
             std::env::var("SITECORE_AUTH_AUTHORITY").is_ok_and(|url| url.contains("127.0.0.1"));
         let http = if self.sandbox.is_some() || is_local { http.no_proxy() } else { http };
         Ok(http.build()?)
     }
 
-    /// The target, where it is in this cloud.
+    /// The target, on this cloud's origin.
     pub(crate) fn at(&self, target: Target, api: Api) -> Result<Target> {
         Ok(match &self.sandbox {
             Some(sandbox) => target.with_origin(sandbox.origin(api).clone())?,
@@ -92,7 +93,7 @@ impl Cloud {
         })
     }
 
-    /// The Authoring API; live, `SITECORE_AUTHORING_URL`.
+    /// The URL of the Authoring API. With `--live`, this is `SITECORE_AUTHORING_URL`.
     pub(crate) fn authoring_url(&self) -> Result<Url> {
         match &self.sandbox {
             Some(sandbox) => Ok(sandbox.authoring_url()),
@@ -106,7 +107,7 @@ impl Cloud {
     /// The Authoring API's target.
     pub(crate) fn authoring(&self) -> Result<Target> {
         let url = self.authoring_url()?;
-        // A CM runs its customer's code: the token goes to its API alone.
+        // A CM runs customers' code, so the token goes only to its API.
         Ok(match url.path().starts_with("/sitecore/api/") {
             true => Target::authoring("cm.example")?.with_origin(url.join("/")?)?,
             false => Target::origin(url.join("/")?)?,
@@ -122,7 +123,7 @@ impl Cloud {
     }
 }
 
-/// Sitecore's own, unless the environment names another, such as that of the sandbox as a program.
+/// Sitecore's origin, or the one in the environment, such as that of a sandbox program.
 fn live(api: Api) -> Result<Url> {
     let (name, own) = match api {
         Api::Deploy => ("SITECORE_DEPLOY_URL", "https://xmclouddeploy-api.sitecorecloud.io"),
@@ -132,12 +133,13 @@ fn live(api: Api) -> Result<Url> {
 }
 
 /// Reads a URL from the environment.
-fn variable(name: &str, such_as: &str) -> Result<Url> {
-    let url = std::env::var(name).map_err(|_| format!("{name} is not set: give {such_as}"))?;
-    Ok(Url::parse(&url).map_err(|error| format!("{name} is no URL: {error}"))?)
+fn variable(name: &str, example: &str) -> Result<Url> {
+    let url = std::env::var(name)
+        .map_err(|_| format!("{name} is not set (expected, for example, {example})"))?;
+    Ok(Url::parse(&url).map_err(|error| format!("{name} is not a valid URL: {error}"))?)
 }
 
-/// A GraphQL call. An answer with errors is no success, whatever its status.
+/// Makes a GraphQL call. A response with errors is a failure, even with status 200.
 pub(crate) async fn graphql(
     client: &ClientWithMiddleware,
     url: &Url,
@@ -146,22 +148,22 @@ pub(crate) async fn graphql(
 ) -> Result<Value> {
     let body = json!({ "query": query, "variables": variables });
     let call = client.post(url.clone()).json(&body);
-    let mut answer: Value = call.send().await?.error_for_status()?.json().await?;
-    match answer["errors"].take() {
-        Value::Null => Ok(answer["data"].take()),
-        errors => Err(format!("the API answered with errors: {errors}").into()),
+    let mut response: Value = call.send().await?.error_for_status()?.json().await?;
+    match response["errors"].take() {
+        Value::Null => Ok(response["data"].take()),
+        errors => Err(format!("the API returned errors: {errors}").into()),
     }
 }
 
-/// Says how long it took.
+/// Prints how long the work took.
 pub(crate) async fn timed<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let done = work.await?;
-    println!("{what}: {:.1?}", begun.elapsed());
+    println!("{what}: {:.1?}", started.elapsed());
     Ok(done)
 }
 
-/// The body of a good answer, as JSON.
+/// The body of a successful response, as JSON.
 pub(crate) async fn json_of(call: RequestBuilder) -> Result<Value> {
     Ok(call.send().await?.error_for_status()?.json().await?)
 }
@@ -172,7 +174,7 @@ pub(crate) fn names(list: &Value) -> String {
     entries.filter_map(|entry| entry["name"].as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// Ends the program, with the error and all its causes if there is one.
+/// Ends the program. Prints an error with all its causes.
 pub(crate) fn exit(run: Result<()>) -> ExitCode {
     let Err(error) = run else {
         return ExitCode::SUCCESS;
