@@ -1,14 +1,14 @@
-//! Whatever a store gives back: an altered entry is never opened, and what an entry says never makes a token
-//! younger than it can be, or panics.
+//! Reads whatever a store may return. An altered entry never opens. An entry of any content never
+//! makes a token younger than it can be, and never causes a panic.
 #![no_main]
 
 use std::{sync::LazyLock, time::Duration};
 
 use libfuzzer_sys::fuzz_target;
-use sitecore_token_store::fuzzing::{answer, close, open};
+use sitecore_token_store::fuzzing::{adopt, open, seal};
 
-const TEXT: &[u8] = br#"{"written":1,"kept":2,"token":null,"failure":null}"#;
-static SEALED: LazyLock<Vec<u8>> = LazyLock::new(|| close(TEXT));
+const TEXT: &[u8] = br#"{"written_at":1,"keep":2,"token":null,"failure":null}"#;
+static SEALED: LazyLock<Vec<u8>> = LazyLock::new(|| seal(TEXT));
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -20,13 +20,13 @@ fuzz_target!(|input: &[u8]| {
 
     let mut numbers = input.chunks_exact(8).map(|bytes| {
         let number = u64::from_le_bytes(bytes.try_into().unwrap());
-        // Most of them near each other.
+        // Most of them are close together.
         if number % 8 == 0 { number } else { 1_800_000_000_000 + number % 100_000_000 }
     });
     let mut number = || numbers.next().unwrap_or(0);
     let text = format!(
-        r#"{{"written":{},"kept":{},"token":{{"header":"authorization","text":"t","issued":{},"life":{}}},
-        "failure":{{"kind":"refused","why":"w","count":{},"at":{},"until":{},"named":{},"saved_by":2}}}}"#,
+        r#"{{"written_at":{},"keep":{},"token":{{"header":"authorization","value":"t","issued_at":{},"lifetime":{}}},
+        "failure":{{"kind":"refused","message":"m","count":{},"failed_at":{},"retry_at":{},"by_issuer":{},"saved_by":2}}}}"#,
         number(),
         number(),
         number(),
@@ -40,10 +40,10 @@ fuzz_target!(|input: &[u8]| {
     let remaining = number();
     let remaining = (remaining % 2 == 0).then(|| Duration::from_millis(remaining));
     for text in [text.as_bytes(), input] {
-        match answer(text, now, remaining) {
+        match adopt(text, now, remaining) {
             Some(Ok(token)) => {
-                if let Some(life) = token.lifetime() {
-                    assert!(life <= MONTH && token.age() < life);
+                if let Some(lifetime) = token.lifetime() {
+                    assert!(lifetime <= MONTH && token.age() < lifetime);
                 }
             }
             Some(Err(error)) => {
@@ -54,14 +54,14 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Cuts, prolongs and changes a good entry.
+/// Truncates, extends and changes a valid entry.
 fn alter(input: &[u8]) {
     let mut altered = SEALED.clone();
     for change in input.chunks_exact(3) {
-        let place = usize::from(u16::from_le_bytes([change[0], change[1]]));
+        let position = usize::from(u16::from_le_bytes([change[0], change[1]]));
         let length = altered.len();
-        match place.checked_sub(length) {
-            None => altered[place] ^= change[2],
+        match position.checked_sub(length) {
+            None => altered[position] ^= change[2],
             Some(0) => altered.push(change[2]),
             Some(more) => altered.truncate(more % (length + 1)),
         }

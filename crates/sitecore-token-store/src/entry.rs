@@ -1,4 +1,4 @@
-//! What is stored, and what becomes of it: pure functions of the entry and the time.
+//! What a store holds, and how it changes: pure functions of an entry and the time.
 
 use std::time::Duration;
 
@@ -7,149 +7,159 @@ use serde::{Deserialize, Serialize};
 use sitecore_auth::{Error, ErrorKind, RefreshPolicy, Result, Token};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// How far another host's clock may be ahead.
-const AHEAD: Duration = Duration::from_secs(60);
+/// How far another host's clock may be ahead of ours.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// A key without expiry is asked for anew after this.
+/// How long a key without an expiry is kept.
 const KEEP_KEYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The token that was granted last and, beside it, why there is none after it: a failure takes no token away
-/// that others can use. Times are milliseconds since the UNIX epoch, by the clock of the host that wrote them.
+/// How long a failure is kept after its retry time, so that consecutive failures are counted.
+const KEEP_FAILURES: Duration = Duration::from_secs(600);
+
+/// The newest token and the failure that followed it, if any. A failure does not remove a token
+/// that other processes can use.
+///
+/// Times are milliseconds since the Unix epoch, by the clock of the host that wrote them.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    written: u64,
-    /// How long the store was told to keep it.
-    kept: u64,
-    token: Option<Granted>,
+    written_at: u64,
+    /// How long the store was asked to keep the entry.
+    keep: u64,
+    token: Option<SavedToken>,
     failure: Option<Failure>,
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-struct Granted {
+struct SavedToken {
     header: String,
-    text: String,
-    issued: u64,
-    /// `None` for a key without expiry.
-    life: Option<u64>,
+    value: String,
+    issued_at: u64,
+    /// `None` for a key without an expiry.
+    lifetime: Option<u64>,
 }
 
-/// The last holder of the lease was given no token.
+/// A failed token request of a lease holder.
 #[derive(Serialize, Deserialize)]
 struct Failure {
     kind: String,
-    why: String,
-    /// In a row.
+    message: String,
+    /// The number of consecutive failures.
     count: u32,
-    at: u64,
-    until: u64,
-    /// Whether the issuer has said so.
-    named: bool,
+    failed_at: u64,
+    retry_at: u64,
+    /// Whether the issuer specified `retry_at`.
+    by_issuer: bool,
     saved_by: u64,
 }
 
 impl Entry {
-    /// Returns the entry after a grant for which the issuer was asked at this time; `None` if there is a newer
-    /// token by now.
-    pub(crate) fn granted(&self, token: &Token, asked: Duration, now: Duration) -> Option<Self> {
-        let held = self.token.as_ref();
-        let newer = held.filter(|held| held.issued > millis(asked));
-        if newer.and_then(|held| held.adopt(None, now)).is_some() {
+    /// Returns the entry with a token that was requested at `requested_at`, or `None` if the entry
+    /// already has a newer one.
+    pub(crate) fn with_token(
+        &self,
+        token: &Token,
+        requested_at: Duration,
+        now: Duration,
+    ) -> Option<Self> {
+        let saved = self.token.as_ref();
+        let newer = saved.filter(|saved| saved.issued_at > millis(requested_at));
+        if newer.and_then(|newer| newer.adopt(None, now)).is_some() {
             return None;
         }
         let (name, value) = token.header();
-        let text = value.to_str().unwrap_or_default();
-        let bearer = (name == AUTHORIZATION).then(|| text.strip_prefix("Bearer ")).flatten();
-        let life = match token.lifetime() {
+        let value = value.to_str().unwrap_or_default();
+        let bearer = (name == AUTHORIZATION).then(|| value.strip_prefix("Bearer ")).flatten();
+        let lifetime = match token.lifetime() {
             None if bearer.is_some() => Some(policy().unknown_lifetime),
-            life => life,
+            lifetime => lifetime,
         };
-        let token = Granted {
+        let token = SavedToken {
             header: name.as_str().to_owned(),
-            text: bearer.unwrap_or(text).to_owned(),
-            issued: millis(asked.saturating_sub(token.age())),
-            life: life.map(millis),
+            value: bearer.unwrap_or(value).to_owned(),
+            issued_at: millis(requested_at.saturating_sub(token.age())),
+            lifetime: lifetime.map(millis),
         };
         Some(Self { token: Some(token), ..Self::default() })
     }
 
-    /// Returns the entry after a grant that failed: the token that was there stays.
-    pub(crate) fn failed(self, error: &Error, now: Duration, saved_by: u64) -> Self {
-        let before = self.failure.as_ref();
-        let failures = before.map_or(0, |failure| failure.count);
-        let until = match error.retry_after() {
-            Some(named) => now.saturating_add(named.min(policy().max_retry_after)),
-            // Who fails alone does not keep the others from trying. And nobody waits for longer than there is a
-            // token: then somebody is in need.
+    /// Returns the entry with a failure. Its token stays.
+    pub(crate) fn with_failure(self, error: &Error, now: Duration, saved_by: u64) -> Self {
+        let previous = self.failure.as_ref();
+        let failures = previous.map_or(0, |failure| failure.count);
+        let retry_at = match error.retry_after() {
+            Some(wait) => now.saturating_add(wait.min(policy().max_retry_after)),
+            // A process that keeps failing must not postpone the retry of the others. Nor does a
+            // backoff outlast the stored token, because callers need a new one then.
             None => {
-                let own = now.saturating_add(backoff(error.kind(), failures));
-                let earlier = before.filter(|failure| failure.saved_by == saved_by);
-                let earlier = earlier.map(|failure| Duration::from_millis(failure.until));
-                let usable = self.token.as_ref().and_then(Granted::usable_until);
-                [earlier, usable]
+                let backoff_ends = now.saturating_add(backoff(error.kind(), failures));
+                let own = previous.filter(|failure| failure.saved_by == saved_by);
+                let own = own.map(|failure| Duration::from_millis(failure.retry_at));
+                let usable_until = self.token.as_ref().and_then(SavedToken::usable_until);
+                [own, usable_until]
                     .into_iter()
                     .flatten()
                     .filter(|at| *at > now)
-                    .fold(own, Duration::min)
+                    .fold(backoff_ends, Duration::min)
             }
         };
         let failure = Failure {
             kind: kind_name(error.kind()).to_owned(),
-            why: causes(error),
+            message: message_of(error),
             count: failures.saturating_add(1),
-            at: millis(now),
-            until: millis(until),
-            named: error.retry_after().is_some(),
+            failed_at: millis(now),
+            retry_at: millis(retry_at),
+            by_issuer: error.retry_after().is_some(),
             saved_by,
         };
         Self { failure: Some(failure), ..self }
     }
 
-    /// Returns the entry's text, and how long it makes sense to keep it.
-    pub(crate) fn written(mut self, now: Duration) -> (Zeroizing<Vec<u8>>, Duration) {
-        let keep = self.keep(now);
-        (self.written, self.kept) = (millis(now), millis(keep));
+    /// Serializes the entry, and returns how long to keep it.
+    pub(crate) fn encode(mut self, now: Duration) -> (Zeroizing<Vec<u8>>, Duration) {
+        let keep = self.keep_from(now);
+        (self.written_at, self.keep) = (millis(now), millis(keep));
         let text = serde_json::to_vec(&self);
-        let text = text.expect("numbers and texts are JSON");
+        let text = text.expect("numbers and strings are valid JSON");
         (Zeroizing::new(text), keep)
     }
 
-    /// Reads an entry's text, and puts its times on this host's clock: a store that says for how much longer it
-    /// keeps the entry says how long ago that was written, whatever the two hosts' clocks say.
-    pub(crate) fn read(text: &[u8], now: Duration, remaining: Option<Duration>) -> Option<Self> {
+    /// Deserializes an entry. If the store reports the `remaining` time, the entry's age follows
+    /// from it, and all times are converted to this host's clock.
+    pub(crate) fn decode(text: &[u8], now: Duration, remaining: Option<Duration>) -> Option<Self> {
         let mut entry: Self = serde_json::from_slice(text).ok()?;
-        let age = remaining.and_then(|left| entry.kept.checked_sub(millis(left)));
+        let age = remaining.and_then(|remaining| entry.keep.checked_sub(millis(remaining)));
         let Some(age) = age else {
             return Some(entry);
         };
-        let (here, there) = (millis(now), entry.written.saturating_add(age));
-        let moved = |time: &mut u64| *time = time.saturating_add(here).saturating_sub(there);
+        let (here, there) = (millis(now), entry.written_at.saturating_add(age));
+        let convert = |time: &mut u64| *time = time.saturating_add(here).saturating_sub(there);
         if let Some(token) = &mut entry.token {
-            moved(&mut token.issued);
+            convert(&mut token.issued_at);
         }
         if let Some(failure) = &mut entry.failure {
-            moved(&mut failure.at);
-            moved(&mut failure.until);
+            convert(&mut failure.failed_at);
+            convert(&mut failure.retry_at);
         }
         Some(entry)
     }
 
-    fn keep(&self, now: Duration) -> Duration {
+    fn keep_from(&self, now: Duration) -> Duration {
         let token = self.token.as_ref().map_or(Duration::ZERO, |token| {
-            token.life.map_or(now + KEEP_KEYS, |life| {
-                Duration::from_millis(token.issued.saturating_add(life))
+            token.lifetime.map_or(now + KEEP_KEYS, |lifetime| {
+                Duration::from_millis(token.issued_at.saturating_add(lifetime))
             })
         });
-        // A while longer, so that failures in a row are counted.
         let failure = self.failure.as_ref().map_or(Duration::ZERO, |failure| {
-            Duration::from_millis(failure.until).saturating_add(10 * AHEAD)
+            Duration::from_millis(failure.retry_at).saturating_add(KEEP_FAILURES)
         });
         let until = token.max(failure);
         until.saturating_sub(now).max(Duration::from_secs(1))
     }
 
-    /// Finds what the entry answers `reader`, who wants to be rid of the token `replacing`: a token, or that nobody
-    /// should ask yet; `None` if there is nothing of use.
-    pub(crate) fn answer(
+    /// Returns what process `reader` should use instead of its own token request: the stored token
+    /// if it can replace `replacing`, or the failure while its backoff lasts. `None` if there is
+    /// neither.
+    pub(crate) fn adopt(
         &self,
         replacing: Option<&Token>,
         now: Duration,
@@ -160,89 +170,95 @@ impl Entry {
             return Some(Ok(token));
         }
         let failure = self.failure.as_ref()?;
-        failure.error(now, reader).map(Err)
+        failure.adopt(now, reader).map(Err)
     }
 }
 
 impl Failure {
-    /// Returns the error, while nobody should ask. Whoever saved it knows it already, and asks again when its own
-    /// cache says so.
-    fn error(&self, now: Duration, reader: u64) -> Option<Error> {
-        let (at, until) = (Duration::from_millis(self.at), Duration::from_millis(self.until));
-        let is_believed = at <= now + AHEAD && until.saturating_sub(at) <= policy().max_retry_after;
-        (is_believed && until > now && self.saved_by != reader).then(|| {
-            let why = format!("another process was told: {}", self.why);
-            let error = Error::new(kind_of(&self.kind), why);
-            match self.named {
-                true => error.with_retry_after(until - now),
-                // How long it waits by itself is for each cache to say, which knows what it holds.
+    /// Returns the error until the retry time. The process that saved it gets `None`, because its
+    /// own cache already decides when to retry.
+    fn adopt(&self, now: Duration, reader: u64) -> Option<Error> {
+        let failed_at = Duration::from_millis(self.failed_at);
+        let retry_at = Duration::from_millis(self.retry_at);
+        let is_plausible = failed_at <= now + MAX_CLOCK_SKEW
+            && retry_at.saturating_sub(failed_at) <= policy().max_retry_after;
+        (is_plausible && retry_at > now && self.saved_by != reader).then(|| {
+            let message = format!("another process's token request failed: {}", self.message);
+            let error = Error::new(kind_of(&self.kind), message);
+            match self.by_issuer {
+                true => error.with_retry_after(retry_at - now),
+                // Each cache chooses its own backoff, by whether it has a usable token.
                 false => error,
             }
         })
     }
 }
 
-impl Granted {
-    /// Returns until when caches use it.
+impl SavedToken {
+    /// Returns when caches stop using the token.
     fn usable_until(&self) -> Option<Duration> {
-        let life = Duration::from_millis(self.life?);
-        Some(Duration::from_millis(self.issued) + life.saturating_sub(policy().margin_for(life)))
+        let lifetime = Duration::from_millis(self.lifetime?);
+        let usable = lifetime.saturating_sub(policy().margin_for(lifetime));
+        Some(Duration::from_millis(self.issued_at) + usable)
     }
 
-    /// Returns the token, if it is of use and newer than the one that is to be replaced.
+    /// Returns the token if it is usable and newer than the one to replace.
     fn adopt(&self, replacing: Option<&Token>, now: Duration) -> Option<Token> {
-        let issued = Duration::from_millis(self.issued);
+        let issued = Duration::from_millis(self.issued_at);
         let age = now.saturating_sub(issued);
-        let life = self.life.map(Duration::from_millis);
-        // A host whose clock is behind by more would take it for younger than the margin allows for.
-        if issued > now + life.map_or(AHEAD, |life| policy().margin_for(life)) {
+        let lifetime = self.lifetime.map(Duration::from_millis);
+        // If our clock is behind by more than the margin, we would use the token after its expiry.
+        if issued > now + lifetime.map_or(MAX_CLOCK_SKEW, |lifetime| policy().margin_for(lifetime))
+        {
             return None;
         }
-        let token = match life {
-            Some(life)
-                if life > policy().max_lifetime
-                    || age >= life.saturating_sub(policy().margin_for(life)) =>
+        let token = match lifetime {
+            Some(lifetime)
+                if lifetime > policy().max_lifetime
+                    || age >= lifetime.saturating_sub(policy().margin_for(lifetime)) =>
             {
                 return None;
             }
-            Some(life) => Token::bearer(self.text.as_str(), life).ok()?.with_age(age),
+            Some(lifetime) => Token::bearer(self.value.as_str(), lifetime).ok()?.with_age(age),
             None => {
                 let name = HeaderName::try_from(self.header.as_str()).ok()?;
-                Token::api_key(name, self.text.as_str()).ok()?
+                Token::api_key(name, self.value.as_str()).ok()?
             }
         };
         let Some(replacing) = replacing else {
             return Some(token);
         };
         let is_same = token.header() == replacing.header();
-        let is_older = replaced_issue(replacing).is_some_and(|at| issued < at);
+        let is_older = issued_at(replacing).is_some_and(|at| issued < at);
         (!is_same && !is_older).then_some(token)
     }
 }
 
-/// Returns all that the error says, of which another process has no more than the text.
-fn causes(error: &Error) -> String {
-    let mut why = error.to_string();
+/// Returns the error with all its causes. Other processes see nothing but this text.
+fn message_of(error: &Error) -> String {
+    let mut message = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        why = format!("{why}: {error}");
+        message = format!("{message}: {error}");
         cause = error.source();
     }
-    why
+    message
 }
 
-/// Returns the numbers of the caches that share. Those that have others share all the same, and keep to their own.
+/// Returns the policy that stored tokens and failures follow. Caches with another policy can
+/// share too, and still follow their own.
 fn policy() -> RefreshPolicy {
     RefreshPolicy::default()
 }
 
-/// Returns when a token that a cache holds was issued; a little earlier, for the cache asked before the store did.
-fn replaced_issue(token: &Token) -> Option<Duration> {
-    let ends = u64::try_from(token.expires_at()?.timestamp_millis()).ok()?;
-    Duration::from_millis(ends).checked_sub(token.lifetime()?)
+/// Returns when a cache's token was issued. This is slightly early, because the cache reads the
+/// clock before the store does.
+fn issued_at(token: &Token) -> Option<Duration> {
+    let expires_at = u64::try_from(token.expires_at()?.timestamp_millis()).ok()?;
+    Duration::from_millis(expires_at).checked_sub(token.lifetime()?)
 }
 
-/// Returns how long nobody should ask after this many failures before.
+/// Returns how long to wait after a failure that followed this many others.
 fn backoff(kind: ErrorKind, failures: u32) -> Duration {
     let policy = policy();
     let backoff = match kind {

@@ -1,4 +1,4 @@
-//! A store in a folder, for the processes of one machine and one user.
+//! A store in a folder, for the processes of one user on one machine.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -12,70 +12,78 @@ use etcetera::BaseStrategy as _;
 use sitecore_auth::{Error, ErrorKind, Result};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use crate::{Lease, Stored, TokenStore};
+use crate::store::{Lease, Stored, TokenStore};
 
-/// No entry is longer.
+/// Only this much of a file is read. Entries are shorter.
 const MAX_BYTES: u64 = 128 * 1024;
 
-/// A disk that hangs takes no more of the runtime's threads than this.
-static AT_ONCE: Semaphore = Semaphore::const_new(16);
+/// Limits how many of the runtime's threads a hanging disk can block.
+static DISK_PERMITS: Semaphore = Semaphore::const_new(16);
 
-/// What a writer that was killed has left is removed after this.
-const LEFT: Duration = Duration::from_secs(3_600);
+/// Temporary files older than this belong to writers that were killed.
+const STALE_TEMP_AGE: Duration = Duration::from_secs(3_600);
 
 /// Keeps entries as files that only this user can read, in a folder that only this user can open.
 ///
-/// An entry is written beside the old one and renamed: at any moment there is the old one or the new one, whole.
-/// A lease is a lock of the operating system on a file: it ends with the process that has it, however that ends.
-/// A folder or file that belongs to another user, is open to others or is a link, is not used. On other systems than
-/// Unix neither owner nor rights are looked at: there the folder's own must keep others out.
+/// An entry is written to a temporary file and renamed, so readers see either the old entry or the
+/// new one. A lease is an operating system lock on a file, and ends with its process, however that
+/// ends.
+///
+/// Folders or files that belong to another user, are accessible to others, or are symlinks are not
+/// used. On non-Unix systems, ownership and permissions are not checked; protect the folder
+/// yourself.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     folder: PathBuf,
 }
 
 impl FileStore {
-    /// Uses the folder `sitecore-auth` where this platform has its caches.
+    /// Creates a store in the folder `sitecore-auth` inside the platform's cache folder.
     ///
     /// # Errors
     ///
-    /// As [`at`](Self::at); also if the platform's folder cannot be found out.
+    /// Like [`in_dir`](Self::in_dir), and also if the platform's folder cannot be determined.
     pub fn new() -> Result<Self> {
         let strategy = etcetera::choose_base_strategy().map_err(|error| {
-            config(format!("there is no home folder ({error}): use FileStore::at"))
+            config(format!("no home folder found ({error}); use FileStore::in_dir"))
         })?;
         Self::in_dir(strategy.cache_dir().join("sitecore-auth"))
     }
 
-    /// Uses a folder, which is made if it is not there.
+    /// Creates a store in a folder, and the folder if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) if the folder cannot be made, is a link, belongs to another user or is open to
-    /// others. The error says how to mend it. A disk that is full or read-only is no error: nothing is shared then.
+    /// [`Config`](ErrorKind::Config) if the folder cannot be created, is a symlink, belongs to
+    /// another user, or is accessible to others. The error says how to fix it. A disk that is full
+    /// or read-only is not an error, but nothing is shared then.
     pub fn in_dir(folder: impl Into<PathBuf>) -> Result<Self> {
-        // Without a slash at its end, which would hide a link.
+        // Removes a trailing slash, which would hide a symlink.
         let folder: PathBuf = folder.into().components().collect();
-        match prepare(&folder) {
-            Err(error) if !is_missing_store(&error) => Err(config(error.to_string())),
+        match ensure_private_dir(&folder) {
+            Err(error) if !is_full_or_read_only(&error) => Err(config(error.to_string())),
             _ => Ok(Self { folder }),
         }
     }
 
-    fn path(&self, name: &str, ending: &str) -> PathBuf {
-        self.folder.join(format!("{name}.{ending}"))
+    fn path(&self, name: &str, extension: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{extension}"))
     }
 
-    /// Runs what waits for a disk where that hurts nobody.
-    async fn run<T: Send + 'static>(
+    fn temp_path(&self, name: &str) -> PathBuf {
+        self.path(name, &format!("{:016x}.new", fastrand::u64(..)))
+    }
+
+    /// Runs blocking file access outside the async worker threads.
+    async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let permit = AT_ONCE.acquire().await.map_err(io::Error::other)?;
+        let permit = DISK_PERMITS.acquire().await.map_err(io::Error::other)?;
         let store = self.clone();
         spawn_blocking(move || {
             let _permit = permit;
-            prepare(&store.folder)?;
+            ensure_private_dir(&store.folder)?;
             work(&store)
         })
         .await?
@@ -93,31 +101,30 @@ impl FileStore {
     }
 
     fn write(&self, name: &str, entry: &[u8]) -> io::Result<()> {
-        let beside = self.path(name, &format!("{:016x}.new", fastrand::u64(..)));
-        let written = (|| {
-            let mut file = open(&beside, OpenOptions::new().write(true).create_new(true))?;
+        let temp_path = self.temp_path(name);
+        let result = (|| {
+            let mut file = open(&temp_path, OpenOptions::new().write(true).create_new(true))?;
             file.write_all(entry)?;
             file.sync_all()?;
-            fs::rename(&beside, self.path(name, "entry"))?;
-            // So that the name too survives a power cut.
+            fs::rename(&temp_path, self.path(name, "entry"))?;
+            // Makes the rename survive a power failure too.
             #[cfg(unix)]
             File::open(&self.folder)?.sync_all()?;
             Ok(())
         })();
-        if written.is_err() {
-            let _ = fs::remove_file(&beside);
+        if result.is_err() {
+            let _ = fs::remove_file(&temp_path);
         }
-        let _ = self.sweep();
-        written
+        let _ = self.remove_stale_temp_files();
+        result
     }
 
-    /// Removes what writers have left that were killed.
-    fn sweep(&self) -> io::Result<()> {
+    fn remove_stale_temp_files(&self) -> io::Result<()> {
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
-            let is_new = file.path().extension().is_some_and(|ending| ending == "new");
+            let is_temp = file.path().extension().is_some_and(|extension| extension == "new");
             let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if is_new && age > LEFT {
+            if is_temp && age > STALE_TEMP_AGE {
                 fs::remove_file(file.path())?;
             }
         }
@@ -129,7 +136,8 @@ impl FileStore {
         let file = open(&path, OpenOptions::new().write(true).create(true).truncate(false))?;
         match file.try_lock() {
             Ok(()) => {
-                // Where nothing can be written nobody would save what the others wait for.
+                // Shows that this process can write. If it cannot, the others would wait in vain
+                // for it to save a token.
                 file.set_len(0)?;
                 (&file).write_all(std::process::id().to_string().as_bytes())?;
                 Ok(Some(Lease::new(file)))
@@ -144,39 +152,39 @@ impl FileStore {
 impl TokenStore for FileStore {
     async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
         let name = name.to_owned();
-        self.run(move |store| store.read(&name)).await
+        self.blocking(move |store| store.read(&name)).await
     }
 
     async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
         let (name, entry) = (name.to_owned(), entry.to_owned());
-        self.run(move |store| store.write(&name, &entry)).await
+        self.blocking(move |store| store.write(&name, &entry)).await
     }
 
-    async fn try_lease(&self, name: &str, _life: Duration) -> io::Result<Option<Lease>> {
+    async fn try_lease(&self, name: &str, _duration: Duration) -> io::Result<Option<Lease>> {
         let name = name.to_owned();
-        self.run(move |store| store.lock(&name)).await
+        self.blocking(move |store| store.lock(&name)).await
     }
 }
 
-/// Opens a file that only this user can read, and never by way of a link.
+/// Opens a file that only this user can read, and never follows a symlink.
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt as _;
-        // What is no file, such as a pipe, is not waited for.
+        // Without `NONBLOCK`, opening a named pipe would block.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         options.mode(0o600).custom_flags(flags.bits().cast_signed());
     }
     let file = options.open(path)?;
     let metadata = file.metadata()?;
-    check(path, &metadata, metadata.is_file())?;
+    check_private(path, &metadata, metadata.is_file())?;
     Ok(file)
 }
 
-/// Makes the folder, if it is not there, and looks at whose it is.
-fn prepare(folder: &Path) -> io::Result<()> {
-    let made = || {
+/// Creates the folder if it does not exist, and checks that only this user can access it.
+fn ensure_private_dir(folder: &Path) -> io::Result<()> {
+    let create = || {
         if fs::symlink_metadata(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         {
             let mut builder = DirBuilder::new();
@@ -187,39 +195,38 @@ fn prepare(folder: &Path) -> io::Result<()> {
         }
         fs::symlink_metadata(folder)
     };
-    let metadata = made().map_err(|error| {
+    let metadata = create().map_err(|error| {
         let shown = folder.display();
-        let message =
-            format!("{shown} cannot be made ({error}): use FileStore::at with another folder");
+        let message = format!(
+            "could not create {shown} ({error}); use FileStore::in_dir with another folder"
+        );
         io::Error::new(error.kind(), message)
     })?;
-    check(folder, &metadata, metadata.is_dir())
+    check_private(folder, &metadata, metadata.is_dir())
 }
 
-/// Refuses what others could read or change, and says how to mend it.
-fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> io::Result<()> {
+/// Checks that others can neither read nor change the file or folder. The error says how to fix it.
+fn check_private(path: &Path, metadata: &fs::Metadata, is_expected_type: bool) -> io::Result<()> {
     let shown = path.display();
-    let refused = |message| Err(io::Error::other(message));
-    if !is_kind {
-        return refused(format!(
-            "{shown} is a link, or something else than was expected here: use another folder"
-        ));
+    let fail = |message| Err(io::Error::other(message));
+    if !is_expected_type {
+        return fail(format!("{shown} is a symlink or of the wrong type; use another folder"));
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
         let (user, owner) = (rustix::process::geteuid().as_raw(), metadata.uid());
         if owner != user {
-            return refused(format!(
-                "{shown} belongs to user {owner}, and this process runs as user {user}: use another folder, for it serves one user"
+            return fail(format!(
+                "{shown} belongs to user {owner}, but this process runs as user {user}; use a folder of its own for each user"
             ));
         }
         if metadata.mode() & 0o077 != 0 {
-            return refused(match metadata.is_dir() {
+            return fail(match metadata.is_dir() {
                 true => format!(
-                    "{shown} is open to others: use a folder within it, or chmod 700 it if it is for this alone"
+                    "{shown} is accessible to other users; use a subfolder, or chmod 700 it if nothing else uses it"
                 ),
-                false => format!("{shown} is open to others: chmod 600 it"),
+                false => format!("{shown} is accessible to other users; chmod 600 it"),
             });
         }
     }
@@ -228,8 +235,8 @@ fn check(path: &Path, metadata: &fs::Metadata, is_kind: bool) -> io::Result<()> 
     Ok(())
 }
 
-/// Tells what is nobody's mistake.
-fn is_missing_store(error: &io::Error) -> bool {
+/// Returns `true` if the disk is full or read-only. This is not a configuration error.
+fn is_full_or_read_only(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }

@@ -1,10 +1,11 @@
-//! One token for many processes: [`SharedSource`] stands between a cache and the source that asks the issuer,
-//! and keeps the token in a [`TokenStore`], sealed.
+//! One token for many processes: [`SharedSource`] wraps the source of a cache, and keeps its token
+//! sealed in a [`TokenStore`].
 //!
-//! Issuers count and bill machine-to-machine tokens. A job that starts fifty times a day, or a hundred workers
-//! that start at once, then cost one grant for as long as the token lives.
+//! Issuers count and bill machine-to-machine tokens. With a store, a job that starts fifty times a
+//! day, or a hundred workers that start together, make one token request per token lifetime.
 //!
-//! Here three caches stand for three processes, and the crate `sitecore-sandbox` for Sitecore Cloud:
+//! In this example, three caches stand for three processes, and the crate `sitecore-sandbox` for
+//! Sitecore Cloud:
 //!
 //! ```
 //! # #[cfg(feature = "file")]
@@ -21,7 +22,7 @@
 //!     let tokens = TokenClient::builder(ClientCredentials::new(id, secret))
 //!         .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
 //!         .build()?;
-//!     // `FileStore::new` has a folder of its own, where this platform keeps caches.
+//!     // `FileStore::new` uses the platform's cache folder instead.
 //!     let store = FileStore::in_dir(folder.path().join("tokens"))?;
 //!     let cache = TokenCache::new(SharedSource::new(tokens, store)?);
 //!     cache.token().await?;
@@ -33,16 +34,16 @@
 //! # fn main() {}
 //! ```
 //!
-//! A store saves grants and nothing else. One that is down, slow or full is as if it were not there; what is in
-//! it and cannot be opened is as if it were missing.
+//! A store only saves token requests. If it is down, slow or full, each process makes its own. An
+//! entry that cannot be opened is treated as missing.
 //!
 //! # Features
 //!
 //! - `file`: `FileStore`, for the processes of one machine.
 //! - `redis`: `RedisStore`, for many machines, in Redis or Valkey.
-//! - `metrics`: counts, by the `metrics` facade: see `docs/operations.md`.
+//! - `metrics`: metrics for the `metrics` facade, described in `docs/operations.md`.
 
-// Shows, where the documentation is published, which feature an item needs.
+// Shows in the published documentation which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
     missing_docs,
@@ -54,9 +55,13 @@
     clippy::unwrap_used
 )]
 
+#[cfg(doctest)]
+mod doctests;
 mod entry;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(feature = "redis")]
 mod redis;
 mod seal;
@@ -69,47 +74,3 @@ pub use file::FileStore;
 pub use redis::RedisStore;
 pub use shared::SharedSource;
 pub use store::{Lease, Stored, TokenStore};
-
-/// What the fuzz targets call: an entry and its seal, without a store.
-#[cfg(fuzzing)]
-pub mod fuzzing {
-    use std::time::Duration;
-
-    use sitecore_auth::{Result, Token};
-
-    use crate::{entry::Entry, seal::Seal};
-
-    fn seal() -> Seal {
-        Seal::derive(&"a-key-of-thirty-two-bytes-and-more".into(), "context")
-    }
-
-    /// Seals a text, always with the same key.
-    pub fn close(text: &[u8]) -> Vec<u8> {
-        seal().close(text)
-    }
-
-    /// Opens what was sealed with that key.
-    pub fn open(sealed: &[u8]) -> Option<Vec<u8>> {
-        seal().open(sealed).map(|text| text.to_vec())
-    }
-
-    /// Reads what an entry's text answers somebody who asks at this time.
-    pub fn answer(
-        text: &[u8],
-        now: Duration,
-        remaining: Option<Duration>,
-    ) -> Option<Result<Token>> {
-        Entry::read(text, now, remaining)?.answer(None, now, 1)
-    }
-}
-
-/// Makes the prose's code compile.
-#[cfg(doctest)]
-mod prose {
-    #[cfg(feature = "file")]
-    #[doc = include_str!("../README.md")]
-    struct Readme;
-    #[cfg(all(feature = "file", feature = "redis"))]
-    #[doc = include_str!("../../../docs/fleet.md")]
-    struct Fleet;
-}

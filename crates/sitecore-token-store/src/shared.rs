@@ -1,4 +1,5 @@
-//! The source that shares: adopt the store's token, or get the lease and ask, or wait for who has it.
+//! The source that shares: it adopts the store's token, or acquires the lease and requests one, or
+//! waits for the lease holder.
 
 use std::{
     fmt,
@@ -21,117 +22,133 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{Lease, TokenStore, entry::Entry, seal::Seal};
+use crate::{
+    entry::Entry,
+    seal::Seal,
+    store::{Lease, TokenStore},
+};
 
-/// One call of the store; on a network that works it takes a hundredth of it. It is counted in parts: a process that is
-/// itself held up does not take that for the store's slowness.
+/// Limits one call of the store. On a healthy network a call takes a hundredth of this.
 const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The limit is counted in parts, so that a process that was itself delayed does not blame the
+/// store.
 const PARTS: u32 = 10;
 
-/// Longer than one grant may take.
-const LEASE: Duration = Duration::from_secs(15);
+/// Longer than one token request may take.
+const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// How long another process is waited for; the cache's refresh has time for a grant afterwards.
-const PATIENCE: Duration = Duration::from_secs(18);
+/// How long to wait for the lease holder. The refresh then still has time for a token request.
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(18);
 
-/// Then one asks beside it at a time; who waits for that one too, waits until this is over.
-const LAST_PATIENCE: Duration = Duration::from_secs(24);
+/// After [`HOLDER_TIMEOUT`], the fallback lease lets one process at a time make a token request.
+/// The others wait for it until this time has passed.
+const FALLBACK_TIMEOUT: Duration = Duration::from_secs(24);
 
-/// Between two looks at what the other process does; drawn anew each time, up to twice as long.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two polls of the store. Each wait is drawn at random, up to twice as long.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A fleet whose store went down does not ask in one instant.
-const SPREAD: Duration = Duration::from_millis(500);
+/// Spreads the token requests of a fleet whose store went down.
+const FALLBACK_JITTER: Duration = Duration::from_millis(500);
 
-/// Who can read an entry can try secrets on it: shorter ones are found.
-const LEAST_SECRET: usize = 32;
+/// A shorter secret could be brute-forced from an entry.
+const MIN_SECRET_BYTES: usize = 32;
 
-/// Shares the tokens of another source with other processes, by way of a store.
+/// Shares the tokens of another source with other processes, through a store.
 ///
-/// If the store has a token that is newer than the one to be replaced, it is adopted, with its age. Else one
-/// process gets the lease, asks, and saves what it is given; the others wait for that, and ask alone after a
-/// while. A failure is shared too, so that an outage of the issuer costs the fleet one try at a time.
+/// If the store has a token that is newer than the one to replace, it is adopted with its age.
+/// Otherwise one process acquires the lease, requests a token and saves it. The others wait for
+/// that, and after a while make their own token requests. Failures are shared too, so that during
+/// an outage of the issuer the fleet makes one attempt at a time.
 ///
-/// Losing the lease costs one grant, and a store that is down is a missing token: neither is an outage.
+/// Losing the lease costs one token request, and a store that is down counts as empty. Neither
+/// causes an outage.
 pub struct SharedSource {
     inner: Arc<dyn TokenSource>,
     store: Arc<dyn TokenStore>,
-    /// Given by the program, instead of what `inner` says.
-    identity: Option<SharingKey>,
+    /// Set by the program. Otherwise the inner source's key is used.
+    sharing_key: Option<SharingKey>,
     clock: Arc<dyn Clock>,
-    /// Tells this process's failures from others'.
+    /// Distinguishes this process's failures from those of others.
     id: u64,
-    remembered: Mutex<Remembered>,
+    state: Mutex<State>,
 }
 
-/// From one fetch for the next.
+/// Kept from one fetch to the next.
 #[derive(Default)]
-struct Remembered {
-    /// Since when others have had the lease, by the monotonic clock: a fetch can be given up while it waits.
+struct State {
+    /// Since when other processes have had the lease, by the monotonic clock. Kept because a fetch
+    /// can be abandoned while it waits.
     waiting_since: Option<Duration>,
-    /// The entry in which there was the refusal of another process.
+    /// The entry with another process's failure, if the issuer refused the client there.
     refused_in: Option<String>,
 }
 
-/// A lease, and its name.
-struct Held(String, Lease);
+struct NamedLease {
+    name: String,
+    lease: Lease,
+}
 
-/// Whose turn it is to ask the issuer.
+/// Which process requests the token.
 enum Turn {
-    Ours(Option<Held>),
-    Others,
+    Ours(Option<NamedLease>),
+    Theirs,
 }
 
 impl SharedSource {
-    /// Puts a store in front of a source that can say what its tokens are tied to: a
-    /// [`TokenClient`](sitecore_auth::TokenClient), a [`ProviderSource`](sitecore_auth::ProviderSource).
+    /// Wraps a source that has a sharing key, such as a [`TokenClient`](sitecore_auth::TokenClient)
+    /// or a [`ProviderSource`](sitecore_auth::ProviderSource).
     ///
-    /// Entries are sealed with a key that comes from the client secret: a secret that is rotated begins a new
-    /// entry.
+    /// Entries are sealed with a key derived from the client secret, so a rotated secret starts a
+    /// new entry.
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) if the source is of another kind, or its secret has fewer than 32 bytes: use
-    /// [`with_key`](Self::with_key). Outside a Tokio runtime, and if the source must read a file to know, `fetch` says
-    /// so instead.
+    /// [`Config`](ErrorKind::Config) if the source has no sharing key, or if its secret is shorter
+    /// than 32 bytes; use [`with_key`](Self::with_key) then. If this cannot be checked yet, because
+    /// the source must read a file or there is no Tokio runtime, `fetch` returns the error instead.
     pub fn new(inner: impl TokenSource, store: impl TokenStore) -> Result<Self> {
-        let shared = Self::of(inner, store, None);
-        // A source that knows by itself answers at once; one that reads a file wants a runtime.
+        let shared = Self::from_parts(inner, store, None);
+        // A source that reads a file needs a runtime, and its key is not ready at once.
         if Handle::try_current().is_ok()
-            && let Some(identity) = shared.inner.sharing_key().now_or_never()
+            && let Some(sharing_key) = shared.inner.sharing_key().now_or_never()
         {
-            check(identity?)?;
+            check(sharing_key?)?;
         }
         Ok(shared)
     }
 
-    /// Puts a store in front of any source. Processes with the same `name` and `key` share.
+    /// Wraps any source. Processes with the same `name` and `key` share their tokens.
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) if the key has fewer than 32 bytes.
+    /// [`Config`](ErrorKind::Config) if the key is shorter than 32 bytes.
     pub fn with_key(
         inner: impl TokenSource,
         store: impl TokenStore,
         name: impl Into<String>,
         key: impl Into<SecretString>,
     ) -> Result<Self> {
-        let identity = SharingKey::new(key, name);
-        if identity.secret().expose_secret().len() < LEAST_SECRET {
-            let message = "the key has fewer than 32 bytes, which who reads the store could find by trying: give a longer one";
+        let sharing_key = SharingKey::new(key, name);
+        if sharing_key.secret().expose_secret().len() < MIN_SECRET_BYTES {
+            let message = "the key is shorter than 32 bytes and could be brute-forced from a stored entry; use a longer key";
             return Err(Error::new(ErrorKind::Config, message));
         }
-        Ok(Self::of(inner, store, Some(identity)))
+        Ok(Self::from_parts(inner, store, Some(sharing_key)))
     }
 
-    fn of(inner: impl TokenSource, store: impl TokenStore, identity: Option<SharingKey>) -> Self {
+    fn from_parts(
+        inner: impl TokenSource,
+        store: impl TokenStore,
+        sharing_key: Option<SharingKey>,
+    ) -> Self {
         Self {
             inner: Arc::new(inner),
             store: Arc::new(store),
-            identity,
+            sharing_key,
             clock: Arc::new(SystemClock),
             id: fastrand::u64(..),
-            remembered: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
@@ -143,36 +160,38 @@ impl SharedSource {
     }
 
     async fn seal(&self) -> Result<Seal> {
-        let identity = match &self.identity {
-            Some(identity) => identity.clone(),
+        let sharing_key = match &self.sharing_key {
+            Some(sharing_key) => sharing_key.clone(),
             None => check(self.inner.sharing_key().await?)?,
         };
-        Ok(Seal::derive(identity.secret(), identity.context()))
+        Ok(Seal::derive(sharing_key.secret(), sharing_key.context()))
     }
 
-    /// Reads the entry; an empty one if there is none that can be opened.
-    async fn look(&self, seal: &Seal) -> io::Result<Entry> {
-        // Before the store reckons what remains: an entry is older than it seems, if anything.
+    /// Loads the entry, or an empty one if there is none that can be opened.
+    async fn load(&self, seal: &Seal) -> io::Result<Entry> {
+        // Read before the store determines the remaining time: an entry may then seem older than
+        // it is, but never younger.
         let now = self.now();
         let entry = bounded(self.store.load(seal.name())).await?;
         let entry = entry.and_then(|stored| {
             let text = seal.open(stored.entry())?;
-            Entry::read(&text, now, stored.remaining())
+            Entry::decode(&text, now, stored.remaining())
         });
         Ok(entry.unwrap_or_default())
     }
 
-    /// Finds what the entry answers. Its age is reckoned now, and not from when this began.
+    /// Returns the entry's token or failure, if it is to be used. A token's age is measured now,
+    /// not from `started`.
     fn adopt(
         &self,
         seal: &Seal,
         entry: &Entry,
-        begun: Duration,
+        started: Duration,
         replacing: Option<&Token>,
     ) -> Option<Result<Token>> {
-        let answer = entry.answer(replacing, self.now(), self.id)?;
-        let answer = answer.map(|token| token.asked_after(self.since(begun)));
-        match &answer {
+        let result = entry.adopt(replacing, self.now(), self.id)?;
+        let result = result.map(|token| token.asked_after(self.elapsed(started)));
+        match &result {
             Ok(token) => {
                 count("adopted");
                 debug!(token = %token.fingerprint(), "token adopted from store");
@@ -180,162 +199,164 @@ impl SharedSource {
             Err(error) => {
                 count("failure_adopted");
                 debug!(kind = ?error.kind(), "backing off after another process's failure");
-                let refused = error.kind() == ErrorKind::Refused;
-                self.remembered().refused_in = refused.then(|| seal.name().to_owned());
+                let is_refused = error.kind() == ErrorKind::Refused;
+                self.state().refused_in = is_refused.then(|| seal.name().to_owned());
             }
         }
-        Some(answer)
+        Some(result)
     }
 
-    /// Takes what is in the store, or asks for what is to be there. `begun` is when that began.
-    async fn obtain(&self, begun: Duration, context: FetchContext<'_>) -> Result<Token> {
+    /// Adopts what is in the store, or fetches a token and saves it.
+    async fn adopt_or_fetch(&self, started: Duration, context: FetchContext<'_>) -> Result<Token> {
         let seal = self.seal().await?;
-        self.remembered().refused_in = None;
+        self.state().refused_in = None;
         loop {
-            let entry = match self.look(&seal).await {
+            let entry = match self.load(&seal).await {
                 Ok(entry) => entry,
-                Err(error) => return self.ask_alone(error, begun, context).await,
+                Err(error) => return self.fetch_without_store(error, started, context).await,
             };
-            if let Some(answer) = self.adopt(&seal, &entry, begun, context.replacing()) {
-                return answer;
+            if let Some(result) = self.adopt(&seal, &entry, started, context.replacing()) {
+                return result;
             }
-            let held = match self.take_turn(&seal).await {
-                Ok(Turn::Ours(held)) => held,
-                Ok(Turn::Others) => {
-                    sleep(LOOK.mul_f64(1.0 + fastrand::f64())).await;
+            let lease = match self.acquire(&seal).await {
+                Ok(Turn::Ours(lease)) => lease,
+                Ok(Turn::Theirs) => {
+                    sleep(POLL_INTERVAL.mul_f64(1.0 + fastrand::f64())).await;
                     continue;
                 }
-                Err(error) => return self.ask_alone(error, begun, context).await,
+                Err(error) => return self.fetch_without_store(error, started, context).await,
             };
-            // Who had it before may have saved something since.
-            let entry = match self.look(&seal).await {
+            // The previous lease holder may have saved a token in the meantime.
+            let entry = match self.load(&seal).await {
                 Ok(entry) => entry,
-                Err(error) => return self.ask_alone(error, begun, context).await,
+                Err(error) => return self.fetch_without_store(error, started, context).await,
             };
-            let Some(answer) = self.adopt(&seal, &entry, begun, context.replacing()) else {
-                return self.ask(&seal, held, begun, context).await;
+            let Some(result) = self.adopt(&seal, &entry, started, context.replacing()) else {
+                return self.fetch_and_save(&seal, lease, started, context).await;
             };
-            self.release(held).await;
-            return answer;
+            self.release(lease).await;
+            return result;
         }
     }
 
-    /// Tries for the lease; after a while, for the one of those who ask beside its holder; at last does without.
-    async fn take_turn(&self, seal: &Seal) -> io::Result<Turn> {
-        let lease = async |name: String| {
-            let lease = bounded(self.store.try_lease(&name, LEASE)).await?;
-            io::Result::Ok(lease.map(|lease| Held(name, lease)))
+    /// Tries to acquire the lease. After [`HOLDER_TIMEOUT`] it tries the fallback lease too, and
+    /// after [`FALLBACK_TIMEOUT`] it continues without one.
+    async fn acquire(&self, seal: &Seal) -> io::Result<Turn> {
+        let try_lease = async |name: String| {
+            let lease = bounded(self.store.try_lease(&name, LEASE_DURATION)).await?;
+            io::Result::Ok(lease.map(|lease| NamedLease { name, lease }))
         };
-        let mut held = lease(seal.name().to_owned()).await?;
-        let waited = if held.is_some() { Duration::ZERO } else { self.waited() };
-        if waited >= PATIENCE {
+        let mut lease = try_lease(seal.name().to_owned()).await?;
+        let waited = if lease.is_some() { Duration::ZERO } else { self.waited() };
+        if waited >= HOLDER_TIMEOUT {
             debug!("lease holder unresponsive, requesting a token anyway");
-            held = lease(format!("{}-beside", seal.name())).await?;
+            lease = try_lease(format!("{}-fallback", seal.name())).await?;
         }
-        Ok(if held.is_some() || waited >= LAST_PATIENCE { Turn::Ours(held) } else { Turn::Others })
+        let is_ours = lease.is_some() || waited >= FALLBACK_TIMEOUT;
+        Ok(if is_ours { Turn::Ours(lease) } else { Turn::Theirs })
     }
 
-    /// How long others have had the lease.
+    /// Returns how long other processes have had the lease.
     fn waited(&self) -> Duration {
         let now = self.clock.now().monotonic();
-        let mut remembered = self.remembered();
-        let since = remembered.waiting_since.unwrap_or(now);
-        // What was given up long ago has nothing to do with this.
-        let since = if now.saturating_sub(since) > 2 * LAST_PATIENCE { now } else { since };
-        remembered.waiting_since = Some(since);
+        let mut state = self.state();
+        let since = state.waiting_since.unwrap_or(now);
+        // A wait that was abandoned long ago does not count.
+        let since = if now.saturating_sub(since) > 2 * FALLBACK_TIMEOUT { now } else { since };
+        state.waiting_since = Some(since);
         now.saturating_sub(since)
     }
 
-    /// Asks the issuer, and lets the others know what it answered.
-    async fn ask(
+    /// Calls the source, and saves the result for other processes.
+    async fn fetch_and_save(
         &self,
         seal: &Seal,
-        held: Option<Held>,
-        begun: Duration,
+        lease: Option<NamedLease>,
+        started: Duration,
         context: FetchContext<'_>,
     ) -> Result<Token> {
         count("requested");
-        let (waited, asked) = (self.since(begun), self.now());
-        let answer = self.inner.fetch(after(waited, context)).await;
-        let answer = answer.map(|token| token.asked_after(waited));
-        match self.share(seal, asked, context.replacing(), &answer).await {
-            Ok(others) => {
-                self.release(held).await;
-                others.map_or(answer, |token| Ok(token.asked_after(self.since(begun))))
+        let (waited, requested_at) = (self.elapsed(started), self.now());
+        let result = self.inner.fetch(after(waited, context)).await;
+        let result = result.map(|token| token.asked_after(waited));
+        match self.save(seal, requested_at, context.replacing(), &result).await {
+            Ok(newer) => {
+                self.release(lease).await;
+                newer.map_or(result, |token| Ok(token.asked_after(self.elapsed(started))))
             }
             Err(error) => {
                 warn!(%error, "could not save token to store");
-                // Nor can the lease be given back: nobody waits for that.
-                answer
+                // Releasing the lease would fail too, and the caller would have to wait for it.
+                result
             }
         }
     }
 
-    /// Puts an answer into the store, unless it is of no use to others. If it is none, and others have been granted a
-    /// token meanwhile, that is returned.
-    async fn share(
+    /// Saves a result, unless other processes have no use for it. After a failure, returns the
+    /// token that another process has saved in the meantime, if any.
+    async fn save(
         &self,
         seal: &Seal,
-        asked: Duration,
+        requested_at: Duration,
         replacing: Option<&Token>,
-        answer: &Result<Token>,
+        result: &Result<Token>,
     ) -> io::Result<Option<Token>> {
-        let is_of_use = match answer {
-            // Granted again although it was to be replaced.
+        let is_useful = match result {
+            // Not if the issuer returned the very token that is to be replaced.
             Ok(token) => replacing.is_none_or(|old| old.header() != token.header()),
-            // The others have settings, and clocks, of their own.
+            // The settings and deadlines of other processes are their own.
             Err(error) => !matches!(error.kind(), ErrorKind::Config | ErrorKind::Timeout),
         };
-        // If the credentials changed on the way, nobody knows by which it was granted.
+        // If the credentials changed during the request, it is unknown which ones it used.
         let is_same = self.seal().await.is_ok_and(|now| now.name() == seal.name());
-        if !is_of_use || !is_same {
+        if !is_useful || !is_same {
             return Ok(None);
         }
-        let entry = self.look(seal).await?;
+        let entry = self.load(seal).await?;
         let now = self.now();
-        let entry = match answer {
-            Ok(token) => entry.granted(token, asked, now),
-            Err(error) => match entry.answer(replacing, now, self.id) {
-                Some(Ok(others)) => return Ok(Some(others)),
-                _ => Some(entry.failed(error, now, self.id)),
+        let entry = match result {
+            Ok(token) => entry.with_token(token, requested_at, now),
+            Err(error) => match entry.adopt(replacing, now, self.id) {
+                Some(Ok(newer)) => return Ok(Some(newer)),
+                _ => Some(entry.with_failure(error, now, self.id)),
             },
         };
         if let Some(entry) = entry {
-            let (text, keep) = entry.written(now);
-            bounded(self.store.save(seal.name(), &seal.close(&text), keep)).await?;
+            let (text, keep) = entry.encode(now);
+            bounded(self.store.save(seal.name(), &seal.seal(&text), keep)).await?;
         }
         Ok(None)
     }
 
-    /// Without the store, after a while that others do not draw.
-    async fn ask_alone(
+    /// Calls the source after a random delay, so that a fleet does not do so all at once.
+    async fn fetch_without_store(
         &self,
         error: io::Error,
-        begun: Duration,
+        started: Duration,
         context: FetchContext<'_>,
     ) -> Result<Token> {
         count("unavailable");
         warn!(%error, "token store unavailable, continuing without it");
-        sleep(SPREAD.mul_f64(fastrand::f64())).await;
-        let waited = self.since(begun);
-        let answer = self.inner.fetch(after(waited, context)).await;
-        answer.map(|token| token.asked_after(waited))
+        sleep(FALLBACK_JITTER.mul_f64(fastrand::f64())).await;
+        let waited = self.elapsed(started);
+        let result = self.inner.fetch(after(waited, context)).await;
+        result.map(|token| token.asked_after(waited))
     }
 
-    async fn release(&self, held: Option<Held>) {
-        if let Some(Held(name, lease)) = held
+    async fn release(&self, lease: Option<NamedLease>) {
+        if let Some(NamedLease { name, lease }) = lease
             && let Err(error) = bounded(self.store.release(&name, lease)).await
         {
             debug!(%error, "could not release lease, it will expire");
         }
     }
 
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn since(&self, begun: Duration) -> Duration {
-        self.clock.now().monotonic().saturating_sub(begun)
+    fn elapsed(&self, started: Duration) -> Duration {
+        self.clock.now().monotonic().saturating_sub(started)
     }
 
     fn now(&self) -> Duration {
@@ -348,7 +369,7 @@ fn after(waited: Duration, context: FetchContext<'_>) -> FetchContext<'_> {
     context.with_time_left(context.time_left().saturating_sub(waited))
 }
 
-/// Counts what the store was good for, by the `metrics` facade.
+/// Counts a use of the store.
 fn count(outcome: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("sitecore_auth_store_total", "outcome" => outcome).increment(1);
@@ -359,23 +380,23 @@ fn count(outcome: &'static str) {
 #[async_trait]
 impl TokenSource for SharedSource {
     async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
-        let begun = self.clock.now().monotonic();
-        let answer = self.obtain(begun, context).await;
-        self.remembered().waiting_since = None;
-        answer
+        let started = self.clock.now().monotonic();
+        let result = self.adopt_or_fetch(started, context).await;
+        self.state().waiting_since = None;
+        result
     }
 
     async fn sharing_key(&self) -> Result<Option<SharingKey>> {
-        match &self.identity {
-            Some(identity) => Ok(Some(identity.clone())),
+        match &self.sharing_key {
+            Some(sharing_key) => Ok(Some(sharing_key.clone())),
             None => self.inner.sharing_key().await,
         }
     }
 
     async fn has_new_credentials(&self) -> bool {
-        let refused_in = self.remembered().refused_in.clone();
+        let refused_in = self.state().refused_in.clone();
         match refused_in {
-            // The source does not know that its credentials were refused: another process was told.
+            // The issuer refused another process, so the inner source does not know about it.
             Some(name) => self.seal().await.is_ok_and(|seal| seal.name() != name),
             None => self.inner.has_new_credentials().await,
         }
@@ -384,29 +405,30 @@ impl TokenSource for SharedSource {
 
 impl fmt::Debug for SharedSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedSource").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("SharedSource")
+            .field("sharing_key", &self.sharing_key)
+            .finish_non_exhaustive()
     }
 }
 
-fn check(identity: Option<SharingKey>) -> Result<SharingKey> {
+fn check(sharing_key: Option<SharingKey>) -> Result<SharingKey> {
     let config = |message: &str| Error::new(ErrorKind::Config, message);
-    let identity = identity.ok_or_else(|| {
-        config("this source cannot say what its tokens are tied to: use SharedSource::with_key")
-    })?;
-    if identity.secret().expose_secret().len() < LEAST_SECRET {
+    let sharing_key = sharing_key
+        .ok_or_else(|| config("this source has no sharing key; use SharedSource::with_key"))?;
+    if sharing_key.secret().expose_secret().len() < MIN_SECRET_BYTES {
         return Err(config(
-            "the secret has fewer than 32 bytes, which who reads the store could find by trying: use SharedSource::with_key with a longer key",
+            "the client secret is shorter than 32 bytes and could be brute-forced from a stored entry; use SharedSource::with_key with a longer key",
         ));
     }
-    Ok(identity)
+    Ok(sharing_key)
 }
 
-/// Bounds a call of the store.
+/// Limits a call of the store to [`STORE_TIMEOUT`].
 async fn bounded<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let mut call = pin!(call);
     for _ in 0..PARTS {
-        if let Ok(done) = timeout(STORE_TIMEOUT / PARTS, &mut call).await {
-            return done;
+        if let Ok(result) = timeout(STORE_TIMEOUT / PARTS, &mut call).await {
+            return result;
         }
     }
     Err(io::ErrorKind::TimedOut.into())

@@ -1,4 +1,4 @@
-//! What a store must be able to do.
+//! The trait [`TokenStore`] and its types.
 
 use std::{any::Any, fmt, io, time::Duration};
 
@@ -6,11 +6,12 @@ use async_trait::async_trait;
 
 /// Keeps small sealed entries by name, for several processes.
 ///
-/// A store need not be reliable, fast or durable: whatever it fails to do costs a grant and nothing else. Each
-/// call is given up after a quarter of a second, if it yields: what blocks belongs into
+/// A store need not be reliable, fast or durable: a call that fails costs one token request,
+/// nothing else. Each call is abandoned after 250 ms if it yields; put blocking code into
 /// [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
-/// A name is 32 hexadecimal digits, or these and `-beside`; an entry has some kilobytes.
+/// A name is 32 hexadecimal digits, with or without `-fallback` at the end. An entry takes a few
+/// kilobytes.
 ///
 /// ```
 /// use std::{collections::HashMap, io, sync::Mutex, time::Duration};
@@ -34,8 +35,8 @@ use async_trait::async_trait;
 ///         Ok(())
 ///     }
 ///
-///     async fn try_lease(&self, _name: &str, _life: Duration) -> io::Result<Option<Lease>> {
-///         // Everybody has it: correct, and of no use.
+///     async fn try_lease(&self, _name: &str, _duration: Duration) -> io::Result<Option<Lease>> {
+///         // Every caller gets the lease. That is correct, but saves no token requests.
 ///         Ok(Some(Lease::new(())))
 ///     }
 /// }
@@ -43,38 +44,39 @@ use async_trait::async_trait;
 ///
 /// # Cancel safety
 ///
-/// The futures are dropped when they are given up: what they have begun must end whole, or not have begun. A lease
-/// that nobody received must end by itself.
+/// The futures are dropped when a call is abandoned. What they have started must then be completed
+/// or undone, and a lease that no caller received must expire.
 #[async_trait]
 pub trait TokenStore: Send + Sync + 'static {
-    /// Reads an entry; `None` if there is none.
+    /// Returns an entry, or `None` if there is none.
     ///
     /// # Errors
     ///
-    /// Why the store cannot say.
+    /// The reason why the entry cannot be read.
     async fn load(&self, name: &str) -> io::Result<Option<Stored>>;
 
-    /// Writes an entry, whole or not at all, in the place of the one that is there. It may be dropped after
+    /// Writes an entry atomically, and replaces the one that is there. The store may drop it after
     /// `keep`.
     ///
     /// # Errors
     ///
-    /// Why it was not written.
+    /// The reason why the entry was not written.
     async fn save(&self, name: &str, entry: &[u8], keep: Duration) -> io::Result<()>;
 
-    /// Tries to get the lease of an entry, which says who asks the issuer; `None` if somebody else has it. It
-    /// ends after `life`, or as soon as it is given back, or its process dies, if the store can notice that.
+    /// Tries to acquire the lease of an entry, or returns `None` if another caller has it. The
+    /// lease ends after `duration`, when it is released, or when its process dies, if the store can
+    /// notice that.
     ///
     /// # Errors
     ///
-    /// Why the store cannot say.
-    async fn try_lease(&self, name: &str, life: Duration) -> io::Result<Option<Lease>>;
+    /// The reason why the lease cannot be checked.
+    async fn try_lease(&self, name: &str, duration: Duration) -> io::Result<Option<Lease>>;
 
-    /// Gives a lease back. By default it is dropped: enough where that ends it.
+    /// Releases a lease. The default drops it, which is enough if dropping it ends the lease.
     ///
     /// # Errors
     ///
-    /// Why it was not given back: it ends by itself.
+    /// The reason why the lease was not released. It then expires.
     async fn release(&self, name: &str, lease: Lease) -> io::Result<()> {
         let _ = name;
         drop(lease);
@@ -82,22 +84,22 @@ pub trait TokenStore: Send + Sync + 'static {
     }
 }
 
-/// What a store has under a name.
-#[derive(Clone)]
+/// An entry that a store returned.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Stored {
     entry: Vec<u8>,
     remaining: Option<Duration>,
 }
 
 impl Stored {
-    /// Makes it of an entry as it was saved.
+    /// Creates it from an entry as it was saved.
     #[must_use]
     pub fn new(entry: Vec<u8>) -> Self {
         Self { entry, remaining: None }
     }
 
-    /// Says for how much longer the store keeps the entry, by a clock that all processes share: theirs need not
-    /// agree then.
+    /// Sets how much longer the store keeps the entry, by a clock that all processes share. Their
+    /// own clocks then need not agree.
     #[must_use]
     pub fn with_remaining(mut self, remaining: Duration) -> Self {
         self.remaining = Some(remaining);
@@ -110,7 +112,7 @@ impl Stored {
         &self.entry
     }
 
-    /// Returns for how much longer the store keeps it, if it has said so.
+    /// Returns how much longer the store keeps the entry, if known.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.remaining
@@ -126,18 +128,19 @@ impl fmt::Debug for Stored {
     }
 }
 
-/// The right to ask the issuer, for a while.
+/// The exclusive right to request a token, for a limited time.
 pub struct Lease(Box<dyn Any + Send>);
 
 impl Lease {
-    /// Makes a lease of what the store holds it by: a locked file, a token of its own.
-    pub fn new(held_by: impl Any + Send) -> Self {
-        Self(Box::new(held_by))
+    /// Creates a lease from what the store needs to release it, such as a locked file or an owner
+    /// id.
+    pub fn new(handle: impl Any + Send) -> Self {
+        Self(Box::new(handle))
     }
 
-    /// Returns what the store holds it by.
+    /// Returns the value passed to [`new`](Self::new), or `None` if it has another type.
     #[must_use]
-    pub fn held_by<T: Any>(&self) -> Option<&T> {
+    pub fn handle<T: Any>(&self) -> Option<&T> {
         self.0.downcast_ref()
     }
 }

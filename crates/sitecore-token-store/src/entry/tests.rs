@@ -12,196 +12,198 @@ fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn token(text: &str, life: u64) -> Token {
-    Token::bearer(text, at(life)).unwrap()
+fn token(text: &str, lifetime: u64) -> Token {
+    Token::bearer(text, at(lifetime)).unwrap()
 }
 
-/// The entry as somebody reads it who has this clock.
-fn read(entry: Entry, written: u64, now: u64, remaining: Option<Duration>) -> Entry {
-    let (text, _) = entry.written(at(written));
-    Entry::read(&text, at(now), remaining).unwrap()
+/// Writes the entry by one clock and reads it by another.
+fn reread(entry: Entry, written: u64, now: u64, remaining: Option<Duration>) -> Entry {
+    let (text, _) = entry.encode(at(written));
+    Entry::decode(&text, at(now), remaining).unwrap()
 }
 
-fn fresh(token: &Token) -> Entry {
-    Entry::default().granted(token, at(NOW), at(NOW)).unwrap()
+fn saved(token: &Token) -> Entry {
+    Entry::default().with_token(token, at(NOW), at(NOW)).unwrap()
 }
 
-fn granted(life: u64) -> Entry {
-    fresh(&token("new", life))
+fn saved_token(lifetime: u64) -> Entry {
+    saved(&token("new", lifetime))
 }
 
-/// The age of the token that is adopted at this time, in seconds.
-fn age(entry: &Entry, now: u64) -> Option<u64> {
-    let answer = entry.answer(None, at(now), OURS)?;
-    Some(answer.ok()?.age().as_secs())
+/// The age in seconds of the token that is adopted at this time.
+fn adopted_age(entry: &Entry, now: u64) -> Option<u64> {
+    let result = entry.adopt(None, at(now), OURS)?;
+    Some(result.ok()?.age().as_secs())
 }
 
 #[test]
 fn a_token_is_adopted_with_its_age_until_its_margin() {
-    for (life, elapsed, adopted) in [
+    for (lifetime, elapsed, adopted) in [
         (HOUR, 0, Some(0)),
         (HOUR, 1_800, Some(1_800)),
         (HOUR, HOUR - 61, Some(HOUR - 61)),
         (HOUR, HOUR - 60, None),
         (HOUR, HOUR, None),
-        // A tenth of a short life.
+        // The margin of a short lifetime is a tenth of it.
         (100, 89, Some(89)),
         (100, 90, None),
         (30 * 24 * HOUR, 1, Some(1)),
         (30 * 24 * HOUR + 1, 1, None),
     ] {
-        assert_eq!(age(&granted(life), NOW + elapsed), adopted, "{life} {elapsed}");
+        let age = adopted_age(&saved_token(lifetime), NOW + elapsed);
+        assert_eq!(age, adopted, "{lifetime} {elapsed}");
     }
-    // Another host's clock may be a little ahead: by no more than what is left unused of a life.
-    for (life, ahead) in [(HOUR, 60), (100, 10)] {
-        assert_eq!(age(&granted(life), NOW - ahead), Some(0));
-        assert_eq!(age(&granted(life), NOW - ahead - 1), None);
+    // Another host's clock may be ahead by at most the margin.
+    for (lifetime, ahead) in [(HOUR, 60), (100, 10)] {
+        assert_eq!(adopted_age(&saved_token(lifetime), NOW - ahead), Some(0));
+        assert_eq!(adopted_age(&saved_token(lifetime), NOW - ahead - 1), None);
     }
 }
 
 #[test]
-fn a_token_that_a_source_remembered_keeps_its_age() {
+fn a_token_that_already_has_an_age_keeps_it() {
     let token = token("new", HOUR).with_age(at(1_000));
-    let entry = fresh(&token);
-    assert_eq!(age(&entry, NOW), Some(1_000));
+    let entry = saved(&token);
+    assert_eq!(adopted_age(&entry, NOW), Some(1_000));
 }
 
 #[test]
-fn what_remains_says_how_old_it_is_whatever_the_clocks_say() {
-    let left = |seconds| Some(at(seconds));
+fn the_remaining_time_determines_the_age_whatever_the_clocks_are() {
+    let remaining = |seconds| Some(at(seconds));
     for (there, here, remaining, adopted) in [
         (NOW, NOW + 5, None, Some(5)),
-        (NOW, NOW + 5, left(HOUR), Some(0)),
-        (NOW, NOW + 5, left(HOUR - 600), Some(600)),
-        (NOW, NOW + 90 * HOUR, left(HOUR - 600), Some(600)),
-        (NOW, NOW - 90 * HOUR, left(HOUR - 600), Some(600)),
-        (NOW, NOW - 90 * HOUR, left(60), None),
-        (NOW, NOW - 90 * HOUR, left(0), None),
-        // Nobody keeps it for longer than it was to be kept: the store is not believed.
-        (NOW, NOW + 600, left(HOUR + 1), Some(600)),
+        (NOW, NOW + 5, remaining(HOUR), Some(0)),
+        (NOW, NOW + 5, remaining(HOUR - 600), Some(600)),
+        (NOW, NOW + 90 * HOUR, remaining(HOUR - 600), Some(600)),
+        (NOW, NOW - 90 * HOUR, remaining(HOUR - 600), Some(600)),
+        (NOW, NOW - 90 * HOUR, remaining(60), None),
+        (NOW, NOW - 90 * HOUR, remaining(0), None),
+        // More than the entry was to be kept is implausible, and ignored.
+        (NOW, NOW + 600, remaining(HOUR + 1), Some(600)),
     ] {
-        let entry = read(granted(HOUR), there, here, remaining);
-        assert_eq!(age(&entry, here), adopted, "{here} {remaining:?}");
+        let entry = reread(saved_token(HOUR), there, here, remaining);
+        assert_eq!(adopted_age(&entry, here), adopted, "{here} {remaining:?}");
     }
 }
 
 #[test]
-fn a_failure_that_others_had_is_told_while_nobody_should_ask() {
+fn other_processes_adopt_a_failure_until_its_retry_time() {
     let error = |kind| Error::new(kind, "sentinel");
     let unavailable = ErrorKind::Unavailable;
-    for (error, before, waits, named) in [
+    for (error, before, wait, by_issuer) in [
         (error(unavailable), 0, 1, false),
         (error(unavailable), 3, 8, false),
         (error(unavailable), 80, 30, false),
         (error(ErrorKind::Refused), 0, 60, false),
         (error(ErrorKind::Refused), 9, 900, false),
         (error(unavailable).with_retry_after(at(77)), 9, 77, true),
-        // Nobody is believed who says that it takes longer than an hour.
+        // A wait is limited to an hour.
         (error(ErrorKind::RateLimited).with_retry_after(at(7 * 24 * HOUR)), 0, HOUR, true),
     ] {
         let mut entry = Entry::default();
         for others in OTHERS..=OTHERS + before {
-            entry = entry.failed(&error, at(NOW), others);
+            entry = entry.with_failure(&error, at(NOW), others);
         }
-        let entry = read(entry, NOW, NOW, None);
-        let told = entry.answer(None, at(NOW), OURS).unwrap().unwrap_err();
-        assert_eq!(told.kind(), error.kind());
-        let cause = std::error::Error::source(&told).unwrap().to_string();
+        let entry = reread(entry, NOW, NOW, None);
+        let adopted = entry.adopt(None, at(NOW), OURS).unwrap().unwrap_err();
+        assert_eq!(adopted.kind(), error.kind());
+        let cause = std::error::Error::source(&adopted).unwrap().to_string();
         assert!(cause.contains("sentinel"), "{cause}");
-        // What nobody has named, each cache chooses for itself.
-        assert_eq!(told.retry_after(), named.then_some(at(waits)), "{before}");
-        assert!(entry.answer(None, at(NOW + waits - 1), OURS).is_some());
-        assert!(entry.answer(None, at(NOW + waits), OURS).is_none());
-        // Who had it knows it already.
-        assert!(entry.answer(None, at(NOW), OTHERS + before).is_none());
-        // From the future: not believed.
-        assert!(entry.answer(None, at(NOW - 61), OURS).is_none());
-        assert!(entry.answer(None, at(NOW - 60), OURS).is_some());
-        let (_, keep) = entry.written(at(NOW));
+        // If the issuer specified no wait, each cache chooses its own.
+        assert_eq!(adopted.retry_after(), by_issuer.then_some(at(wait)), "{before}");
+        assert!(entry.adopt(None, at(NOW + wait - 1), OURS).is_some());
+        assert!(entry.adopt(None, at(NOW + wait), OURS).is_none());
+        // The process that saved the failure does not adopt it.
+        assert!(entry.adopt(None, at(NOW), OTHERS + before).is_none());
+        // A failure from the future is ignored.
+        assert!(entry.adopt(None, at(NOW - 61), OURS).is_none());
+        assert!(entry.adopt(None, at(NOW - 60), OURS).is_some());
+        let (_, keep) = entry.encode(at(NOW));
         assert!(keep >= at(HOUR / 6), "{keep:?}");
     }
-    // By the clock of the store: half of its wait is over.
-    let wait = error(unavailable).with_retry_after(at(100));
-    let entry = Entry::default().failed(&wait, at(NOW), OTHERS);
-    let kept = at(100) + 10 * AHEAD;
-    let entry = read(entry, NOW, NOW + HOUR, Some(kept - at(50)));
-    let told = entry.answer(None, at(NOW + HOUR), OURS).unwrap();
-    assert_eq!(told.unwrap_err().retry_after(), Some(at(50)));
+    // Half of the wait has passed, by the store's clock.
+    let error = error(unavailable).with_retry_after(at(100));
+    let entry = Entry::default().with_failure(&error, at(NOW), OTHERS);
+    let keep = at(100) + KEEP_FAILURES;
+    let entry = reread(entry, NOW, NOW + HOUR, Some(keep - at(50)));
+    let adopted = entry.adopt(None, at(NOW + HOUR), OURS).unwrap();
+    assert_eq!(adopted.unwrap_err().retry_after(), Some(at(50)));
 }
 
 #[test]
-fn who_fails_alone_does_not_keep_the_others_from_trying() {
+fn a_process_that_keeps_failing_does_not_postpone_the_retry_of_the_others() {
     let error = Error::new(ErrorKind::Unavailable, "no route");
     let mut entry = Entry::default();
     for others in [8, 7, 6, OTHERS] {
-        entry = entry.failed(&error, at(NOW), others);
+        entry = entry.with_failure(&error, at(NOW), others);
     }
-    // After 8 s somebody else may, however often the same one has failed by then.
+    // Others may retry after 8 s, however often the last one has failed by then.
     for second in 1..8 {
-        entry = entry.failed(&error, at(NOW + second), OTHERS);
+        entry = entry.with_failure(&error, at(NOW + second), OTHERS);
     }
-    assert!(entry.answer(None, at(NOW + 7), OURS).is_some());
-    assert!(entry.answer(None, at(NOW + 8), OURS).is_none());
+    assert!(entry.adopt(None, at(NOW + 7), OURS).is_some());
+    assert!(entry.adopt(None, at(NOW + 8), OURS).is_none());
 }
 
 #[test]
-fn nobody_waits_for_longer_than_there_is_a_token() {
+fn a_backoff_does_not_outlast_the_stored_token() {
     let refused = Error::new(ErrorKind::Refused, "once");
-    let entry = granted(100).failed(&refused, at(NOW + 85), OTHERS);
-    assert_eq!(age(&entry, NOW + 85), Some(85));
-    // 60 s by itself, and 5 s until the token is of no use.
-    assert!(entry.answer(None, at(NOW + 91), OURS).is_none());
+    let entry = saved_token(100).with_failure(&refused, at(NOW + 85), OTHERS);
+    assert_eq!(adopted_age(&entry, NOW + 85), Some(85));
+    // The backoff would take 60 s, but the token is usable for only 5 s.
+    assert!(entry.adopt(None, at(NOW + 91), OURS).is_none());
     let old = token("new", 100);
-    assert!(entry.answer(Some(&old), at(NOW + 89), OURS).is_some_and(|told| told.is_err()));
-    let named = refused.with_retry_after(at(60));
-    let entry = granted(100).failed(&named, at(NOW + 85), OTHERS);
-    assert!(entry.answer(None, at(NOW + 144), OURS).is_some_and(|told| told.is_err()));
+    assert!(entry.adopt(Some(&old), at(NOW + 89), OURS).is_some_and(|result| result.is_err()));
+    let by_issuer = refused.with_retry_after(at(60));
+    let entry = saved_token(100).with_failure(&by_issuer, at(NOW + 85), OTHERS);
+    assert!(entry.adopt(None, at(NOW + 144), OURS).is_some_and(|result| result.is_err()));
 }
 
 #[test]
-fn a_failure_takes_no_token_away_and_a_grant_ends_it() {
+fn a_failure_keeps_the_token_and_a_new_token_removes_the_failure() {
     let error = Error::new(ErrorKind::Unavailable, "down");
-    let entry = granted(HOUR).failed(&error, at(NOW), OTHERS);
-    assert_eq!(age(&entry, NOW), Some(0));
-    let refused = entry.answer(Some(&token("new", HOUR)), at(NOW), OURS);
-    assert!(refused.unwrap().is_err());
-    let newer = entry.granted(&token("newer", HOUR), at(NOW + 1), at(NOW + 1)).unwrap();
+    let entry = saved_token(HOUR).with_failure(&error, at(NOW), OTHERS);
+    assert_eq!(adopted_age(&entry, NOW), Some(0));
+    let adopted = entry.adopt(Some(&token("new", HOUR)), at(NOW), OURS);
+    assert!(adopted.unwrap().is_err());
+    let newer = entry.with_token(&token("newer", HOUR), at(NOW + 1), at(NOW + 1)).unwrap();
     assert!(newer.failure.is_none());
 }
 
 #[test]
-fn a_grant_that_comes_late_does_not_take_the_place_of_a_newer_one() {
-    let entry = granted(HOUR);
-    let after = |token, asked, now| entry.granted(&token, at(asked), at(now)).is_some();
-    assert!(!after(token("late", HOUR), NOW - 1, NOW));
-    assert!(!after(token("late", 2 * HOUR), NOW - 1, NOW + 60));
-    assert!(after(token("newer", 60), NOW, NOW));
-    // What is over, or from a future that is not believed, is in nobody's way.
-    assert!(after(token("late", HOUR), NOW - 1, NOW + HOUR));
-    assert!(after(token("late", HOUR), NOW - 90, NOW - 90));
+fn a_token_that_arrives_late_does_not_replace_a_newer_one() {
+    let entry = saved_token(HOUR);
+    let replaces =
+        |token, requested_at, now| entry.with_token(&token, at(requested_at), at(now)).is_some();
+    assert!(!replaces(token("late", HOUR), NOW - 1, NOW));
+    assert!(!replaces(token("late", 2 * HOUR), NOW - 1, NOW + 60));
+    assert!(replaces(token("newer", 60), NOW, NOW));
+    // Unless the stored one has expired, or is too far in the future to be used.
+    assert!(replaces(token("late", HOUR), NOW - 1, NOW + HOUR));
+    assert!(replaces(token("late", HOUR), NOW - 90, NOW - 90));
 }
 
 #[test]
-fn a_header_comes_back_as_it_was() {
+fn an_adopted_token_has_the_header_and_lifetime_of_the_saved_one() {
     let authorization = || Token::api_key(AUTHORIZATION, "KEY").unwrap();
     for token in [token("new", HOUR), authorization()] {
-        let entry = fresh(&token);
-        let entry = read(entry, NOW, NOW, None);
-        let adopted = entry.answer(None, at(NOW), OURS).unwrap().unwrap();
+        let entry = saved(&token);
+        let entry = reread(entry, NOW, NOW, None);
+        let adopted = entry.adopt(None, at(NOW), OURS).unwrap().unwrap();
         assert_eq!(adopted.header(), token.header());
         assert_eq!(adopted.lifetime(), token.lifetime());
     }
 }
 
 #[test]
-fn an_entry_is_kept_for_as_long_as_it_is_of_use() {
-    let keep = |entry: Entry, now| entry.written(at(now)).1.as_secs();
-    assert_eq!(keep(granted(HOUR), NOW), HOUR);
-    assert_eq!(keep(granted(HOUR), NOW + 600), HOUR - 600);
-    assert_eq!(keep(granted(HOUR), NOW + 2 * HOUR), 1);
+fn an_entry_is_kept_until_its_token_expires() {
+    let keep = |entry: Entry, now| entry.encode(at(now)).1.as_secs();
+    assert_eq!(keep(saved_token(HOUR), NOW), HOUR);
+    assert_eq!(keep(saved_token(HOUR), NOW + 600), HOUR - 600);
+    assert_eq!(keep(saved_token(HOUR), NOW + 2 * HOUR), 1);
     let key = Token::api_key(HeaderName::from_static("sc_apikey"), "key").unwrap();
-    let key = fresh(&key);
-    assert_eq!(age(&key, NOW + 300 * 24 * HOUR), Some(0));
+    let key = saved(&key);
+    assert_eq!(adopted_age(&key, NOW + 300 * 24 * HOUR), Some(0));
     assert_eq!(keep(key, NOW), 30 * 24 * HOUR);
 }
 
@@ -215,8 +217,8 @@ fn every_kind_of_error_has_a_name() {
 }
 
 #[test]
-fn what_is_no_entry_is_none() {
-    for text in ["", "{}", "[]", "{\"written\":-1,\"kept\":0}", "null"] {
-        assert!(Entry::read(text.as_bytes(), at(NOW), None).is_none(), "{text}");
+fn an_invalid_entry_counts_as_missing() {
+    for text in ["", "{}", "[]", "{\"written_at\":-1,\"keep\":0}", "null"] {
+        assert!(Entry::decode(text.as_bytes(), at(NOW), None).is_none(), "{text}");
     }
 }
