@@ -1,7 +1,6 @@
-//! The Authoring and Management GraphQL API: sites and an item tree, for those who are signed in.
+//! The Authoring and Management GraphQL API: sites and an item tree.
 //!
-//! Whoever is not gets HTTP 200 with `AUTH_NOT_AUTHENTICATED` for every field asked for, as with the
-//! real one.
+//! Like the real API, it rejects invalid tokens with HTTP 200 and the error code `AUTH_NOT_AUTHENTICATED`.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +23,7 @@ use crate::{
 
 pub(crate) const PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 
-/// Where the Sitecore CLI asks; the same schema here.
+/// The path that the Sitecore CLI uses. It serves the same schema.
 const MANAGEMENT_PATH: &str = "/sitecore/api/management";
 
 pub(crate) const SCOPE: &str = "xmcloud.cm:";
@@ -66,7 +65,7 @@ async fn execute(
         None => Access::NotAuthenticated,
     };
     if access != Access::Granted {
-        cm.world.count_refusal(Api::Authoring);
+        cm.world.count_rejection(Api::Authoring);
     }
     let response = cm.schema.execute(request.data(access)).await;
     let mut body = serde_json::to_value(response).unwrap_or_default();
@@ -78,7 +77,7 @@ async fn execute(
     Json(body)
 }
 
-/// What the bearer token of a call allows.
+/// The access that a call's bearer token gives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     Granted,
@@ -86,7 +85,7 @@ enum Access {
     NotAuthenticated,
 }
 
-/// Refuses a field, as HotChocolate's `@authorize` does.
+/// Denies access to a field, like HotChocolate's `@authorize`.
 pub(crate) struct SignedIn;
 
 impl Guard for SignedIn {
@@ -101,7 +100,7 @@ impl Guard for SignedIn {
     }
 }
 
-/// The sites of the environment.
+/// Returns the sites of the environment.
 pub(crate) fn sites() -> Vec<Site> {
     vec![
         Site {
@@ -134,7 +133,7 @@ impl ItemQuery {
         sites()
     }
 
-    /// Items by the values of their fields; `_name` and `_fullpath` are fields too.
+    /// Finds items by the values of their fields, which include `_name` and `_fullpath`.
     #[graphql(guard = "SignedIn")]
     async fn search(&self, context: &Context<'_>, query: SearchQueryInput) -> Result<SearchResult> {
         let tree = content(context)?;
@@ -153,7 +152,7 @@ impl ItemQuery {
         })
     }
 
-    /// One item, by path or id.
+    /// An item, by path or id.
     #[graphql(guard = "SignedIn")]
     async fn item(&self, context: &Context<'_>, r#where: ItemQueryInput) -> Result<Option<Item>> {
         Ok(content(context)?.find(r#where.path.as_deref(), r#where.item_id.as_ref()).cloned())
@@ -165,7 +164,7 @@ struct ItemMutation;
 
 #[Object]
 impl ItemMutation {
-    /// Creates an item below another.
+    /// Creates an item below its parent.
     #[graphql(guard = "SignedIn")]
     async fn create_item(
         &self,
@@ -206,7 +205,7 @@ impl ItemMutation {
         Ok(UpdateItemPayload { item: item.clone() })
     }
 
-    /// Deletes an item and all below it.
+    /// Deletes an item and its descendants.
     #[graphql(guard = "SignedIn")]
     async fn delete_item(
         &self,

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// An automation client: an id, a secret, and what its kind may do.
-#[derive(Clone)]
+/// An automation client: its id, secret, kind and scopes.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Client {
     id: String,
     secret: String,
@@ -11,20 +11,20 @@ pub struct Client {
     scopes: Vec<String>,
 }
 
-/// The kinds of automation client that Sitecore Cloud has.
+/// The kinds of automation client in Sitecore Cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientKind {
-    /// For the Authoring API of one environment.
+    /// Has access to the Authoring API of one environment.
     Environment,
-    /// For the Deploy API, and the Authoring API of all environments.
+    /// Has access to the Deploy API and to the Authoring API of all environments.
     Organization,
-    /// For the Admin and the Token API of Experience Edge.
+    /// Has access to Experience Edge's Admin API and Token API.
     EdgeAdministration,
 }
 
 impl Client {
-    /// Makes a client with the scopes that its kind has at Sitecore.
+    /// Creates a client with the scopes that Sitecore gives to its kind.
     pub fn new(kind: ClientKind, id: impl Into<String>, secret: impl Into<String>) -> Self {
         let scopes: &[&str] = match kind {
             ClientKind::Environment => &["xmcloud.cm:admin", "xmcpub.jobs.a:r", "xmcpub.jobs.a:w"],
@@ -44,7 +44,7 @@ impl Client {
         Self { id: id.into(), secret: secret.into(), kind, scopes }
     }
 
-    /// Gives the client other scopes.
+    /// Sets the client's scopes.
     #[must_use]
     pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.scopes = scopes.into_iter().map(Into::into).collect();
@@ -57,26 +57,26 @@ impl Client {
         &self.id
     }
 
-    /// Returns the client secret. It opens nothing but this sandbox.
+    /// Returns the client secret. It is valid only in this sandbox.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.secret
     }
 
-    /// Returns the kind.
+    /// Returns the kind of client.
     #[must_use]
     pub fn kind(&self) -> ClientKind {
         self.kind
     }
 
-    /// Returns the scopes that the client is granted.
+    /// Returns the client's scopes.
     #[must_use]
     pub fn scopes(&self) -> &[String] {
         &self.scopes
     }
 }
 
-/// Without the secret, as the real thing would be.
+/// Omits the secret.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")

@@ -1,4 +1,4 @@
-//! Content: a tree of items, once as it is edited and once as it was published.
+//! The content: one tree of edited items, and one of published items.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use async_graphql::ID;
 
 use crate::authoring::Field;
 
-/// The template of a plain folder.
+/// The id of the template for folders.
 const FOLDER: &str = "a87a00b1e6db45ab8b549fc06c7b9d2e";
 
-/// Items by their path in lower case.
+/// Items by their lowercase path.
 #[derive(Clone)]
 pub(crate) struct Tree {
     items: BTreeMap<String, Item>,
@@ -55,7 +55,7 @@ impl Tree {
         self.items.values()
     }
 
-    /// Makes this tree as the other is, from an item on downwards.
+    /// Replaces an item and its descendants with those of another tree.
     pub(crate) fn adopt(&mut self, other: &Self, root: &str) {
         self.remove(root);
         let (key, below) = (root.to_lowercase(), format!("{}/", root.to_lowercase()));
@@ -85,7 +85,7 @@ impl Tree {
         item
     }
 
-    /// Finds an item by its path, in any case, or by its id, in any of the ways to write one.
+    /// Finds an item by its path, ignoring case, or by its id, in any notation.
     pub(crate) fn find(&self, path: Option<&str>, id: Option<&ID>) -> Option<&Item> {
         self.items.get(&self.key(path, id)?)
     }
@@ -103,7 +103,7 @@ impl Tree {
         self.items.iter().find_map(|(key, item)| (item.id == id).then(|| key.clone()))
     }
 
-    /// Returns the items right below a path.
+    /// Returns the items directly below a path.
     pub(crate) fn children(&self, path: &str) -> impl Iterator<Item = &Item> {
         let below = format!("{}/", path.to_lowercase());
         let is_child =
@@ -111,14 +111,14 @@ impl Tree {
         self.items.iter().filter_map(move |(key, item)| is_child(key).then_some(item))
     }
 
-    /// Removes an item and all below it.
+    /// Removes an item and its descendants.
     pub(crate) fn remove(&mut self, path: &str) {
         let (key, below) = (path.to_lowercase(), format!("{}/", path.to_lowercase()));
         self.items.retain(|path, _| *path != key && !path.starts_with(&below));
     }
 }
 
-/// Writes an id as its 32 hexadecimal digits.
+/// Returns the lowercase hexadecimal digits of an id, without any punctuation.
 pub(crate) fn bare_id(id: &str) -> String {
     id.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase()
 }

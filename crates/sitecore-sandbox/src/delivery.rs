@@ -1,4 +1,4 @@
-//! The Delivery API of Experience Edge: what has been published, for those who have a key.
+//! Experience Edge's Delivery API: published content, for clients with an Edge key.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
 
 pub(crate) const PATH: &str = "/api/graphql/v1";
 
-/// Requests per second that are not from a cache.
+/// Requests per second. The real limit applies only to uncached requests.
 const LIMIT: u32 = 80;
 
 type DeliverySchema = Schema<Query, EmptyMutation, EmptySubscription>;
@@ -41,7 +41,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
     Router::new().route(PATH, post(execute)).with_state(Edge { world, schema })
 }
 
-/// Takes the key from either header; a JWT opens nothing here.
+/// Accepts an Edge key in either header, but not a JWT.
 async fn execute(
     State(edge): State<Edge>,
     headers: HeaderMap,
@@ -50,7 +50,7 @@ async fn execute(
     let keys = ["sc_apikey", "x-gql-token"].map(|name| headers.get(name));
     let mut keys = keys.into_iter().flatten().filter_map(|value| value.to_str().ok());
     if !keys.any(|key| edge.world.edge_keys.is_good(key)) {
-        edge.world.count_refusal(Api::Edge);
+        edge.world.count_rejection(Api::Edge);
         return problem(StatusCode::UNAUTHORIZED);
     }
     let left = edge.world.delivery_window.lock().take();
@@ -66,7 +66,7 @@ async fn execute(
     }
 }
 
-/// Counts the requests of one second.
+/// Counts the requests within one second.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     second: u64,
@@ -74,7 +74,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Takes one of this second's requests, and returns how many are left; `None` if there was none.
+    /// Counts a request and returns how many are left in this second, or `None` if the
+    /// limit is exceeded.
     fn take(&mut self) -> Option<u32> {
         let second = now().as_secs();
         if self.second != second {
@@ -90,7 +91,7 @@ struct Query;
 
 #[Object]
 impl Query {
-    /// One item, as it was published last.
+    /// An item, as last published.
     async fn item(
         &self,
         context: &Context<'_>,

@@ -1,5 +1,5 @@
-//! The Deploy API: projects, environments, deployments, automation clients and Edge keys; errors as
-//! `ProblemDetails`.
+//! The Deploy API: projects, environments, deployments, automation clients and Edge keys. Its
+//! errors are `ProblemDetails`.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::{
     sandbox::World,
 };
 
-/// What an organization's client has and others lack.
+/// The prefix of the scopes that only organization automation clients have.
 const SCOPE: &str = "xmclouddeploy.";
 
 const PROJECT: &str = "4Jr2mXUdsQpVvVvGkmwbJu";
 
-/// How often a deployment is looked at before it is done.
+/// How many status requests it takes until a deployment is complete.
 const LOOKS: u64 = 2;
 
 pub(crate) fn router(world: Arc<World>) -> Router {
@@ -170,11 +170,11 @@ async fn list_deployments(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
     Json(world.deployments.lock().iter().map(Deployment::shown).collect())
 }
 
-/// A deployment, which gets on whenever somebody looks.
+/// A deployment, which progresses with each status request.
 pub(crate) struct Deployment {
     id: String,
     environment_id: String,
-    /// `None` before it was started.
+    /// `None` until it is started.
     looks_left: Option<u64>,
 }
 
@@ -204,7 +204,7 @@ async fn list_clients(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
     )
 }
 
-/// Makes an automation client. Its secret is shown this once.
+/// Creates an automation client. Only this response contains its secret.
 async fn create_client(
     State(world): State<Arc<World>>,
     Path(kind): Path<String>,

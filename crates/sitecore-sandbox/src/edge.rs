@@ -1,4 +1,4 @@
-//! Experience Edge for those who administer it: Admin API and Token API, which take the JWT.
+//! Experience Edge's Admin API and Token API, which require the JWT.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::{
     sandbox::World,
 };
 
-/// What an Edge administration client has and others lack.
+/// The prefix of the scopes that only Edge administration clients have.
 const SCOPE: &str = "edge.";
 
-/// The settings as they are at first.
+/// Returns the initial settings.
 pub(crate) fn settings() -> Value {
     json!({
         "contentcacheautoclear": true, "contentcachettl": "04:00:00",
@@ -71,7 +71,7 @@ async fn replace_settings(
     StatusCode::NO_CONTENT.into_response()
 }
 
-/// One operation of a JSON patch (RFC 6902); those that the real API takes.
+/// A JSON Patch operation (RFC 6902).
 #[derive(Deserialize)]
 struct Operation {
     op: String,
@@ -102,7 +102,7 @@ async fn clear_cache(State(world): State<Arc<World>>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// Deletes what has been published.
+/// Deletes all published content.
 async fn delete_content(State(world): State<Arc<World>>) -> StatusCode {
     world.published.lock().remove("/sitecore");
     StatusCode::ACCEPTED
@@ -138,9 +138,9 @@ async fn replace_webhook(
     Json(mut webhook): Json<Value>,
 ) -> Response {
     match world.webhooks.lock().get_mut(id) {
-        Some(Some(held)) => {
+        Some(Some(stored)) => {
             webhook["id"] = json!(id.to_string());
-            *held = webhook;
+            *stored = webhook;
             StatusCode::NO_CONTENT.into_response()
         }
         _ => problem(StatusCode::NOT_FOUND),
@@ -162,10 +162,10 @@ struct NewKey {
     scopes: Vec<String>,
 }
 
-/// Makes a key, which the answer shows as plain text.
+/// Creates a key and returns it as plain text.
 async fn create_key(State(world): State<Arc<World>>, Json(wanted): Json<NewKey>) -> Response {
-    let wants = |scope: &str| wanted.scopes.iter().any(|wanted| wanted == scope);
-    if !wants("audience-delivery") || !wants("content-#everything#") {
+    let includes = |scope: &str| wanted.scopes.iter().any(|wanted| wanted == scope);
+    if !includes("audience-delivery") || !includes("content-#everything#") {
         return problem(StatusCode::BAD_REQUEST);
     }
     let key = world.edge_keys.create(&wanted.label, &wanted.created_by);

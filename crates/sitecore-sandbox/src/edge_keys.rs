@@ -1,4 +1,4 @@
-//! Edge keys: who has one, what it is called, and whether it still opens the Delivery API.
+//! Edge keys: their labels, their environments, and whether they are revoked.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::shared::Shared;
 
-/// All keys that were ever made.
+/// All keys ever created, including revoked ones.
 #[derive(Default)]
 pub(crate) struct EdgeKeys(Shared<Vec<EdgeKey>>);
 
@@ -16,12 +16,12 @@ pub(crate) struct EdgeKey {
     label: String,
     created_by: String,
     revoked: bool,
-    /// The environment whose key it is; the Token API's belong to none.
+    /// The environment that the key belongs to; `None` if the Token API created it.
     environment: Option<String>,
 }
 
 impl EdgeKeys {
-    /// Returns an environment's key, and makes one if it has none that is good.
+    /// Returns an environment's key. Creates one if it has no valid key.
     pub(crate) fn of_environment(&self, id: &str) -> String {
         let mut keys = self.0.lock();
         let is_its = |key: &&EdgeKey| key.environment.as_deref() == Some(id) && !key.revoked;
@@ -34,7 +34,7 @@ impl EdgeKeys {
         text
     }
 
-    /// Makes a key of the Token API's.
+    /// Creates a key for the Token API and returns it.
     pub(crate) fn create(&self, label: &str, created_by: &str) -> String {
         let mut keys = self.0.lock();
         let key = EdgeKey::numbered(keys.len(), label, created_by, None);
@@ -51,7 +51,7 @@ impl EdgeKeys {
         self.0.lock().iter_mut().for_each(|key| key.revoked = true);
     }
 
-    /// Describes the keys with this label, or all.
+    /// Describes the keys with this label, or all keys if it is `None`.
     pub(crate) fn list(&self, label: Option<&str>, without_revoked: bool) -> Vec<Value> {
         let keys = self.0.lock();
         let wanted = keys.iter().filter(|key| {
@@ -60,12 +60,13 @@ impl EdgeKeys {
         wanted.map(EdgeKey::shown).collect()
     }
 
-    /// Describes the key that `is_wanted`.
+    /// Describes the first key for which `is_wanted` returns `true`.
     pub(crate) fn find(&self, is_wanted: impl Fn(&EdgeKey) -> bool) -> Option<Value> {
         self.0.lock().iter().find(|key| is_wanted(key)).map(EdgeKey::shown)
     }
 
-    /// Changes the key that `is_wanted`; `false` if there is none.
+    /// Changes the first key for which `is_wanted` returns `true`. Returns `false` if there is
+    /// none.
     pub(crate) fn change(
         &self,
         is_wanted: impl Fn(&EdgeKey) -> bool,
@@ -80,7 +81,7 @@ impl EdgeKeys {
 impl EdgeKey {
     fn numbered(number: usize, label: &str, created_by: &str, environment: Option<&str>) -> Self {
         Self {
-            // Base64, as the real ones.
+            // Base64, like the real ones.
             text: format!("c2FuZGJveC1lZGdlLWtleS{number:08}+sandbox/only=="),
             label: label.to_owned(),
             created_by: created_by.to_owned(),
@@ -113,7 +114,7 @@ impl EdgeKey {
         })
     }
 
-    /// What the Token API tells: never the key.
+    /// Describes the key as the Token API does, without the key itself.
     fn shown(&self) -> Value {
         json!({
             "hash": self.hash(), "label": self.label, "createdBy": self.created_by, "revoked": self.revoked,

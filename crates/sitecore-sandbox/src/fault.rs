@@ -1,4 +1,4 @@
-//! Scripted faults: what an API does instead of answering, or before, or while it does.
+//! Scripted faults: what an API does instead of, before or during its response.
 
 use std::{collections::VecDeque, future::pending, io, time::Duration};
 
@@ -17,7 +17,7 @@ use futures_util::stream;
 
 use crate::shared::Shared;
 
-/// Something that goes wrong with one call.
+/// A fault that an API applies to one call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,12 +26,12 @@ use crate::shared::Shared;
 /// let overloaded = Fault::status(503).header("retry-after", "5").body("<h1>busy</h1>");
 /// let slow = Fault::delay(Duration::from_secs(2));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fault(Kind);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    Answer { status: u16, headers: Vec<(String, String)>, body: String },
+    Response { status: u16, headers: Vec<(String, String)>, body: String },
     Delay(Duration),
     Hang,
     Cut,
@@ -39,13 +39,13 @@ enum Kind {
 }
 
 impl Fault {
-    /// Answers with this status and an empty body.
+    /// Responds with this status and an empty body.
     #[must_use]
     pub fn status(status: u16) -> Self {
-        Self(Kind::Answer { status, headers: Vec::new(), body: String::new() })
+        Self(Kind::Response { status, headers: Vec::new(), body: String::new() })
     }
 
-    /// Answers 200 with a page of HTML.
+    /// Responds with status 200 and an HTML page.
     #[must_use]
     pub fn garbage() -> Self {
         Self::status(200)
@@ -53,58 +53,60 @@ impl Fault {
             .body("<!doctype html><title>Please sign in to the guest network</title>")
     }
 
-    /// Answers as usual, but this much later.
+    /// Waits this long, then responds as usual.
     #[must_use]
     pub fn delay(time: Duration) -> Self {
         Self(Kind::Delay(time))
     }
 
-    /// Never answers.
+    /// Never responds.
     #[must_use]
     pub fn hang() -> Self {
         Self(Kind::Hang)
     }
 
-    /// Begins to answer as usual, and cuts the connection in the middle of the body.
+    /// Starts a normal response, but closes the connection halfway through the body.
     #[must_use]
     pub fn cut() -> Self {
         Self(Kind::Cut)
     }
 
-    /// Answers as usual, one byte of the body at a time, with this pause before each.
+    /// Responds as usual, but sends the body one byte at a time, with this pause before each.
     #[must_use]
     pub fn drip(pause: Duration) -> Self {
         Self(Kind::Drip(pause))
     }
 
-    /// Adds a header to the answer of [`status`](Self::status); other faults have none of their own.
+    /// Adds a header to the response of [`status`](Self::status) or [`garbage`](Self::garbage).
+    /// Other faults ignore it.
     ///
     /// # Panics
     ///
-    /// If the name or the value cannot be a header's.
+    /// If the header name or value is invalid.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        assert!(HeaderName::try_from(name).is_ok(), "{name:?} is no header name");
-        assert!(HeaderValue::try_from(value).is_ok(), "{value:?} is no header value");
-        if let Kind::Answer { headers, .. } = &mut self.0 {
+        assert!(HeaderName::try_from(name).is_ok(), "invalid header name {name:?}");
+        assert!(HeaderValue::try_from(value).is_ok(), "invalid header value {value:?}");
+        if let Kind::Response { headers, .. } = &mut self.0 {
             headers.push((name.to_owned(), value.to_owned()));
         }
         self
     }
 
-    /// Sets the body of the answer of [`status`](Self::status).
+    /// Sets the response body of [`status`](Self::status) or [`garbage`](Self::garbage). Other
+    /// faults ignore it.
     #[must_use]
     pub fn body(mut self, text: impl Into<String>) -> Self {
-        if let Kind::Answer { body, .. } = &mut self.0 {
+        if let Kind::Response { body, .. } = &mut self.0 {
             *body = text.into();
         }
         self
     }
 
-    /// Does it to one call.
+    /// Applies the fault to one call.
     pub(crate) async fn inflict(self, request: Request, next: Next) -> Response {
         match self.0 {
-            Kind::Answer { status, headers, body } => {
+            Kind::Response { status, headers, body } => {
                 let mut response = Response::new(Body::from(body));
                 *response.status_mut() =
                     StatusCode::from_u16(status).unwrap_or(StatusCode::IM_A_TEAPOT);
@@ -146,7 +148,7 @@ impl Fault {
     }
 }
 
-/// Rebuilds an answer with another way of sending its body; its length is announced as usual.
+/// Replaces the way a response's body is sent, but keeps its `Content-Length`.
 async fn in_pieces(response: Response, send: impl FnOnce(Bytes) -> Body) -> Response {
     let (mut parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
@@ -154,7 +156,7 @@ async fn in_pieces(response: Response, send: impl FnOnce(Bytes) -> Body) -> Resp
     Response::from_parts(parts, send(body))
 }
 
-/// The faults that wait for an API's next calls.
+/// The faults queued for an API's next calls, and the fault for all calls after them.
 #[derive(Default)]
 pub(crate) struct Script(Shared<(VecDeque<Fault>, Option<Fault>)>);
 

@@ -1,4 +1,4 @@
-//! The issuer: the token endpoint with Auth0's answers, its keys, and discovery.
+//! The issuer: a token endpoint that responds like Auth0's, its public keys, and discovery.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -39,16 +39,16 @@ async fn discovery(State(world): State<Arc<World>>) -> Json<Value> {
     }))
 }
 
-/// The client credentials grant (RFC 6749 §4.4).
+/// Handles a token request with the client credentials grant (RFC 6749 §4.4).
 async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
     match grant(&world, &parameters(&headers, &body)) {
-        Ok(answer) => {
-            world.count_grant();
+        Ok(response) => {
+            world.count_granted();
             let no_store = [("cache-control", "no-store"), ("pragma", "no-cache")];
-            (no_store, Json(answer)).into_response()
+            (no_store, Json(response)).into_response()
         }
         Err((status, code, description)) => {
-            world.count_refusal(Api::Token);
+            world.count_rejection(Api::Token);
             (status, Json(json!({ "error": code, "error_description": description })))
                 .into_response()
         }
@@ -98,7 +98,7 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
     }
     let granted = client.scopes();
     let scopes: Vec<_> = match given("scope") {
-        Some(asked) => asked.split_ascii_whitespace().collect(),
+        Some(requested) => requested.split_ascii_whitespace().collect(),
         None => granted.iter().map(String::as_str).collect(),
     };
     let missing: Vec<_> =
@@ -107,16 +107,16 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
         return Err(denied(format!("Client has not been granted scopes: {}", missing.join(", "))));
     }
     let scope = scopes.join(" ");
-    let life = world.token_lifetime();
+    let lifetime = world.token_lifetime();
     Ok(json!({
-        "access_token": world.keys.sign(client, world.issuer(), audience, &scope, life),
+        "access_token": world.keys.sign(client, world.issuer(), audience, &scope, lifetime),
         "scope": scope,
-        "expires_in": life.as_secs(),
+        "expires_in": lifetime.as_secs(),
         "token_type": "Bearer",
     }))
 }
 
-/// Reads the parameters as a form or as JSON; Auth0 takes both.
+/// Reads the parameters as a form or as JSON, because Auth0 accepts both.
 fn parameters(headers: &HeaderMap, body: &[u8]) -> HashMap<String, String> {
     let content_type =
         headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

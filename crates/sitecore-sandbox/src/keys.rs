@@ -1,4 +1,4 @@
-//! The issuer's signing keys, and the tokens made and checked with them.
+//! The issuer's signing keys, and the tokens that it signs and verifies with them.
 
 use std::{
     io,
@@ -22,15 +22,15 @@ use serde_json::{Value, json};
 
 use crate::Client;
 
-/// How many keys verify: the one that signs and the one before it, as after a rotation at Auth0.
+/// How many keys are published: the current and the previous one, as after a rotation at Auth0.
 const KEYS_KEPT: usize = 2;
 
-/// Signs and checks access tokens.
+/// Signs and verifies access tokens.
 pub(crate) struct Keys {
-    /// The newest last.
+    /// Ordered from oldest to newest.
     ring: RwLock<Vec<Key>>,
     issued: AtomicU64,
-    /// Tokens numbered up to this are revoked.
+    /// All tokens up to this number are revoked.
     revoked: AtomicU64,
 }
 
@@ -41,7 +41,7 @@ struct Key {
     exponent: Vec<u8>,
 }
 
-/// The claims of Sitecore's tokens.
+/// The claims in Sitecore's tokens.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Claims {
     pub(crate) iss: String,
@@ -57,7 +57,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Tells whether there is a scope that begins like this.
+    /// Returns `true` if any scope starts with `prefix`.
     pub(crate) fn has_scope_like(&self, prefix: &str) -> bool {
         self.scope.split(' ').any(|scope| scope.starts_with(prefix))
     }
@@ -72,7 +72,7 @@ impl Keys {
         })
     }
 
-    /// Signs with a new key from now on. The key before it still verifies.
+    /// Signs new tokens with a new key. The previous key still verifies tokens.
     pub(crate) fn rotate(&self) -> io::Result<()> {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         let number = ring.last().map_or(0, |key| key.number()) + 1;
@@ -86,14 +86,14 @@ impl Keys {
         self.revoked.store(self.issued.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// Signs a token of `life` for a client.
+    /// Returns a signed token for a client.
     pub(crate) fn sign(
         &self,
         client: &Client,
         issuer: &str,
         audience: &str,
         scope: &str,
-        life: Duration,
+        lifetime: Duration,
     ) -> String {
         let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
         let now = now();
@@ -106,8 +106,8 @@ impl Keys {
             aud: audience.to_owned(),
             azp: client.id().to_owned(),
             iat: now.as_secs(),
-            // Rounded up: a token must not die before its `expires_in` is over.
-            exp: (now + life).as_secs_f64().ceil() as u64,
+            // Rounded up, so that a token is valid at least as long as its `expires_in` says.
+            exp: (now + lifetime).as_secs_f64().ceil() as u64,
             scope: scope.to_owned(),
             jti: number.to_string(),
             sitecore: serde_json::Map::from_iter([
@@ -125,10 +125,11 @@ impl Keys {
         let key = ring.last().expect("the ring is never empty");
         let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::RS256) };
         jsonwebtoken::encode(&header, &claims, &key.signing)
-            .expect("claims are JSON and the key is RSA")
+            .expect("the claims serialize and the key is RSA")
     }
 
-    /// Checks signature, issuer, audience, expiry (without leeway) and revocation.
+    /// Returns the claims of a token if its signature, issuer and audience are correct and it is
+    /// neither expired (without leeway) nor revoked.
     pub(crate) fn verify(&self, token: &str, issuer: &str, audience: &str) -> Option<Claims> {
         let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
@@ -137,12 +138,13 @@ impl Keys {
         let mut validation = Validation::new(Algorithm::RS256);
         validation.set_issuer(&[issuer]);
         validation.set_audience(&[audience]);
-        // Checked below: the library counts whole seconds.
+        // Checked below, because the library compares whole seconds.
         validation.validate_exp = false;
         let claims = jsonwebtoken::decode::<Claims>(token, &verifying, &validation).ok()?.claims;
         let revoked = self.revoked.load(Ordering::SeqCst);
-        let alive = now() < Duration::from_secs(claims.exp);
-        (alive && claims.jti.parse::<u64>().is_ok_and(|number| number > revoked)).then_some(claims)
+        let unexpired = now() < Duration::from_secs(claims.exp);
+        (unexpired && claims.jti.parse::<u64>().is_ok_and(|number| number > revoked))
+            .then_some(claims)
     }
 
     /// Returns the public keys as a JWK set (RFC 7517 §5).
@@ -161,7 +163,7 @@ impl Keys {
 
 impl Key {
     fn generate(number: u64) -> io::Result<Self> {
-        let failed = |_| io::Error::other("the RSA key could not be made");
+        let failed = |_| io::Error::other("could not generate an RSA key");
         let pair = KeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
         let pkcs8 = STANDARD.encode(pair.as_der().map_err(failed)?.as_ref());
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{pkcs8}\n-----END PRIVATE KEY-----\n");
@@ -178,7 +180,7 @@ impl Key {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the issuer's clock is the real one")]
+#[expect(clippy::disallowed_methods, reason = "the issuer uses the real clock")]
 pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

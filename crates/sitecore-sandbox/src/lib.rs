@@ -1,8 +1,9 @@
-//! A Sitecore Cloud in your process: an issuer and the APIs behind it, on loopback ports.
+//! A fake Sitecore Cloud in your process: the token issuer and the APIs, on loopback ports.
 //!
-//! Tokens are real JWTs, signed with RS256 by a key made at start; they expire, and the APIs check
-//! signature, issuer, audience and expiry and refuse as the real ones do. Faults are scripted per API.
-//! What the sandbox does not do: permissions below scopes, templates, versions, persistence.
+//! Tokens are real JWTs, signed with RS256 by a key generated at start, and they expire. The APIs
+//! check signature, issuer, audience and expiry, and reject tokens as the real ones do. Faults are
+//! scripted per API. Item templates and versions, permissions other than scopes, and persistence
+//! are not implemented.
 //!
 //! `cargo run -p sitecore-sandbox` runs it as a program, for clients in any language.
 //!
@@ -14,9 +15,9 @@
 //!
 //! let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3)).start().await?;
 //! println!("tokens: {}, GraphQL: {}", sandbox.token_url(), sandbox.authoring_url());
-//! println!("log in as {}", sandbox.organization().id());
+//! println!("client id: {}", sandbox.organization().id());
 //!
-//! // The next two grants fail, then all is well again.
+//! // The next two token requests fail; later ones succeed.
 //! sandbox.script(Api::Token, [Fault::status(503), Fault::status(429).header("retry-after", "1")]);
 //!
 //! // … run the program under test …
@@ -42,6 +43,8 @@ mod client;
 mod content;
 mod delivery;
 mod deploy;
+#[cfg(doctest)]
+mod doctests;
 mod edge;
 mod edge_keys;
 mod fault;
@@ -56,8 +59,3 @@ mod shared;
 pub use client::{Client, ClientKind};
 pub use fault::Fault;
 pub use sandbox::{Api, Sandbox, SandboxBuilder};
-
-/// Makes the prose's code compile.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -1,7 +1,7 @@
-//! The sandbox as a program, for clients in any language: prints the variables to export, and runs until it
-//! is stopped.
+//! Runs the sandbox as a program, for clients in any language. It prints the environment variables
+//! to export and runs until it is stopped.
 //!
-//! `cargo run -p sitecore-sandbox [life of tokens in seconds]`
+//! `cargo run -p sitecore-sandbox [token lifetime in seconds]`
 
 use std::{io, process::ExitCode, time::Duration};
 
@@ -21,21 +21,21 @@ async fn main() -> ExitCode {
 async fn run() -> io::Result<()> {
     let mut sandbox = Sandbox::builder();
     let mut arguments = std::env::args().skip(1);
-    let life = arguments.next();
-    if arguments.next().is_some() || life.as_deref() == Some("--help") {
-        return Err(io::Error::other("usage: sitecore-sandbox [life of tokens in seconds]"));
+    let lifetime = arguments.next();
+    if arguments.next().is_some() || lifetime.as_deref() == Some("--help") {
+        return Err(io::Error::other("usage: sitecore-sandbox [token lifetime in seconds]"));
     }
-    if let Some(life) = life {
-        let seconds = life.parse().ok().filter(|seconds| *seconds > 0);
+    if let Some(lifetime) = lifetime {
+        let seconds = lifetime.parse().ok().filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(|| {
             io::Error::other(format!(
-                "`{life}` is no life of tokens: give it in seconds, such as 60"
+                "invalid token lifetime `{lifetime}`: expected whole seconds, such as 60"
             ))
         })?;
         sandbox = sandbox.token_lifetime(Duration::from_secs(seconds));
     }
     let sandbox = sandbox.start().await?;
-    println!("# Loopback only, and all of it is gone when this program ends. Export:");
+    println!("# Listening on loopback; all state is lost when this program exits. Export:");
     let clients = [
         ("SITECORE_AUTH", sandbox.organization()),
         ("SITECORE_ENVIRONMENT", sandbox.environment()),
@@ -62,6 +62,6 @@ async fn run() -> io::Result<()> {
         "export SITECORE_EDGE_URL='{}'",
         sandbox.origin(Api::Edge).as_str().trim_end_matches('/')
     );
-    println!("# Running until it is stopped.");
+    println!("# Running until stopped.");
     tokio::signal::ctrl_c().await
 }

@@ -1,4 +1,5 @@
-//! Media upload: a mutation gives a URL, and the file is posted there as a form, with the bearer.
+//! Media upload: a mutation returns a URL, and the client posts the file there as a form, with its
+//! token.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +23,7 @@ use crate::{
 
 const PATH: &str = "/sitecore/api/authoring/media/upload";
 
-/// The template of a file of unknown kind.
+/// The id of the template for files of an unknown type.
 const FILE: &str = "962b53c4f93b4df99821415c867b8903";
 
 pub(crate) fn router(world: Arc<World>) -> Router {
@@ -34,7 +35,7 @@ struct Ticket {
     token: String,
 }
 
-/// Takes the file. The ticket is good once, and not without the bearer.
+/// Receives the file. The ticket is valid once, and only with a bearer token.
 async fn upload(
     State(world): State<Arc<World>>,
     headers: HeaderMap,
@@ -56,9 +57,10 @@ async fn upload(
             Err(_) => return problem(StatusCode::BAD_REQUEST),
         }
     }
-    // Not before: who is still sending would see the connection break, and no answer.
+    // The form is read first, because a client that is still sending would see a broken connection
+    // instead of the response.
     if allowed != Some(true) {
-        world.count_refusal(Api::Authoring);
+        world.count_rejection(Api::Authoring);
         return problem(match allowed {
             Some(_) => StatusCode::FORBIDDEN,
             None => StatusCode::UNAUTHORIZED,
@@ -79,7 +81,7 @@ pub(crate) struct MediaMutation;
 
 #[Object]
 impl MediaMutation {
-    /// Says where to post a file.
+    /// Returns the URL to post a file to.
     #[graphql(guard = "SignedIn")]
     async fn upload_media(
         &self,

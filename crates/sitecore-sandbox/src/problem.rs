@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 has them, and the bearer check, both shared by the REST APIs.
+//! RFC 9457 error responses and the bearer token check, shared by the REST APIs.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) fn problem(status: StatusCode) -> Response {
     (status, content_type, body.to_string()).into_response()
 }
 
-/// Who may come in: an API, and the prefix of a scope that opens it.
+/// An API and the prefix of the scopes that give access to it.
 #[derive(Clone)]
 struct Door {
     world: Arc<World>,
@@ -34,22 +34,22 @@ struct Door {
     scope: &'static str,
 }
 
-/// Lets no call in without a token that carries a scope with this prefix.
+/// Rejects all calls except those whose token has a scope with this prefix.
 pub(crate) fn guarded(router: Router, world: Arc<World>, api: Api, scope: &'static str) -> Router {
     let door = Door { world, api, scope };
-    router.layer(from_fn_with_state(door, gate))
+    router.layer(from_fn_with_state(door, require_scope))
 }
 
-async fn gate(State(door): State<Door>, request: Request, next: Next) -> Response {
-    let refusal = match door.world.claims(request.headers()) {
+async fn require_scope(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let rejection = match door.world.claims(request.headers()) {
         Some(claims) if claims.has_scope_like(door.scope) => return next.run(request).await,
         Some(_) => problem(StatusCode::FORBIDDEN),
-        // ASP.NET's bearer handler: the reason in the challenge, and no body.
+        // Like ASP.NET's bearer handler: a challenge with the reason, and no body.
         None => {
             let challenge = [(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)];
             (StatusCode::UNAUTHORIZED, challenge).into_response()
         }
     };
-    door.world.count_refusal(door.api);
-    refusal
+    door.world.count_rejection(door.api);
+    rejection
 }

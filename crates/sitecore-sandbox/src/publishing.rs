@@ -1,4 +1,4 @@
-//! What the Authoring API does in the background: publishing to Experience Edge, and its jobs.
+//! The Authoring API's background jobs, which publish to Experience Edge.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use async_graphql::{Context, Error, ID, InputObject, Object, Result, SimpleObjec
 
 use crate::{authoring::SignedIn, sandbox::World};
 
-/// How often a job is looked at before it is done.
+/// How many status requests it takes until a job is done.
 const LOOKS: u32 = 2;
 
-/// A publishing job, which gets on whenever somebody looks.
+/// A publishing job, which progresses with each status request.
 #[derive(Clone)]
 pub(crate) struct Publish {
     id: String,
@@ -22,7 +22,7 @@ pub(crate) struct PublishingQuery;
 
 #[Object]
 impl PublishingQuery {
-    /// How far a publishing job has come.
+    /// The status of a publishing job.
     #[graphql(guard = "SignedIn")]
     async fn publishing_status(
         &self,
@@ -64,7 +64,7 @@ pub(crate) struct PublishingMutation;
 
 #[Object]
 impl PublishingMutation {
-    /// Starts to publish an item and all below it, whatever else is asked for.
+    /// Starts publishing an item and its descendants. Other options are ignored.
     #[graphql(guard = "SignedIn")]
     async fn publish_item(
         &self,

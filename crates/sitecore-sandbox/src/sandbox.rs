@@ -1,4 +1,4 @@
-//! The servers, what can be set on them, and what can be read from them.
+//! The sandbox: its servers, their shared state, and the settings and counters that tests use.
 
 use std::{
     collections::HashMap,
@@ -37,10 +37,10 @@ use crate::{
 
 const AUDIENCE: &str = "https://api.sitecorecloud.io";
 
-/// What Sitecore's documentation gives as usual.
-const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// The lifetime in Sitecore's documentation.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// A running sandbox. Its servers stop taking connections when it is dropped.
+/// A running sandbox. Its servers stop accepting connections when it is dropped.
 pub struct Sandbox {
     world: Arc<World>,
     origins: [Url; 4],
@@ -48,13 +48,13 @@ pub struct Sandbox {
     _servers: JoinSet<io::Result<()>>,
 }
 
-/// The APIs of the sandbox, each on an origin of its own.
+/// The sandbox's APIs. Each has its own origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Api {
-    /// The issuer, `auth.sitecorecloud.io`: token endpoint, keys and discovery.
+    /// The issuer, `auth.sitecorecloud.io`: token endpoint, signing keys and discovery.
     Token,
-    /// The Authoring and Management GraphQL API of one CM.
+    /// The Authoring and Management GraphQL API of one CM instance.
     Authoring,
     /// The Deploy API, `xmclouddeploy-api.sitecorecloud.io`.
     Deploy,
@@ -66,7 +66,7 @@ impl Api {
     const ALL: [Self; 4] = [Self::Token, Self::Authoring, Self::Deploy, Self::Edge];
 }
 
-/// What the servers share.
+/// The state that the servers share.
 pub(crate) struct World {
     pub(crate) keys: Keys,
     pub(crate) clients: Shared<Vec<Client>>,
@@ -77,7 +77,7 @@ pub(crate) struct World {
     pub(crate) content: Shared<Tree>,
     pub(crate) published: Shared<Tree>,
     pub(crate) publishes: Shared<Vec<Publish>>,
-    /// Where files go, by the tickets that were given for them.
+    /// Item paths of pending media uploads, by ticket.
     pub(crate) uploads: Shared<HashMap<String, String>>,
     pub(crate) deployments: Shared<Vec<Deployment>>,
     pub(crate) edge_keys: EdgeKeys,
@@ -87,54 +87,54 @@ pub(crate) struct World {
     pub(crate) delivery_window: Shared<delivery::Window>,
     token_lifetime: Shared<Duration>,
     desks: [Desk; 4],
-    grants: AtomicU64,
+    tokens_granted: AtomicU64,
     serial: AtomicU64,
 }
 
-/// One API's script and counts.
+/// The scripted faults and the counters of one API.
 #[derive(Default)]
 struct Desk {
     script: Script,
     calls: AtomicU64,
-    refusals: AtomicU64,
+    rejections: AtomicU64,
 }
 
 impl Sandbox {
-    /// Starts a sandbox with the defaults: three clients, tokens of 24 h.
+    /// Starts a sandbox with the default settings: three clients, and tokens that last 24 h.
     ///
     /// # Errors
     ///
-    /// If no loopback port can be had, or no key be made.
+    /// If it cannot listen on loopback or generate a key.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops what has been started.
+    /// Dropping the future stops everything that it started.
     pub async fn start() -> io::Result<Self> {
         Self::builder().start().await
     }
 
-    /// Starts with settings of your own.
+    /// Creates a builder for a sandbox with other settings.
     pub fn builder() -> SandboxBuilder {
         SandboxBuilder {
-            token_lifetime: TOKEN_LIFE,
+            token_lifetime: TOKEN_LIFETIME,
             audience: AUDIENCE.to_owned(),
             clients: Vec::new(),
         }
     }
 
-    /// Returns the issuer's origin, what `SITECORE_AUTH_AUTHORITY` is set to.
+    /// Returns the issuer's origin, for `SITECORE_AUTH_AUTHORITY`.
     #[must_use]
     pub fn authority(&self) -> &Url {
         self.origin(Api::Token)
     }
 
-    /// Returns the URL that grants tokens.
+    /// Returns the URL of the token endpoint.
     #[must_use]
     pub fn token_url(&self) -> Url {
         join(self.authority(), "oauth/token")
     }
 
-    /// Returns the audience that tokens must be asked for.
+    /// Returns the audience that token requests must specify.
     #[must_use]
     pub fn audience(&self) -> &str {
         &self.world.audience
@@ -152,75 +152,76 @@ impl Sandbox {
         join(self.origin(Api::Edge), delivery::PATH)
     }
 
-    /// Returns scheme, host and port of an API.
+    /// Returns an API's origin (scheme, host and port).
     #[must_use]
     pub fn origin(&self, api: Api) -> &Url {
         &self.origins[api as usize]
     }
 
-    /// Returns a URL below an API's origin.
+    /// Returns the URL of a path on an API's origin.
     ///
     /// # Panics
     ///
-    /// If `path` is no path.
+    /// If `path` is not a valid URL path.
     #[must_use]
     pub fn url(&self, api: Api, path: &str) -> Url {
         join(self.origin(api), path)
     }
 
-    /// Returns an environment automation client.
+    /// Returns the environment automation client.
     #[must_use]
     pub fn environment(&self) -> &Client {
         &self.clients[0]
     }
 
-    /// Returns an organization automation client.
+    /// Returns the organization automation client.
     #[must_use]
     pub fn organization(&self) -> &Client {
         &self.clients[1]
     }
 
-    /// Returns an Edge administration client.
+    /// Returns the Edge administration client.
     #[must_use]
     pub fn edge_administration(&self) -> &Client {
         &self.clients[2]
     }
 
-    /// Does these faults to the API's next calls, one each, after those that wait already.
+    /// Queues faults for the API's next calls, one each.
     pub fn script(&self, api: Api, faults: impl IntoIterator<Item = Fault>) {
         self.world.desk(api).script.push(faults);
     }
 
-    /// Does this fault to every call from now on, until [`heal`](Self::heal).
+    /// Applies this fault to every call until [`heal`](Self::heal). Drops the faults queued so far;
+    /// faults queued later come first.
     pub fn break_down(&self, api: Api, fault: Fault) {
         self.world.desk(api).script.set_lasting(Some(fault));
     }
 
-    /// Forgets all faults of an API.
+    /// Removes all faults of an API, including queued ones.
     pub fn heal(&self, api: Api) {
         self.world.desk(api).script.set_lasting(None);
     }
 
-    /// Sets the life of the tokens granted from now on.
-    pub fn set_token_lifetime(&self, life: Duration) {
-        *self.world.token_lifetime.lock() = life;
+    /// Sets the lifetime of tokens granted from now on.
+    pub fn set_token_lifetime(&self, lifetime: Duration) {
+        *self.world.token_lifetime.lock() = lifetime;
     }
 
-    /// Signs with a new key from now on; the key before it still verifies, those before do not.
+    /// Signs new tokens with a new key. The previous key still verifies tokens; older keys do not.
     ///
     /// # Errors
     ///
-    /// If no key can be made.
+    /// If it cannot generate a key.
     pub fn rotate_keys(&self) -> io::Result<()> {
         self.world.keys.rotate()
     }
 
-    /// Revokes all tokens granted so far: the APIs refuse them.
+    /// Revokes all tokens granted so far. The APIs reject them.
     pub fn revoke_tokens(&self) {
         self.world.keys.revoke_all();
     }
 
-    /// Revokes all Edge keys made so far: the Delivery API refuses them.
+    /// Revokes all Edge keys created so far. The Delivery API rejects them.
     pub fn revoke_edge_keys(&self) {
         self.world.edge_keys.revoke_all();
     }
@@ -234,20 +235,21 @@ impl Sandbox {
     /// Returns how many tokens have been granted.
     #[must_use]
     pub fn tokens_granted(&self) -> u64 {
-        self.world.grants.load(Ordering::SeqCst)
+        self.world.tokens_granted.load(Ordering::SeqCst)
     }
 
-    /// Returns how many calls have arrived at an API, whatever became of them.
+    /// Returns how many calls an API has received, successful or not.
     #[must_use]
     pub fn calls(&self, api: Api) -> u64 {
         self.world.desk(api).calls.load(Ordering::SeqCst)
     }
 
-    /// Returns how many calls an API has refused: for the issuer, token requests; for the others, calls
-    /// without a good token, or with one that lacks the scope.
+    /// Returns how many calls an API has rejected. For the issuer, these are the token requests
+    /// that it refused. For the others, they are calls without a valid token or key, or whose token
+    /// lacks the scope. Scripted faults are not counted.
     #[must_use]
     pub fn rejections(&self, api: Api) -> u64 {
-        self.world.desk(api).refusals.load(Ordering::SeqCst)
+        self.world.desk(api).rejections.load(Ordering::SeqCst)
     }
 }
 
@@ -270,25 +272,25 @@ impl World {
         *self.token_lifetime.lock()
     }
 
-    /// Makes what is published as what is edited, from an item on downwards.
+    /// Copies an item and its descendants from the edited to the published content.
     pub(crate) fn publish(&self, root: &str) {
         self.published.lock().adopt(&self.content.lock(), root);
     }
 
-    /// Returns another number each time.
+    /// Returns a different number each time.
     pub(crate) fn serial(&self) -> u64 {
         self.serial.fetch_add(1, Ordering::SeqCst)
     }
 
-    pub(crate) fn count_grant(&self) {
-        self.grants.fetch_add(1, Ordering::SeqCst);
+    pub(crate) fn count_granted(&self) {
+        self.tokens_granted.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(crate) fn count_refusal(&self, api: Api) {
-        self.desk(api).refusals.fetch_add(1, Ordering::SeqCst);
+    pub(crate) fn count_rejection(&self, api: Api) {
+        self.desk(api).rejections.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Reads and checks the bearer token of a call.
+    /// Returns the claims of a call's bearer token if that token is valid.
     pub(crate) fn claims(&self, headers: &axum::http::HeaderMap) -> Option<Claims> {
         let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         let bearer = scheme.eq_ignore_ascii_case("bearer");
@@ -296,7 +298,7 @@ impl World {
     }
 }
 
-/// Counts a call and does to it what the script says.
+/// Counts a call, and applies the next scripted fault to it.
 async fn front_desk(
     State((world, api)): State<(Arc<World>, Api)>,
     request: Request,
@@ -310,8 +312,8 @@ async fn front_desk(
     }
 }
 
-/// Settings of a [`Sandbox`].
-#[derive(Debug)]
+/// Builder for a [`Sandbox`].
+#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `start` is called"]
 pub struct SandboxBuilder {
     token_lifetime: Duration,
@@ -320,34 +322,34 @@ pub struct SandboxBuilder {
 }
 
 impl SandboxBuilder {
-    /// Sets the life of tokens; 24 h by default. Fractions of a second are rounded down in `expires_in`
-    /// and up in `exp`.
-    pub fn token_lifetime(mut self, life: Duration) -> Self {
-        self.token_lifetime = life;
+    /// Sets the lifetime of tokens; 24 h by default. Fractions of a second are rounded down in
+    /// `expires_in` and up in `exp`.
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.token_lifetime = lifetime;
         self
     }
 
-    /// Sets the audience that tokens must be asked for; Sitecore Cloud's by default.
+    /// Sets the audience that token requests must specify; Sitecore Cloud's by default.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = audience.into();
         self
     }
 
-    /// Adds a client beside the three that are always there.
+    /// Adds a client to the three default ones.
     pub fn client(mut self, client: Client) -> Self {
         self.clients.push(client);
         self
     }
 
-    /// Starts the servers, on loopback ports that the system chooses.
+    /// Starts the servers on loopback ports chosen by the system.
     ///
     /// # Errors
     ///
-    /// If no loopback port can be had, or no key be made.
+    /// If it cannot listen on loopback or generate a key.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops what has been started.
+    /// Dropping the future stops everything that it started.
     pub async fn start(self) -> io::Result<Sandbox> {
         let clients = [
             Client::new(
@@ -388,7 +390,7 @@ impl SandboxBuilder {
             delivery_window: Shared::default(),
             token_lifetime: Shared::new(self.token_lifetime),
             desks: Default::default(),
-            grants: AtomicU64::new(0),
+            tokens_granted: AtomicU64::new(0),
             serial: AtomicU64::new(1),
         });
         let routers = [issuer::router, authoring::router, deploy::router, edge::router]
@@ -412,5 +414,5 @@ fn origin(listener: &TcpListener) -> io::Result<Url> {
 }
 
 fn join(origin: &Url, path: &str) -> Url {
-    origin.join(path).expect("the path is one of a URL")
+    origin.join(path).expect("a valid URL path")
 }

@@ -1,8 +1,8 @@
-//! State that several servers change.
+//! State that several servers share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A mutex under which no code runs that could leave its value half done.
+/// A mutex that ignores poisoning, because no code panics while its value is incomplete.
 #[derive(Debug, Default)]
 pub(crate) struct Shared<T>(Mutex<T>);
 
