@@ -1,5 +1,5 @@
-//! Every API that an automation client serves, through the layer: with a good token, one that expires, one
-//! that is refused, and one of the wrong kind of client.
+//! The middleware with every API that accepts an automation client's token. The token is valid,
+//! expired, rejected or from the wrong kind of client.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::support::{ENVIRONMENT, Logs, cache_for, client_for, delivery_client, graphql};
 
-/// A call of each API that takes a JWT, and what tells that it succeeded.
+/// Calls to every API that accepts a JWT, with the status of a successful response.
 fn calls(sandbox: &Sandbox) -> [(Api, Method, Url, Option<Value>, u16); 5] {
     let deploy = |path| sandbox.url(Api::Deploy, path);
     let edge = |path| sandbox.url(Api::Edge, path);
@@ -33,8 +33,8 @@ fn calls(sandbox: &Sandbox) -> [(Api, Method, Url, Option<Value>, u16); 5] {
     ]
 }
 
-/// The client whose kind the API wants.
-fn right_one(sandbox: &Sandbox, api: Api) -> &Client {
+/// The client of the kind that the API requires.
+fn right_client(sandbox: &Sandbox, api: Api) -> &Client {
     match api {
         Api::Authoring => sandbox.environment(),
         Api::Deploy => sandbox.organization(),
@@ -52,58 +52,59 @@ async fn send(
     if let Some(body) = body {
         call = call.json(body);
     }
-    let answer = call.send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
+    let response = call.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 #[tokio::test]
-async fn every_api_takes_the_token_of_its_kind_of_client() {
+async fn every_api_accepts_a_token_of_the_right_kind_of_client() {
     let sandbox = Sandbox::start().await.unwrap();
     for (api, method, url, body, status) in calls(&sandbox) {
-        let client = client_for(&sandbox, right_one(&sandbox, api));
-        let (answered, text) = send(&client, &method, &url, body.as_ref()).await;
-        assert_eq!(answered, status, "{url}: {text}");
+        let client = client_for(&sandbox, right_client(&sandbox, api));
+        let (actual, text) = send(&client, &method, &url, body.as_ref()).await;
+        assert_eq!(actual, status, "{url}: {text}");
         assert!(!text.contains("errors"), "{url}: {text}");
     }
-    // An organization's client opens every Authoring API too.
+    // Every Authoring API accepts the token of an organization client too.
     let client = client_for(&sandbox, sandbox.organization());
-    let answer = graphql(&client, sandbox.authoring_url(), "{ sites { name } }").await;
-    assert_eq!(answer["data"]["sites"][0]["name"], "acme");
-    let refusals =
+    let response = graphql(&client, sandbox.authoring_url(), "{ sites { name } }").await;
+    assert_eq!(response["data"]["sites"][0]["name"], "acme");
+    let rejections =
         [Api::Token, Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.rejections(api));
-    assert_eq!(refusals, [0; 4]);
+    assert_eq!(rejections, [0; 4]);
 }
 
 #[tokio::test]
-async fn no_api_sees_a_token_that_has_expired() {
-    let life = Duration::from_secs(1);
-    let sandbox = Sandbox::builder().token_lifetime(life).start().await.unwrap();
+async fn no_api_receives_an_expired_token() {
+    let lifetime = Duration::from_secs(1);
+    let sandbox = Sandbox::builder().token_lifetime(lifetime).start().await.unwrap();
     let calls = calls(&sandbox);
-    let clients = calls.each_ref().map(|(api, ..)| client_for(&sandbox, right_one(&sandbox, *api)));
-    let begun = tokio::time::Instant::now();
-    while begun.elapsed() < 3 * life {
+    let clients =
+        calls.each_ref().map(|(api, ..)| client_for(&sandbox, right_client(&sandbox, *api)));
+    let started = tokio::time::Instant::now();
+    while started.elapsed() < 3 * lifetime {
         for ((_, method, url, body, status), client) in calls.iter().zip(&clients) {
-            let (answered, text) = send(client, method, url, body.as_ref()).await;
-            assert!(answered == *status && !text.contains("errors"), "{url}: {text}");
+            let (actual, text) = send(client, method, url, body.as_ref()).await;
+            assert!(actual == *status && !text.contains("errors"), "{url}: {text}");
         }
     }
-    let refusals = [Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.rejections(api));
-    assert_eq!(refusals, [0; 3]);
-    assert!(sandbox.tokens_granted() > 10, "{} grants are no expiry", sandbox.tokens_granted());
+    let rejections = [Api::Authoring, Api::Deploy, Api::Edge].map(|api| sandbox.rejections(api));
+    assert_eq!(rejections, [0; 3]);
+    assert!(sandbox.tokens_granted() > 10, "only {} tokens were granted", sandbox.tokens_granted());
 }
 
 #[tokio::test]
-async fn every_api_takes_a_new_token_when_the_old_one_is_revoked() {
+async fn every_api_accepts_a_new_token_after_the_old_one_is_revoked() {
     let sandbox = Sandbox::start().await.unwrap();
     for (api, method, url, body, status) in calls(&sandbox) {
-        let client = client_for(&sandbox, right_one(&sandbox, api));
+        let client = client_for(&sandbox, right_client(&sandbox, api));
         let before = (sandbox.tokens_granted(), sandbox.rejections(api));
         for revoked in [false, true] {
             if revoked {
                 sandbox.revoke_tokens();
             }
-            let (answered, text) = send(&client, &method, &url, body.as_ref()).await;
-            assert!(answered == status && !text.contains("errors"), "{url}: {text}");
+            let (actual, text) = send(&client, &method, &url, body.as_ref()).await;
+            assert!(actual == status && !text.contains("errors"), "{url}: {text}");
         }
         let now = (sandbox.tokens_granted(), sandbox.rejections(api));
         assert_eq!((now.0 - before.0, now.1 - before.1), (2, 1), "{url}");
@@ -111,7 +112,7 @@ async fn every_api_takes_a_new_token_when_the_old_one_is_revoked() {
 }
 
 #[tokio::test]
-async fn the_wrong_kind_of_client_is_told_apart() {
+async fn the_wrong_kind_of_client_is_reported_without_another_token_request() {
     let logs = Logs::capture();
     let sandbox = Sandbox::start().await.unwrap();
     let wrong = |api| match api {
@@ -122,25 +123,25 @@ async fn the_wrong_kind_of_client_is_told_apart() {
         calls(&sandbox).into_iter().filter(|call| call.0 != Api::Authoring)
     {
         let client = client_for(&sandbox, wrong(api));
-        let grants = sandbox.tokens_granted();
-        let (answered, _) = send(&client, &method, &url, body.as_ref()).await;
-        // Another token of the same client would do no better.
-        assert_eq!((answered, sandbox.tokens_granted() - grants), (403, 1), "{url}");
+        let granted = sandbox.tokens_granted();
+        let (actual, _) = send(&client, &method, &url, body.as_ref()).await;
+        // Another token of the same client would not help.
+        assert_eq!((actual, sandbox.tokens_granted() - granted), (403, 1), "{url}");
     }
     let logged = logs.text();
-    for (granted_to, wanted) in [
+    for (granted_to, required) in [
         ("an environment automation client", "an organization automation client"),
         ("an organization automation client", "an Edge administration client"),
     ] {
         let event = format!(
-            "granted_to={granted_to} organization=\"acme\" environment=\"acme-site-prod\" required={wanted}"
+            "granted_to={granted_to} organization=\"acme\" environment=\"acme-site-prod\" required={required}"
         );
         assert!(logged.contains(&event), "{event}: {logged}");
     }
-    // Authoring says it with status 200.
+    // Authoring reports it with status 200.
     let client = client_for(&sandbox, sandbox.edge_administration());
-    let answer = graphql(&client, sandbox.authoring_url(), "{ sites { name } }").await;
-    assert_eq!(answer["errors"][0]["extensions"]["code"], "AUTH_NOT_AUTHORIZED");
+    let response = graphql(&client, sandbox.authoring_url(), "{ sites { name } }").await;
+    assert_eq!(response["errors"][0]["extensions"]["code"], "AUTH_NOT_AUTHORIZED");
     for (client, kind) in [
         (sandbox.environment(), ClientKind::Environment),
         (sandbox.organization(), ClientKind::Organization),
@@ -153,15 +154,15 @@ async fn the_wrong_kind_of_client_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_deployment_is_made_started_and_watched() {
+async fn a_deployment_is_created_started_and_polled() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = client_for(&sandbox, sandbox.organization());
     let url = |path: &str| sandbox.url(Api::Deploy, path);
-    let wanted = json!({ "environmentId": ENVIRONMENT });
-    let made = client.post(url("/api/deployments/v1")).json(&wanted).send().await.unwrap();
-    assert_eq!(made.status(), StatusCode::CREATED);
-    let made: Value = made.json().await.unwrap();
-    let path = format!("/api/deployments/v1/{}", made["id"].as_str().unwrap());
+    let deployment = json!({ "environmentId": ENVIRONMENT });
+    let created = client.post(url("/api/deployments/v1")).json(&deployment).send().await.unwrap();
+    assert_eq!(created.status(), StatusCode::CREATED);
+    let created: Value = created.json().await.unwrap();
+    let path = format!("/api/deployments/v1/{}", created["id"].as_str().unwrap());
     let started = client.post(url(&format!("{path}/deploy"))).send().await.unwrap();
     assert_eq!(started.status(), StatusCode::ACCEPTED);
     let again = client.post(url(&format!("{path}/deploy"))).send().await.unwrap();
@@ -173,22 +174,23 @@ async fn a_deployment_is_made_started_and_watched() {
     }
     assert_eq!(seen, ["InProgress", "Complete"]);
 
-    // A client that was just made can log in.
-    let wanted = json!({ "name": "nightly" });
-    let made = client.post(url("/api/clients/v1/organization")).json(&wanted).send().await.unwrap();
-    let made: Value = made.json().await.unwrap();
-    let text = |member: &str| made[member].as_str().unwrap();
-    let fresh = Client::new(
+    // A client that has just been created can get a token.
+    let new = json!({ "name": "nightly" });
+    let created = client.post(url("/api/clients/v1/organization")).json(&new).send().await.unwrap();
+    let created: Value = created.json().await.unwrap();
+    let text = |member: &str| created[member].as_str().unwrap();
+    let created = Client::new(
         sitecore_sandbox::ClientKind::Organization,
         text("clientId"),
         text("clientSecret"),
     );
-    let answer = client_for(&sandbox, &fresh).get(url("/api/projects/v1")).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response =
+        client_for(&sandbox, &created).get(url("/api/projects/v1")).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn what_is_published_can_be_read_from_the_edge() {
+async fn published_items_can_be_read_from_experience_edge() {
     let sandbox = Sandbox::start().await.unwrap();
     let authoring = client_for(&sandbox, sandbox.environment());
     let url = || sandbox.authoring_url();
@@ -214,9 +216,9 @@ async fn what_is_published_can_be_read_from_the_edge() {
         "{{ publishingStatus(publishingOperationId: {}) {{ isDone isFailed }} jobs {{ nodes {{ name done }} }} }}",
         started["data"]["publishItem"]["operationId"]
     );
-    let mut looks = 1;
+    let mut status_requests = 1;
     while graphql(&authoring, url(), &status).await["data"]["publishingStatus"]["isDone"] != true {
-        looks += 1;
+        status_requests += 1;
     }
-    assert_eq!((looks, published().await), (2, json!("News")));
+    assert_eq!((status_requests, published().await), (2, json!("News")));
 }

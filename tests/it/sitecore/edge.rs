@@ -1,4 +1,4 @@
-//! Keys of Experience Edge: as a source for the Delivery API, and as the Token API makes and ends them.
+//! Experience Edge keys: fetched for the Delivery API, and managed through the Token API.
 
 use std::time::Duration;
 
@@ -15,35 +15,35 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn delivery_gets_the_key_and_nothing_else() {
+async fn the_delivery_api_gets_an_edge_key_and_not_the_jwt() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = delivery_client(&sandbox);
     let query = r#"{ item(path: "/sitecore/content/acme/Home", language: "en") { name children { results { name } } } }"#;
-    let answer = graphql(&client, sandbox.delivery_url(), query).await;
-    assert_eq!(answer["data"]["item"]["children"]["results"][1]["name"], "Products");
-    // One JWT for one key, however many calls.
+    let response = graphql(&client, sandbox.delivery_url(), query).await;
+    assert_eq!(response["data"]["item"]["children"]["results"][1]["name"], "Products");
+    // Any number of calls needs only one key and one JWT.
     for _ in 0..20 {
         graphql(&client, sandbox.delivery_url(), query).await;
     }
     assert_eq!((sandbox.tokens_granted(), sandbox.calls(Api::Deploy)), (1, 1));
-    // A key that was revoked is replaced.
+    // A revoked key is replaced.
     sandbox.revoke_edge_keys();
-    let answer = graphql(&client, sandbox.delivery_url(), query).await;
-    assert_eq!(answer["data"]["item"]["name"], "Home");
+    let response = graphql(&client, sandbox.delivery_url(), query).await;
+    assert_eq!(response["data"]["item"]["name"], "Home");
     assert_eq!(
         (sandbox.rejections(Api::Edge), sandbox.calls(Api::Deploy), sandbox.tokens_granted()),
         (1, 2, 1)
     );
-    // The JWT opens nothing there.
+    // The Delivery API rejects the JWT.
     let token = cache_for(&sandbox, sandbox.edge_administration()).token().await.unwrap();
     let (name, value) = token.header();
     let call = reqwest::Client::new().post(sandbox.delivery_url()).header(name, value);
-    let answer = call.json(&json!({ "query": query })).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let response = call.json(&json!({ "query": query })).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn a_key_may_be_answered_in_quotes() {
+async fn a_key_may_be_returned_in_quotes() {
     let server = serve(ResponseTemplate::new(200).set_body_string("\"the-key\"\n")).await;
     let client = ClientBuilder::new(reqwest::Client::new()).build();
     let api = edge::TokenApi::new(client).with_origin(server.uri().parse().unwrap()).unwrap();
@@ -52,22 +52,23 @@ async fn a_key_may_be_answered_in_quotes() {
 }
 
 #[tokio::test]
-async fn delivery_limits_are_passed_on() {
+async fn delivery_rate_limits_are_passed_on() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = delivery_client(&sandbox);
     let calls = (0..200).map(|_| {
         let call = client.post(sandbox.delivery_url()).json(&json!({ "query": "{ __typename }" }));
         async { call.send().await.unwrap() }
     });
-    let answers = futures_util::future::join_all(calls).await;
-    let limited = answers.iter().find(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
-    let limited = limited.expect("80 a second are the limit");
+    let responses = futures_util::future::join_all(calls).await;
+    let limited =
+        responses.iter().find(|response| response.status() == StatusCode::TOO_MANY_REQUESTS);
+    let limited = limited.expect("the limit is 80 requests a second");
     assert_eq!(limited.headers()["x-rate-limit-remaining"], "0");
-    assert!(answers.iter().any(|answer| answer.status() == StatusCode::OK));
+    assert!(responses.iter().any(|response| response.status() == StatusCode::OK));
 }
 
 #[tokio::test]
-async fn why_there_is_no_edge_key_is_told() {
+async fn errors_explain_why_there_is_no_edge_key() {
     let sandbox = Sandbox::start().await.unwrap();
     let obtain = async |client: &Client, environment: &str| {
         let keys = edge::EdgeKeySource::deploy_api(client_for(&sandbox, client), environment);
@@ -83,12 +84,12 @@ async fn why_there_is_no_edge_key_is_told() {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(everything_said(&error).contains("environment id"), "{error:?}");
     }
-    let unlayered = edge::EdgeKeySource::deploy_api(
+    let unauthenticated = edge::EdgeKeySource::deploy_api(
         ClientBuilder::new(reqwest::Client::new()).build(),
         ENVIRONMENT,
     );
-    let unlayered = unlayered.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
-    let error = TokenCache::new(unlayered).token().await.expect_err("no token");
+    let unauthenticated = unauthenticated.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
+    let error = TokenCache::new(unauthenticated).token().await.expect_err("no token");
     assert!(everything_said(&error).contains("a target of the middleware"), "{error:?}");
     let error = obtain(sandbox.organization(), "none-such").await;
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -107,7 +108,7 @@ async fn why_there_is_no_edge_key_is_told() {
     }
     sandbox.heal(Api::Deploy);
     sandbox.break_down(Api::Token, Fault::status(401).body(r#"{"error":"access_denied"}"#));
-    // What the issuer said to the layer below comes through.
+    // The issuer's error comes through the Deploy client's middleware.
     assert_eq!(obtain(sandbox.organization(), ENVIRONMENT).await.kind(), ErrorKind::Refused);
     let elsewhere =
         edge::EdgeKeySource::deploy_api(client_for(&sandbox, sandbox.organization()), "id");
@@ -116,7 +117,7 @@ async fn why_there_is_no_edge_key_is_told() {
 }
 
 #[tokio::test]
-async fn edge_keys_are_made_listed_renamed_and_revoked() {
+async fn edge_keys_are_created_listed_renamed_and_revoked() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = client_for(&sandbox, sandbox.edge_administration());
     let api =

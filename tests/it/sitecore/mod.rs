@@ -1,4 +1,4 @@
-//! Sitecore's APIs, on the sandbox.
+//! Sitecore's APIs, as the sandbox provides them.
 
 mod apis;
 mod edge;

@@ -1,4 +1,4 @@
-//! The sandbox behaves as its documentation says: it is what other tests rest on.
+//! Tests of the sandbox itself, because other tests rely on it.
 
 use std::time::Duration;
 
@@ -28,34 +28,34 @@ async fn token(sandbox: &Sandbox, client: &Client) -> String {
 
 async fn graphql(sandbox: &Sandbox, token: &str, query: &str, variables: Value) -> Value {
     let call = reqwest::Client::new().post(sandbox.authoring_url()).bearer_auth(token);
-    let answer =
+    let response =
         call.json(&json!({ "query": query, "variables": variables })).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
-    answer.json().await.unwrap()
+    assert_eq!(response.status(), StatusCode::OK);
+    response.json().await.unwrap()
 }
 
 async fn deploy(sandbox: &Sandbox, token: &str, path: &str) -> (StatusCode, Value) {
-    let answer = reqwest::Client::new()
+    let response = reqwest::Client::new()
         .get(sandbox.url(Api::Deploy, path))
         .bearer_auth(token)
         .send()
         .await
         .unwrap();
-    (answer.status(), answer.json().await.unwrap_or_default())
+    (response.status(), response.json().await.unwrap_or_default())
 }
 
-fn code(answer: &Value) -> &str {
-    answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_default()
+fn code(response: &Value) -> &str {
+    response["errors"][0]["extensions"]["code"].as_str().unwrap_or_default()
 }
 
 #[tokio::test]
-async fn a_granted_token_has_sitecores_claims_and_life() {
+async fn a_granted_token_has_sitecores_claims_and_lifetime() {
     let sandbox =
         Sandbox::builder().token_lifetime(Duration::from_millis(90_500)).start().await.unwrap();
-    let answer = tokens(&sandbox, sandbox.organization()).fetch().await.unwrap();
-    assert_eq!(answer.expires_in(), Some(Duration::from_secs(90)));
-    assert!(answer.scopes().any(|scope| scope == "xmclouddeploy.projects:manage"));
-    let claims = answer.claims().expect("a JWT");
+    let response = tokens(&sandbox, sandbox.organization()).fetch().await.unwrap();
+    assert_eq!(response.expires_in(), Some(Duration::from_secs(90)));
+    assert!(response.scopes().any(|scope| scope == "xmclouddeploy.projects:manage"));
+    let claims = response.claims().expect("a JWT");
     assert_eq!(claims.issuer(), Some(sandbox.authority().as_str()));
     assert_eq!(claims.audiences().collect::<Vec<_>>(), [sandbox.audience()]);
     assert_eq!(claims.client_id(), Some(sandbox.organization().id()));
@@ -65,9 +65,9 @@ async fn a_granted_token_has_sitecores_claims_and_life() {
 }
 
 #[tokio::test]
-async fn the_issuer_refuses_as_auth0_does() {
+async fn the_issuer_refuses_clients_as_auth0_does() {
     let sandbox = Sandbox::start().await.unwrap();
-    let ask = async |changes: &[(&str, &str)]| {
+    let request = async |changes: &[(&str, &str)]| {
         let client = sandbox.environment();
         let mut form = vec![
             ("grant_type", "client_credentials"),
@@ -84,8 +84,9 @@ async fn the_issuer_refuses_as_auth0_does() {
         let call = reqwest::Client::new()
             .post(sandbox.token_url())
             .header("content-type", "application/x-www-form-urlencoded");
-        let answer = call.body(body).send().await.unwrap();
-        let (status, body): (_, Value) = (answer.status().as_u16(), answer.json().await.unwrap());
+        let response = call.body(body).send().await.unwrap();
+        let (status, body): (_, Value) =
+            (response.status().as_u16(), response.json().await.unwrap());
         (status, body["error"].as_str().unwrap_or("granted").to_owned())
     };
     for (changes, status, error) in [
@@ -99,7 +100,7 @@ async fn the_issuer_refuses_as_auth0_does() {
         (&[("scope", "xmclouddeploy.projects:manage")], 403, "access_denied"),
         (&[("scope", "xmcloud.cm:admin")], 200, "granted"),
     ] {
-        assert_eq!(ask(changes).await, (status, error.to_owned()), "{changes:?}");
+        assert_eq!(request(changes).await, (status, error.to_owned()), "{changes:?}");
     }
     assert_eq!(
         (sandbox.tokens_granted(), sandbox.rejections(Api::Token), sandbox.calls(Api::Token)),
@@ -108,7 +109,7 @@ async fn the_issuer_refuses_as_auth0_does() {
 }
 
 #[tokio::test]
-async fn discovery_and_keys_are_published() {
+async fn discovery_and_signing_keys_are_published() {
     let sandbox = Sandbox::start().await.unwrap();
     let get = async |url: Url| reqwest::get(url).await.unwrap().json::<Value>().await.unwrap();
     let discovery = get(sandbox.url(Api::Token, "/.well-known/openid-configuration")).await;
@@ -123,13 +124,13 @@ async fn discovery_and_keys_are_published() {
 }
 
 #[tokio::test]
-async fn the_authoring_api_keeps_items() {
+async fn the_authoring_api_stores_items() {
     let sandbox = Sandbox::start().await.unwrap();
     let token = token(&sandbox, sandbox.environment()).await;
     let run = async |query: &str, variables: Value| {
-        let mut answer = graphql(&sandbox, &token, query, variables).await;
-        assert!(answer.get("errors").is_none(), "{answer}");
-        answer["data"].take()
+        let mut response = graphql(&sandbox, &token, query, variables).await;
+        assert!(response.get("errors").is_none(), "{response}");
+        response["data"].take()
     };
     assert_eq!(run(SITES, json!({})).await["sites"][0]["name"], "acme");
     let by_path = "query($p: String!) { item(where: { database: \"master\", path: $p }) { itemId path parent { path } children { nodes { name } } field(name: \"Title\") { value } } }";
@@ -167,30 +168,33 @@ async fn the_authoring_api_keeps_items() {
 }
 
 #[tokio::test]
-async fn the_authoring_api_says_no_with_status_200() {
+async fn the_authoring_api_rejects_tokens_with_status_200() {
     let sandbox = Sandbox::start().await.unwrap();
     let good = token(&sandbox, sandbox.environment()).await;
     let foreign = token(&Sandbox::start().await.unwrap(), sandbox.environment()).await;
     let (body, signature) = good.rsplit_once('.').unwrap();
     let forged = format!("{body}.{}", signature.chars().rev().collect::<String>());
     for bad in ["", "nonsense", &foreign, &forged] {
-        let answer = graphql(
+        let response = graphql(
             &sandbox,
             bad,
             "query { here: sites { name } item(where: { path: \"/sitecore\" }) { name } }",
             json!({}),
         )
         .await;
-        assert_eq!(code(&answer), "AUTH_NOT_AUTHENTICATED", "{answer}");
+        assert_eq!(code(&response), "AUTH_NOT_AUTHENTICATED", "{response}");
         assert_eq!(
-            (answer["errors"][0]["path"][0].as_str(), answer.get("data")),
+            (response["errors"][0]["path"][0].as_str(), response.get("data")),
             (Some("here"), None)
         );
     }
-    let powerless = token(&sandbox, sandbox.edge_administration()).await;
-    assert_eq!(code(&graphql(&sandbox, &powerless, SITES, json!({})).await), "AUTH_NOT_AUTHORIZED");
-    let made = "mutation($i: DeleteItemInput!) { deleteItem(input: $i) { successful } }";
-    graphql(&sandbox, "nonsense", made, json!({ "i": { "path": "/sitecore/content" } })).await;
+    let unauthorized = token(&sandbox, sandbox.edge_administration()).await;
+    assert_eq!(
+        code(&graphql(&sandbox, &unauthorized, SITES, json!({})).await),
+        "AUTH_NOT_AUTHORIZED"
+    );
+    let delete = "mutation($i: DeleteItemInput!) { deleteItem(input: $i) { successful } }";
+    graphql(&sandbox, "nonsense", delete, json!({ "i": { "path": "/sitecore/content" } })).await;
     let still = graphql(
         &sandbox,
         &good,
@@ -198,12 +202,12 @@ async fn the_authoring_api_says_no_with_status_200() {
         json!({}),
     )
     .await;
-    assert_eq!(still["data"]["item"]["name"], "content", "a refused mutation was executed");
+    assert_eq!(still["data"]["item"]["name"], "content", "a rejected mutation was executed");
     assert_eq!(sandbox.rejections(Api::Authoring), 6);
 }
 
 #[tokio::test]
-async fn tokens_expire_to_the_instant_and_can_be_revoked() {
+async fn tokens_expire_on_time_and_can_be_revoked() {
     let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(1)).start().await.unwrap();
     let short = token(&sandbox, sandbox.environment()).await;
     assert_eq!(code(&graphql(&sandbox, &short, SITES, json!({})).await), "");
@@ -216,7 +220,7 @@ async fn tokens_expire_to_the_instant_and_can_be_revoked() {
     assert_eq!(
         code(&graphql(&sandbox, &long, SITES, json!({})).await),
         "",
-        "the key before still verifies"
+        "the previous key still verifies"
     );
     sandbox.revoke_tokens();
     assert_eq!(code(&graphql(&sandbox, &long, SITES, json!({})).await), "AUTH_NOT_AUTHENTICATED");
@@ -262,7 +266,7 @@ async fn the_deploy_api_lists_projects_for_organization_clients() {
 }
 
 #[tokio::test]
-async fn faults_happen_once_each_in_their_order() {
+async fn faults_are_applied_once_each_in_order() {
     let sandbox = Sandbox::start().await.unwrap();
     let tokens = tokens(&sandbox, sandbox.environment());
     let pace = Duration::from_millis(50);
@@ -298,7 +302,7 @@ async fn faults_happen_once_each_in_their_order() {
 }
 
 #[tokio::test]
-async fn the_layer_heals_a_revoked_token_at_the_deploy_api() {
+async fn the_middleware_replaces_a_revoked_token_at_the_deploy_api() {
     let sandbox = Sandbox::builder()
         .client(Client::new(ClientKind::Organization, "mine", "my-secret"))
         .start()

@@ -1,4 +1,4 @@
-//! The sandbox, and clients for its APIs as a program would build them.
+//! Clients for the sandbox's APIs, built as a program would build them.
 
 use reqwest_middleware::ClientWithMiddleware;
 use serde_json::{Value, json};
@@ -21,8 +21,8 @@ pub(crate) fn cache_for(sandbox: &Sandbox, client: &Client) -> TokenCache {
     TokenCache::new(tokens.unwrap())
 }
 
-/// The layer of an automation client, for every API that takes a JWT.
-pub(crate) fn layer_for(sandbox: &Sandbox, client: &Client) -> AuthMiddleware {
+/// The middleware for an automation client, with every API that accepts a JWT as a target.
+pub(crate) fn middleware_for(sandbox: &Sandbox, client: &Client) -> AuthMiddleware {
     let at = |target: Target, api| target.with_origin(sandbox.origin(api).clone()).unwrap();
     let auth = AuthMiddleware::builder(cache_for(sandbox, client))
         .target(at(Target::authoring("cm.example").unwrap(), Api::Authoring))
@@ -31,12 +31,12 @@ pub(crate) fn layer_for(sandbox: &Sandbox, client: &Client) -> AuthMiddleware {
     auth.build().unwrap()
 }
 
-/// A client that may call what this automation client may.
+/// An HTTP client whose calls carry this automation client's token.
 pub(crate) fn client_for(sandbox: &Sandbox, client: &Client) -> ClientWithMiddleware {
-    wrap(layer_for(sandbox, client))
+    wrap(middleware_for(sandbox, client))
 }
 
-/// A client for the Delivery API, with the key of the sandbox's environment.
+/// An HTTP client for the Delivery API, with the key of the sandbox's environment.
 pub(crate) fn delivery_client(sandbox: &Sandbox) -> ClientWithMiddleware {
     let deploy = client_for(sandbox, sandbox.organization());
     let keys = EdgeKeySource::deploy_api(deploy, ENVIRONMENT);
@@ -46,7 +46,7 @@ pub(crate) fn delivery_client(sandbox: &Sandbox) -> ClientWithMiddleware {
     wrap(auth.build().unwrap())
 }
 
-/// One GraphQL call; the answer as it is.
+/// Sends a GraphQL request and returns the response body.
 pub(crate) async fn graphql(client: &ClientWithMiddleware, url: url::Url, query: &str) -> Value {
     let call = client.post(url).json(&json!({ "query": query }));
     call.send().await.unwrap().json().await.unwrap()

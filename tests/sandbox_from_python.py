@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""A client in another language, against the sandbox as a program: a token, then each API by hand.
+"""Calls every API of the sandbox from Python, as a client in another language would.
 
-Usage: tests/any_language.py COMMAND..., which starts the sandbox. Written from Sitecore's documentation, with nothing but the
-standard library.
+Usage: tests/sandbox_from_python.py COMMAND...
+
+COMMAND starts the sandbox as a program. The requests follow Sitecore's documentation, and only the
+standard library is used.
 """
 
 import json
@@ -14,30 +16,30 @@ import urllib.parse
 import urllib.request
 from multiprocessing.pool import ThreadPool
 
-# Loopback is not the business of a proxy.
+# Requests to loopback must not go through a proxy.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def call(method, url, body=None, headers=None):
-    """Sends one request; returns status, headers and body."""
+    """Sends a request and returns the status, headers and body."""
     headers = dict(headers or {})
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
         headers.setdefault("Content-Type", "application/json")
     request = urllib.request.Request(url, data=body, headers=headers, method=method)
     try:
-        with OPENER.open(request, timeout=10) as answer:
-            return answer.status, answer.headers, answer.read()
+        with OPENER.open(request, timeout=10) as response:
+            return response.status, response.headers, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
 
 
-def expect(what, status, answer):
-    """Ends the program unless the answer has this status; returns its body."""
-    if answer[0] != status:
-        sys.exit(f"{what}: expected {status}, got {answer[0]}: {answer[2][:500]!r}")
+def expect(what, status, response):
+    """Exits unless the response has this status. Returns its body, parsed if it is JSON."""
+    if response[0] != status:
+        sys.exit(f"{what}: expected {status}, got {response[0]}: {response[2][:500]!r}")
     print(f"{what}: {status}")
-    text = answer[2].decode()
+    text = response[2].decode()
     try:
         return json.loads(text)
     except ValueError:
@@ -62,16 +64,16 @@ def main(sandbox):
         return call("POST", exported["SITECORE_AUTH_AUTHORITY"] + "/oauth/token", form)
 
     def bearer(prefix):
-        answer = expect(f"token of {prefix}", 200, token(prefix))
-        assert answer["token_type"] == "Bearer" and answer["expires_in"] > 0, answer
-        return {"Authorization": "Bearer " + answer["access_token"]}
+        response = expect(f"token for {prefix}", 200, token(prefix))
+        assert response["token_type"] == "Bearer" and response["expires_in"] > 0, response
+        return {"Authorization": "Bearer " + response["access_token"]}
 
-    refusal = expect("wrong secret", 401, token("SITECORE_AUTH", client_secret="wrong"))
-    assert refusal["error"] == "access_denied", refusal
-    refusal = expect("wrong audience", 403, token("SITECORE_AUTH", audience="https://other"))
-    assert refusal["error"] == "access_denied", refusal
-    refusal = expect("scope not granted", 403, token("SITECORE_AUTH", scope="x:y"))
-    assert refusal["error"] == "access_denied", refusal
+    error = expect("wrong secret", 401, token("SITECORE_AUTH", client_secret="wrong"))
+    assert error["error"] == "access_denied", error
+    error = expect("wrong audience", 403, token("SITECORE_AUTH", audience="https://other"))
+    assert error["error"] == "access_denied", error
+    error = expect("scope not granted", 403, token("SITECORE_AUTH", scope="x:y"))
+    assert error["error"] == "access_denied", error
     organization, environment, edge = map(bearer, ["SITECORE_AUTH", "SITECORE_ENVIRONMENT", "SITECORE_EDGE"])
 
     # Authoring and Management GraphQL.
@@ -96,51 +98,51 @@ def main(sandbox):
 
     # Deploy.
     deploy = exported["SITECORE_DEPLOY_URL"]
-    expect("deploy without token", 401, call("GET", deploy + "/api/projects/v1"))
-    expect("deploy, wrong kind", 403, call("GET", deploy + "/api/projects/v1", headers=environment))
+    expect("Deploy without token", 401, call("GET", deploy + "/api/projects/v1"))
+    expect("Deploy, wrong kind of client", 403, call("GET", deploy + "/api/projects/v1", headers=environment))
     assert expect("projects", 200, call("GET", deploy + "/api/projects/v1", headers=organization))
     page = expect("environments", 200, call("GET", deploy + "/api/environments/v2?pageSize=1", headers=organization))
     assert page["totalCount"] == 2 and len(page["data"]) == 1, page
     identifier = page["data"][0]["id"]
-    wanted = {"environmentId": identifier}
-    made = expect("deployment", 201, call("POST", deploy + "/api/deployments/v1", wanted, organization))
-    expect("another way", 201, call("POST", f"{deploy}/api/environments/v1/{identifier}/deployments", b"", organization))
+    body = {"environmentId": identifier}
+    created = expect("deployment", 201, call("POST", deploy + "/api/deployments/v1", body, organization))
+    expect("deployment of an environment", 201, call("POST", f"{deploy}/api/environments/v1/{identifier}/deployments", b"", organization))
     assert expect("organizations", 200, call("GET", deploy + "/api/organizations/v1", headers=organization))
-    expect("its start", 202, call("POST", f"{deploy}/api/deployments/v1/{made['id']}/deploy", b"", organization))
-    expect("its state", 200, call("GET", f"{deploy}/api/deployments/v1/{made['id']}", headers=organization))
+    expect("deployment started", 202, call("POST", f"{deploy}/api/deployments/v1/{created['id']}/deploy", b"", organization))
+    expect("deployment status", 200, call("GET", f"{deploy}/api/deployments/v1/{created['id']}", headers=organization))
     obtain = f"{deploy}/api/environments/v1/{identifier}/obtain-edge-token"
-    key = expect("edge key", 200, call("GET", obtain, headers=organization))["apiKey"]
-    problem = expect("no such environment", 404, call("GET", obtain.replace(identifier, "none"), headers=organization))
+    key = expect("Edge key", 200, call("GET", obtain, headers=organization))["apiKey"]
+    problem = expect("unknown environment", 404, call("GET", obtain.replace(identifier, "none"), headers=organization))
     assert problem["status"] == 404, problem
 
     # Experience Edge: Admin, Token and Delivery API.
     cloud = exported["SITECORE_EDGE_URL"]
     admin = cloud + "/api/admin/v1"
-    expect("settings, wrong kind", 403, call("GET", admin + "/settings", headers=organization))
+    expect("settings, wrong kind of client", 403, call("GET", admin + "/settings", headers=organization))
     assert expect("settings", 200, call("GET", admin + "/settings", headers=edge))["contentcachettl"]
     patch = [{"op": "replace", "path": "/contentcachettl", "value": "00:15:00"}]
-    expect("patched", 204, call("PATCH", admin + "/settings", patch, edge))
+    expect("settings patched", 204, call("PATCH", admin + "/settings", patch, edge))
     expect("cache cleared", 202, call("DELETE", admin + "/cache", headers=edge))
     hook = expect("webhook", 201, call("POST", admin + "/webhooks", {"uri": "https://hook.example"}, edge))
-    expect("webhook gone", 204, call("DELETE", f"{admin}/webhooks/{hook['id']}", headers=edge))
+    expect("webhook deleted", 204, call("DELETE", f"{admin}/webhooks/{hook['id']}", headers=edge))
     keys = cloud + "/api/apikey/v1"
-    wanted = {"CreatedBy": "me", "Label": "mine", "Scopes": ["audience-delivery", "content-#everything#"]}
-    own = expect("key made", 201, call("POST", keys, wanted, edge))
+    body = {"CreatedBy": "me", "Label": "mine", "Scopes": ["audience-delivery", "content-#everything#"]}
+    own = expect("key created", 201, call("POST", keys, body, edge))
     listed = expect("keys", 200, call("GET", keys + "?filterRevoked=true&label=mine", headers=edge))
     found = expect("key by token", 200, call("GET", keys + "/token", headers=edge | {"X-GQL-Token": own}))
     assert listed == [found], (listed, found)
     delivery = cloud + "/api/graphql/v1"
     query = {"query": '{ item(path: "/sitecore/content/acme/Home", language: "en") { name } }'}
     for headers in [{"sc_apikey": key}, {"X-GQL-Token": own}]:
-        answer = expect("delivery", 200, call("POST", delivery, query, headers))
-        assert answer["data"]["item"]["name"] == "Home", answer
-    expect("delivery with a JWT", 401, call("POST", delivery, query, edge))
+        response = expect("Delivery", 200, call("POST", delivery, query, headers))
+        assert response["data"]["item"]["name"] == "Home", response
+    expect("Delivery with a JWT", 401, call("POST", delivery, query, edge))
     expect("key revoked", 204, call("PUT", f"{keys}/revokebyhash/{found['hash']}", b"", edge))
-    expect("delivery after that", 401, call("POST", delivery, query, {"sc_apikey": own}))
+    expect("Delivery with the revoked key", 401, call("POST", delivery, query, {"sc_apikey": own}))
     with ThreadPool(20) as pool:
         statuses = pool.map(lambda _: call("POST", delivery, query, {"sc_apikey": key})[0], range(1000))
     assert set(statuses) == {200, 429}, set(statuses)
-    print("all APIs: as documented")
+    print("all APIs respond as documented")
 
 
 if __name__ == "__main__":
