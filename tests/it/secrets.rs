@@ -1,4 +1,4 @@
-//! Neither a secret nor a token is in anything that is said: every failure, with everything logged.
+//! Neither a secret nor a token appears in any log, error or `Debug` output, whatever fails.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::support::{Api, Logs, RawServer, SECRET, Then, client_of, everything_s
 
 const TOKEN: &str = "t0ken-sentinel";
 
-/// Runs one call through the whole stack and returns all that was said.
-async fn said(token_url: &str, api: &MockServer) -> String {
+/// Sends requests through the whole stack. Returns everything that was printed and logged.
+async fn output_of(token_url: &str, api: &MockServer) -> String {
     let logs = Logs::capture();
     let tokens = client_of(token_url).timeout(Duration::from_millis(300)).build().unwrap();
     let mut policy = RefreshPolicy::default();
@@ -27,7 +27,7 @@ async fn said(token_url: &str, api: &MockServer) -> String {
         .rejections(Rejections::default().expired_403())
         .build()
         .unwrap();
-    let mut said = format!("{tokens:?}{tokens:#?}{auth:?}{auth:#?}");
+    let mut output = format!("{tokens:?}{tokens:#?}{auth:?}{auth:#?}");
     let client = wrap(auth);
     for _ in 0..2 {
         match client
@@ -36,29 +36,29 @@ async fn said(token_url: &str, api: &MockServer) -> String {
             .send()
             .await
         {
-            Ok(answer) => said += &format!("{answer:?}{answer:#?}"),
-            Err(error) => said += &everything_said(&error),
+            Ok(response) => output += &format!("{response:?}{response:#?}"),
+            Err(error) => output += &everything_said(&error),
         }
     }
     if let Err(error) = tokens.fetch().await {
-        said += &everything_said(&error);
+        output += &everything_said(&error);
     }
-    said += &format!("{cache:?}{cache:#?}");
-    // The mock servers log what they receive: theirs is the other side of the wire.
+    output += &format!("{cache:?}{cache:#?}");
+    // wiremock logs the requests that it receives. That is the server's log, not ours.
     let logged = logs.text();
-    said.extend(
+    output.extend(
         logged.lines().filter(|line| !line.contains("wiremock")).map(|line| format!("{line}\n")),
     );
-    assert!(logged.contains("token_refresh"), "nothing was captured: {logged}");
-    said
+    assert!(logged.contains("token_refresh"), "no logs were captured: {logged}");
+    output
 }
 
 #[tokio::test]
-async fn no_failure_tells_a_secret_or_a_token() {
+async fn no_failure_reveals_a_secret_or_a_token() {
     let encoded: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
     let quoted = json!(SECRET).to_string();
     let ok = |body| ResponseTemplate::new(200).set_body_json(body);
-    let answers = [
+    let token_responses = [
         ok(json!({ "access_token": TOKEN, "token_type": "Bearer", "expires_in": 60 })),
         ok(
             json!({ "access_token": TOKEN, "token_type": "Bearer", "expires_in": 0, "refresh_token": TOKEN }),
@@ -87,19 +87,19 @@ async fn no_failure_tells_a_secret_or_a_token() {
     ];
     let apis = [serve(ResponseTemplate::new(200)).await, serve(ResponseTemplate::new(401)).await];
     let sentinels = [SECRET, &encoded, quoted.trim_matches('"'), TOKEN];
-    let check = |said: String, what: &str| {
+    let check = |output: String, what: &str| {
         for sentinel in sentinels {
-            let at = said
+            let at = output
                 .find(sentinel)
-                .map(|at| &said[said.floor_char_boundary(at.saturating_sub(300))..at]);
+                .map(|at| &output[output.floor_char_boundary(at.saturating_sub(300))..at]);
             assert!(at.is_none(), "{what}: {sentinel} after {at:?}");
         }
     };
     for api in &apis {
-        for answer in answers.clone() {
-            let what = format!("{answer:?}");
-            let issuer = serve(answer).await;
-            check(said(&issuer.uri(), api).await, &what);
+        for response in token_responses.clone() {
+            let what = format!("{response:?}");
+            let issuer = serve(response).await;
+            check(output_of(&issuer.uri(), api).await, &what);
         }
         for (bytes, then) in [
             ("", Then::Close),
@@ -111,31 +111,31 @@ async fn no_failure_tells_a_secret_or_a_token() {
             ),
         ] {
             let issuer = RawServer::start(bytes, then).await;
-            check(said(&issuer.url(), api).await, bytes);
+            check(output_of(&issuer.url(), api).await, bytes);
         }
     }
-    // Whatever the API answers, with tokens and without.
+    // Different responses of the API, with and without a token.
     let away = ResponseTemplate::new(307).insert_header("location", apis[0].uri());
-    let refusal = json!({ "data": null, "errors": [{ "message": "m", "extensions": { "code": "AUTH_NOT_AUTHENTICATED" } }] });
-    for answer in [
+    let rejection = json!({ "data": null, "errors": [{ "message": "m", "extensions": { "code": "AUTH_NOT_AUTHENTICATED" } }] });
+    for response in [
         away,
-        ok(refusal),
+        ok(rejection),
         ResponseTemplate::new(401)
             .insert_header("www-authenticate", "Bearer error=\"invalid_token\""),
         ResponseTemplate::new(403).set_body_string("Token has expired"),
         ResponseTemplate::new(520).set_body_string("<h1>sorry</h1>"),
     ] {
-        let what = format!("{answer:?}");
-        let api = serve(answer).await;
-        for granted in [answers[0].clone(), answers[15].clone()] {
-            let issuer = serve(granted).await;
-            check(said(&issuer.uri(), &api).await, &what);
+        let what = format!("{response:?}");
+        let api = serve(response).await;
+        for token_response in [token_responses[0].clone(), token_responses[15].clone()] {
+            let issuer = serve(token_response).await;
+            check(output_of(&issuer.uri(), &api).await, &what);
         }
     }
 }
 
 #[tokio::test]
-async fn no_frame_of_http2_is_logged_with_a_token() {
+async fn no_logged_http2_frame_shows_a_token() {
     let logs = Logs::capture();
     let api = Api::start(|_, _| http::Response::default()).await;
     let cache =
@@ -147,17 +147,17 @@ async fn no_frame_of_http2_is_logged_with_a_token() {
     client.get(api.origin().clone()).send().await.unwrap();
     assert_eq!(api.bearers(), [TOKEN]);
     let logged = logs.text();
-    assert!(logged.contains("h2::"), "nothing was captured: {logged}");
+    assert!(logged.contains("h2::"), "no logs were captured: {logged}");
     assert!(!logged.contains(TOKEN), "{logged}");
 }
 
 #[tokio::test]
-async fn secrets_are_held_in_types_that_overwrite_them() {
+async fn secrets_are_stored_in_types_that_overwrite_them() {
     fn overwrites(_: &impl ZeroizeOnDrop) {}
     let credentials = ClientCredentials::new("id", SECRET);
     overwrites(credentials.client_secret());
     let issuer =
         serve(ResponseTemplate::new(200).set_body_json(json!({ "access_token": TOKEN }))).await;
-    let answer = client_of(&issuer.uri()).build().unwrap().fetch().await.unwrap();
-    overwrites(answer.access_token());
+    let response = client_of(&issuer.uri()).build().unwrap().fetch().await.unwrap();
+    overwrites(response.access_token());
 }

@@ -1,4 +1,4 @@
-//! The layer on real sockets: which requests get the header, and whose.
+//! The middleware on real sockets: which requests get a token, and from which cache.
 
 use std::sync::{
     Arc,
@@ -23,34 +23,34 @@ async fn a_request_for_a_target_carries_the_token() {
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     for _ in 0..10 {
-        let answer =
+        let response =
             client.post(server.uri()).json(&json!({ "query": "{ a }" })).send().await.unwrap();
-        assert_eq!(answer.text().await.unwrap(), "token-1");
+        assert_eq!(response.text().await.unwrap(), "token-1");
     }
     assert_eq!(source.calls(), 1);
 }
 
 #[tokio::test]
-async fn the_header_is_marked_sensitive_all_the_way_down() {
+async fn the_header_is_marked_sensitive_and_never_logged() {
     let logs = Logs::capture();
     let server = refusing(&[], &[]).await;
     let source = source_fn(|_| async { Token::bearer("sentinel-token", DAY) });
     let auth =
         AuthMiddleware::builder(TokenCache::new(source)).target(origin(&server)).build().unwrap();
-    let shown = format!("{auth:?}");
+    let debug = format!("{auth:?}");
     let client =
         ClientBuilder::new(reqwest::Client::builder().connection_verbose(false).build().unwrap())
             .with(auth)
             .build();
     client.get(server.uri()).send().await.unwrap();
-    // wiremock logs what it receives; it is the server's side and no log of ours.
+    // wiremock logs the requests that it receives. That is the server's log, not ours.
     let logged: Vec<_> = logs
         .text()
         .lines()
         .filter(|line| line.contains("sentinel") && !line.contains("wiremock"))
         .map(str::to_owned)
         .collect();
-    assert!(logged.is_empty() && !shown.contains("sentinel"), "{logged:?} {shown}");
+    assert!(logged.is_empty() && !debug.contains("sentinel"), "{logged:?} {debug}");
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn without_a_token_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn a_request_with_a_header_of_its_own_is_left_alone() {
+async fn a_request_with_its_own_credentials_is_passed_on_unchanged() {
     let server = serve(ResponseTemplate::new(401)).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
@@ -83,7 +83,7 @@ async fn a_request_with_a_header_of_its_own_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_request_that_says_so_is_left_alone() {
+async fn a_request_with_the_no_auth_extension_is_passed_on_unchanged() {
     let server = serve(ResponseTemplate::new(401)).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
@@ -95,7 +95,7 @@ async fn a_request_that_says_so_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_request_for_no_target_is_left_alone() {
+async fn a_request_that_matches_no_target_is_passed_on_unchanged() {
     let (server, other) = (serve(ResponseTemplate::new(401)).await, refusing(&[], &[]).await);
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&other));
@@ -106,16 +106,16 @@ async fn a_request_for_no_target_is_left_alone() {
 }
 
 #[tokio::test]
-async fn several_layers_serve_a_target_each() {
+async fn several_middlewares_serve_different_targets() {
     let (one, two) = (refusing(&[], &[]).await, refusing(&[], &[]).await);
-    let layer = |name: &'static str, target| {
+    let middleware = |name: &'static str, target| {
         let cache = TokenCache::new(source_fn(move |_| async move { Token::bearer(name, DAY) }));
         AuthMiddleware::builder(cache).target(target).build().unwrap()
     };
     let client = ClientBuilder::new(reqwest::Client::new())
-        .with(layer("first", origin(&one)))
-        .with(layer("second", origin(&two)))
-        .with(layer("third", origin(&two)))
+        .with(middleware("first", origin(&one)))
+        .with(middleware("second", origin(&two)))
+        .with(middleware("third", origin(&two)))
         .build();
     for (server, expected) in [(&one, "first"), (&two, "second")] {
         assert_eq!(client.get(server.uri()).send().await.unwrap().text().await.unwrap(), expected);
@@ -123,7 +123,7 @@ async fn several_layers_serve_a_target_each() {
 }
 
 #[tokio::test]
-async fn a_cache_on_the_request_chooses_the_credentials() {
+async fn a_cache_as_a_request_extension_provides_the_token() {
     let server = refusing(&["tenant-1"], &[]).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
@@ -133,14 +133,14 @@ async fn a_cache_on_the_request_chooses_the_credentials() {
         let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
         async move { Token::bearer(format!("tenant-{number}"), DAY) }
     }));
-    let answer = client.get(server.uri()).with_extension(tenant.clone()).send().await.unwrap();
-    // Its refusal is that cache's business too.
-    assert_eq!(answer.text().await.unwrap(), "tenant-2");
+    let response = client.get(server.uri()).with_extension(tenant.clone()).send().await.unwrap();
+    // A rejected token is replaced in that cache too.
+    assert_eq!(response.text().await.unwrap(), "tenant-2");
     assert_eq!((number.load(Ordering::SeqCst), source.calls()), (2, 0));
-    // The targets stay the layer's.
+    // The targets remain those of the middleware.
     let elsewhere = refusing(&[], &[]).await;
-    let answer = client.get(elsewhere.uri()).with_extension(tenant).send().await.unwrap();
-    assert_eq!(answer.text().await.unwrap(), "");
+    let response = client.get(elsewhere.uri()).with_extension(tenant).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "");
 }
 
 #[tokio::test]
@@ -154,20 +154,20 @@ async fn an_api_key_goes_into_its_own_header() {
 }
 
 #[tokio::test]
-async fn a_key_of_the_callers_own_is_left_alone() {
+async fn a_key_set_by_the_caller_is_kept() {
     let server = serve(ResponseTemplate::new(401)).await;
-    let layer = |key: &'static str| {
+    let middleware = |key: &'static str| {
         let cache = TokenCache::new(source_fn(move |_| async move {
             Token::api_key("x-key".parse().unwrap(), key)
         }));
         AuthMiddleware::builder(cache).target(origin(&server)).build().unwrap()
     };
     let client = ClientBuilder::new(reqwest::Client::new())
-        .with(layer("first"))
-        .with(layer("second"))
+        .with(middleware("first"))
+        .with(middleware("second"))
         .build();
     client.get(server.uri()).header("x-key", "own").send().await.unwrap();
-    // Of two layers, the first sets it.
+    // Of two middlewares, the first one sets it.
     client.get(server.uri()).send().await.unwrap();
     let sent: Vec<_> = requests(&server)
         .await
@@ -178,7 +178,7 @@ async fn a_key_of_the_callers_own_is_left_alone() {
 }
 
 #[tokio::test]
-async fn our_header_wins_over_a_default_header() {
+async fn the_tokens_header_takes_precedence_over_a_default_header() {
     let server = refusing(&[], &[]).await;
     let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)))
         .target(origin(&server))
@@ -189,13 +189,13 @@ async fn our_header_wins_over_a_default_header() {
         "Bearer default".parse().unwrap(),
     )]);
     let http = reqwest::Client::builder().default_headers(defaults).build().unwrap();
-    let answer =
+    let response =
         ClientBuilder::new(http).with(auth).build().get(server.uri()).send().await.unwrap();
-    assert_eq!(answer.text().await.unwrap(), "token-1");
+    assert_eq!(response.text().await.unwrap(), "token-1");
 }
 
 #[test]
-fn a_layer_needs_credentials_and_a_target() {
+fn a_middleware_needs_credentials_and_a_target() {
     let cause = |error: sitecore_auth::Error| {
         assert_eq!(error.kind(), ErrorKind::Config);
         everything_said(&error)
@@ -208,6 +208,6 @@ fn a_layer_needs_credentials_and_a_target() {
         )
         .contains("client id")
     );
-    let layer = AuthMiddleware::new(credentials(), [Target::deploy()]).unwrap();
-    assert!(layer.cache().current().is_none());
+    let middleware = AuthMiddleware::new(credentials(), [Target::deploy()]).unwrap();
+    assert!(middleware.cache().current().is_none());
 }

@@ -1,4 +1,4 @@
-//! A request's own timeout is one deadline for the wait, the request and the replay.
+//! A request's own timeout covers the wait for a token, the request and the replay.
 
 use std::time::Duration;
 
@@ -14,27 +14,27 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_slow_issuer_does_not_outlast_the_deadline() {
+async fn a_request_does_not_wait_for_a_slow_issuer_past_its_timeout() {
     let server = serve(ResponseTemplate::new(200)).await;
     let source = ScriptedSource::new([], Step::Slow(400 * MS, DAY));
     let client = client_with(source.clone(), origin(&server));
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = client.get(server.uri()).timeout(200 * MS).send().await.expect_err("too late");
-    let took = begun.elapsed();
-    assert!(took >= 190 * MS && took < 390 * MS, "{took:?}");
+    let elapsed = started.elapsed();
+    assert!(elapsed >= 190 * MS && elapsed < 390 * MS, "{elapsed:?}");
     let auth = auth_error(&error);
     assert_eq!((auth.kind(), auth.is_transient()), (ErrorKind::Timeout, true));
     assert!(server.received_requests().await.unwrap().is_empty());
-    // The refresh went on, for the next request.
+    // The refresh continued, and the next request uses its token.
     assert!(client.get(server.uri()).timeout(Duration::from_secs(5)).send().await.is_ok());
     assert_eq!(source.calls(), 1);
 }
 
 #[tokio::test]
-async fn the_wait_is_taken_off_the_requests_time() {
+async fn the_wait_for_a_token_counts_towards_the_requests_timeout() {
     let server = serve(ResponseTemplate::new(200).set_delay(Duration::from_secs(5))).await;
     let source = ScriptedSource::new([], Step::Slow(300 * MS, DAY));
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = client_with(source.clone(), origin(&server))
         .get(server.uri())
         .timeout(500 * MS)
@@ -42,62 +42,64 @@ async fn the_wait_is_taken_off_the_requests_time() {
         .await
         .expect_err("too late");
     assert!(error.is_timeout(), "{error:?}");
-    let took = begun.elapsed();
-    assert!(took >= 450 * MS && took < 750 * MS, "{took:?}");
+    let elapsed = started.elapsed();
+    assert!(elapsed >= 450 * MS && elapsed < 750 * MS, "{elapsed:?}");
 }
 
 #[tokio::test]
-async fn a_slow_replacement_gives_the_first_answer_back_in_time() {
+async fn if_replacing_the_token_is_slow_the_first_response_is_returned_in_time() {
     let server = serve(ResponseTemplate::new(401).set_body_string("first")).await;
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(Duration::from_secs(5), DAY));
-    let begun = Instant::now();
-    let answer = client_with(source.clone(), origin(&server))
+    let started = Instant::now();
+    let response = client_with(source.clone(), origin(&server))
         .get(server.uri())
         .timeout(300 * MS)
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status().as_u16(), 401);
-    let took = begun.elapsed();
-    assert!(took >= 250 * MS && took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(response.status().as_u16(), 401);
+    let elapsed = started.elapsed();
+    assert!(elapsed >= 250 * MS && elapsed < Duration::from_secs(2), "{elapsed:?}");
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
-    // Whole, although the deadline is over.
-    assert_eq!(answer.text().await.unwrap(), "first");
+    // The body is complete, although the deadline has passed.
+    assert_eq!(response.text().await.unwrap(), "first");
 }
 
 #[tokio::test]
-async fn a_replay_has_what_is_left_of_the_requests_time() {
+async fn a_replay_gets_what_is_left_of_the_requests_timeout() {
     let server = MockServer::start().await;
-    let refused = ResponseTemplate::new(401).set_delay(600 * MS);
-    let refused = Mock::given(any()).respond_with(refused).up_to_n_times(1);
-    refused.mount(&server).await;
+    let rejection = ResponseTemplate::new(401).set_delay(600 * MS);
+    Mock::given(any()).respond_with(rejection).up_to_n_times(1).mount(&server).await;
     let slow = ResponseTemplate::new(200).set_delay(Duration::from_secs(10));
     Mock::given(any()).respond_with(slow).mount(&server).await;
     let client = client_with(ScriptedSource::granting(DAY), origin(&server));
-    let begun = Instant::now();
+    let started = Instant::now();
     let call = client.get(server.uri()).timeout(1_000 * MS).send();
     assert!(call.await.expect_err("too late").is_timeout());
-    let took = begun.elapsed();
-    assert!(took >= 900 * MS && took < 1_500 * MS, "{took:?}");
+    let elapsed = started.elapsed();
+    assert!(elapsed >= 900 * MS && elapsed < 1_500 * MS, "{elapsed:?}");
     assert_eq!(server.received_requests().await.unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn a_timeout_of_the_client_does_not_tear_the_first_answer() {
+async fn a_client_timeout_does_not_truncate_the_first_response() {
     let server = serve(ResponseTemplate::new(401).set_body_string("first")).await;
     let failing = Step::SlowFail(500 * MS, ErrorKind::Refused);
     let source = ScriptedSource::new([Step::Grant(DAY)], failing);
     let auth = AuthMiddleware::builder(TokenCache::new(source)).target(origin(&server));
     let http = reqwest::Client::builder().timeout(300 * MS).build().unwrap();
     let client = ClientBuilder::new(http).with(auth.build().unwrap()).build();
-    let begun = Instant::now();
-    let answer = client.get(server.uri()).send().await.unwrap();
-    assert!(begun.elapsed() >= 450 * MS);
-    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "first".to_owned()));
+    let started = Instant::now();
+    let response = client.get(server.uri()).send().await.unwrap();
+    assert!(started.elapsed() >= 450 * MS);
+    assert_eq!(
+        (response.status().as_u16(), response.text().await.unwrap()),
+        (401, "first".to_owned())
+    );
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_does_not_hold_the_replay_up() {
+async fn an_endless_response_does_not_delay_the_replay() {
     let api = Api::start(|bearer, _| match bearer {
         "token-1" => {
             let body = frames(stream::iter([Frame::data("no".into())]).chain(stream::pending()));
@@ -109,6 +111,6 @@ async fn an_answer_that_never_ends_does_not_hold_the_replay_up() {
     let target = Target::origin(api.origin().clone()).unwrap();
     let client = client_with(ScriptedSource::granting(DAY), target);
     let call = client.get(api.origin().clone()).send();
-    let answer = tokio::time::timeout(Duration::from_secs(5), call).await.expect("no stall");
-    assert_eq!(answer.unwrap().status().as_u16(), 200);
+    let response = tokio::time::timeout(Duration::from_secs(5), call).await.expect("no delay");
+    assert_eq!(response.unwrap().status().as_u16(), 200);
 }

@@ -1,5 +1,5 @@
-//! Authoring says with HTTP 200 that a token is no good: what counts as that, what does not, and how much
-//! of an answer is read to find out.
+//! Authoring rejects tokens with HTTP 200: which responses count as rejections, and how much of a
+//! response is read to decide that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,15 +23,15 @@ const SOON: Duration = Duration::from_secs(5);
 const QUERY: &str = "query { item { name } }";
 const MUTATION: &str = "mutation { createItem { name } }";
 
-/// An error as Authoring writes it.
+/// An error in Authoring's format.
 fn error(code: &str, path: &str) -> String {
     format!(
         r#"{{"message":"The current user is not authorized to access this resource.","path":{path},"extensions":{{"code":"{code}"}}}}"#
     )
 }
 
-/// Every error of a refused call: this one.
-fn refused(path: &str) -> String {
+/// The error of a rejected call.
+fn not_authenticated(path: &str) -> String {
     error("AUTH_NOT_AUTHENTICATED", path)
 }
 
@@ -39,21 +39,21 @@ fn errors(errors: &[String], data: &str) -> String {
     format!(r#"{{"errors":[{}]{data}}}"#, errors.join(","))
 }
 
-/// The whole call refused, nothing executed.
-fn whole_refusal() -> String {
-    errors(&[refused(r#"["item"]"#)], r#","data":{"item":null}"#)
+/// A response that rejects the whole call: nothing was executed.
+fn full_rejection() -> String {
+    errors(&[not_authenticated(r#"["item"]"#)], r#","data":{"item":null}"#)
 }
 
-fn json_answer(body: impl Into<Body>) -> Response<Body> {
-    let answer = Response::builder().header("content-type", "application/json; charset=utf-8");
-    answer.body(body.into()).unwrap()
+fn json_response(body: impl Into<Body>) -> Response<Body> {
+    let response = Response::builder().header("content-type", "application/json; charset=utf-8");
+    response.body(body.into()).unwrap()
 }
 
-/// Refuses the first token as it is told, and answers others with data.
-async fn refusing(refusal: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Api {
+/// An API that rejects `token-1` with the given response, and returns data for other tokens.
+async fn rejecting(rejection: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Api {
     Api::start(move |bearer, _| match bearer {
-        "token-1" => refusal(),
-        other => json_answer(data_for(other)),
+        "token-1" => rejection(),
+        other => json_response(data_for(other)),
     })
     .await
 }
@@ -62,8 +62,8 @@ fn data_for(token: &str) -> String {
     format!(r#"{{"data":{{"item":{{"name":"{token}"}}}}}}"#)
 }
 
-/// A body of unknown length, byte by byte.
-fn pieces(text: &str) -> Body {
+/// A body of unknown length that arrives byte by byte.
+fn byte_by_byte(text: &str) -> Body {
     let bytes: Vec<_> = text.bytes().map(|byte| Bytes::from(vec![byte])).collect();
     frames(stream::iter(bytes).map(Frame::data))
 }
@@ -72,127 +72,139 @@ fn client(api: &Api, source: &ScriptedSource) -> ClientWithMiddleware {
     client_with(source.clone(), Target::origin(api.origin().clone()).unwrap())
 }
 
-async fn ask(client: &ClientWithMiddleware, url: Url, query: &str) -> reqwest::Response {
+async fn post(client: &ClientWithMiddleware, url: Url, query: &str) -> reqwest::Response {
     let call = client.post(url).json(&json!({ "query": query }));
-    timeout(SOON, call.send()).await.expect("an answer").unwrap()
+    timeout(SOON, call.send()).await.expect("a response").unwrap()
 }
 
 #[tokio::test]
-async fn a_refusal_in_an_answer_200_is_healed_like_a_401() {
-    for refusal in [
-        whole_refusal(),
-        errors(&[refused(r#"["item"]"#), refused(r#"["b"]"#)], r#","data":{"item":null,"b":null}"#),
-        errors(&[refused(r#"["item"]"#)], ""),
-        errors(&[refused("null")], r#","data":null"#),
-        errors(&[refused(r#"["item"]"#)], r#","extensions":{"cost":-1.5e+3},"data":{"item":null}"#),
-        format!("  {{ \"errors\" : [{}] , \"data\" : null }}\r\n", refused("[]")),
+async fn a_rejection_with_status_200_is_handled_like_a_401() {
+    for rejection in [
+        full_rejection(),
+        errors(
+            &[not_authenticated(r#"["item"]"#), not_authenticated(r#"["b"]"#)],
+            r#","data":{"item":null,"b":null}"#,
+        ),
+        errors(&[not_authenticated(r#"["item"]"#)], ""),
+        errors(&[not_authenticated("null")], r#","data":null"#),
+        errors(
+            &[not_authenticated(r#"["item"]"#)],
+            r#","extensions":{"cost":-1.5e+3},"data":{"item":null}"#,
+        ),
+        format!("  {{ \"errors\" : [{}] , \"data\" : null }}\r\n", not_authenticated("[]")),
     ] {
-        let (whole, chunked) = (refusal.clone(), refusal.clone());
+        let (whole, chunked) = (rejection.clone(), rejection.clone());
         for api in [
-            refusing(move || json_answer(whole.clone())).await,
-            refusing(move || json_answer(pieces(&chunked))).await,
+            rejecting(move || json_response(whole.clone())).await,
+            rejecting(move || json_response(byte_by_byte(&chunked))).await,
         ] {
             let source = ScriptedSource::granting(DAY);
-            let answer = ask(&client(&api, &source), api.authoring(), QUERY).await;
-            assert_eq!(answer.text().await.unwrap(), data_for("token-2"), "{refusal}");
-            assert_eq!(api.bearers(), ["token-1", "token-2"], "{refusal}");
+            let response = post(&client(&api, &source), api.authoring(), QUERY).await;
+            assert_eq!(response.text().await.unwrap(), data_for("token-2"), "{rejection}");
+            assert_eq!(api.bearers(), ["token-1", "token-2"], "{rejection}");
             assert_eq!(source.calls(), 2);
         }
     }
-    // If the length is known, `data` may come first; and GraphQL has a media type of its own.
-    let api = refusing(|| {
-        let body = format!(r#"{{"data":{{"item":null}},"errors":[{}]}}"#, refused(r#"["item"]"#));
-        let answer =
+    // If the length is known, `data` may come first. GraphQL has its own media type.
+    let api = rejecting(|| {
+        let body = format!(
+            r#"{{"data":{{"item":null}},"errors":[{}]}}"#,
+            not_authenticated(r#"["item"]"#)
+        );
+        let response =
             Response::builder().header("content-type", "Application/GraphQL-response+JSON");
-        answer.body(body.into()).unwrap()
+        response.body(body.into()).unwrap()
     })
     .await;
-    let answer = ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-    assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
+    let response =
+        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
+    assert_eq!(response.text().await.unwrap(), data_for("token-2"));
 }
 
 #[tokio::test]
-async fn a_mutation_of_which_nothing_was_executed_is_sent_again() {
-    let api = refusing(|| json_answer(whole_refusal())).await;
-    let answer =
-        ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), MUTATION).await;
-    assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
+async fn a_mutation_is_replayed_if_nothing_was_executed() {
+    let api = rejecting(|| json_response(full_rejection())).await;
+    let response =
+        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), MUTATION).await;
+    assert_eq!(response.text().await.unwrap(), data_for("token-2"));
     assert_eq!(api.bearers(), ["token-1", "token-2"]);
 }
 
 #[tokio::test]
-async fn a_mutation_that_may_have_been_executed_in_part_is_not_sent_again() {
+async fn a_mutation_that_may_have_been_partly_executed_is_not_replayed() {
     for data in ["", r#","data":null"#, r#","data":{}"#] {
-        let refusal = errors(&[refused(r#"["createItem"]"#)], data);
-        let words = refusal.clone();
-        let api = refusing(move || json_answer(words.clone())).await;
+        let rejection = errors(&[not_authenticated(r#"["createItem"]"#)], data);
+        let body = rejection.clone();
+        let api = rejecting(move || json_response(body.clone())).await;
         let source = ScriptedSource::granting(DAY);
         let client = client(&api, &source);
-        let answer = ask(&client, api.authoring(), MUTATION).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        assert_eq!(answer.text().await.unwrap(), refusal);
-        // The token was replaced nevertheless, by the time the answer came back.
+        let response = post(&client, api.authoring(), MUTATION).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.text().await.unwrap(), rejection);
+        // Nevertheless, the token was replaced before the response was returned.
         assert_eq!((api.bearers().len(), source.calls()), (1, 2));
-        let answer = ask(&client, api.authoring(), MUTATION).await;
-        assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
+        let response = post(&client, api.authoring(), MUTATION).await;
+        assert_eq!(response.text().await.unwrap(), data_for("token-2"));
     }
 }
 
 #[tokio::test]
-async fn what_is_no_refusal_is_passed_through_byte_for_byte() {
+async fn responses_that_do_not_reject_the_token_are_passed_through_unchanged() {
     let path = r#"["item"]"#;
     let padding = " ".repeat(16 * 1024);
     for body in [
-        // Beside real data, or with a member that no error names.
-        errors(&[refused(path)], r#","data":{"item":null,"b":1}"#),
-        errors(&[refused(path)], r#","data":{"item":null,"b":null}"#),
-        errors(&[refused(r#"["item","name"]"#)], r#","data":{"item":null}"#),
-        // Beside another error, or of another kind.
-        errors(&[refused(path), error("INTERNAL", "[\"b\"]")], r#","data":{"item":null,"b":null}"#),
-        errors(&[refused(path), error("INTERNAL", path)], r#","data":{"item":null}"#),
+        // With real data, or with a member that no error names.
+        errors(&[not_authenticated(path)], r#","data":{"item":null,"b":1}"#),
+        errors(&[not_authenticated(path)], r#","data":{"item":null,"b":null}"#),
+        errors(&[not_authenticated(r#"["item","name"]"#)], r#","data":{"item":null}"#),
+        // Alongside another error, or with another code.
+        errors(&[not_authenticated(path), error("INTERNAL", "[\"b\"]")], r#","data":{"item":null,"b":null}"#),
+        errors(&[not_authenticated(path), error("INTERNAL", path)], r#","data":{"item":null}"#),
         errors(&[error("AUTH_NOT_AUTHORIZED", "null")], r#","data":null"#),
         errors(&[error("AUTH_NOT_AUTHORIZED", path)], r#","data":{"item":null}"#),
         errors(&[format!(r#"{{"message":"AUTH_NOT_AUTHENTICATED","path":{path}}}"#)], r#","data":{"item":null}"#),
         errors(&[], r#","data":{"item":null}"#),
-        // In a string of real data.
+        // Inside a string of real data.
         r#"{"data":{"item":"{\"errors\":[{\"extensions\":{\"code\":\"AUTH_NOT_AUTHENTICATED\"}}]}"}}"#.to_owned(),
-        // Several answers in one, no JSON, nothing.
-        format!("[{}]", whole_refusal()),
-        whole_refusal().replace("null", "nul"),
-        whole_refusal()[..60].to_owned(),
+        // A batch, invalid JSON, truncated JSON, an empty body.
+        format!("[{}]", full_rejection()),
+        full_rejection().replace("null", "nul"),
+        full_rejection()[..60].to_owned(),
         String::new(),
-        // Longer than anything that refuses.
-        format!("{padding}{}", whole_refusal()),
+        // Longer than the 16 KiB that are read.
+        format!("{padding}{}", full_rejection()),
     ] {
         let (whole, chunked) = (body.clone(), body.clone());
         for api in [
-            refusing(move || json_answer(whole.clone())).await,
-            refusing(move || json_answer(pieces(&chunked))).await,
+            rejecting(move || json_response(whole.clone())).await,
+            rejecting(move || json_response(byte_by_byte(&chunked))).await,
         ] {
             let source = ScriptedSource::granting(DAY);
-            let answer = ask(&client(&api, &source), api.authoring(), QUERY).await;
-            assert_eq!(answer.text().await.unwrap(), body);
+            let response = post(&client(&api, &source), api.authoring(), QUERY).await;
+            assert_eq!(response.text().await.unwrap(), body);
             assert_eq!((api.bearers().len(), source.calls()), (1, 1), "{body}");
         }
     }
-    // By its length alone, and not a byte too early.
-    let most = format!("{:1$}", whole_refusal(), 16 * 1024);
-    let api = refusing(move || json_answer(most.clone())).await;
-    let answer = ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-    assert_eq!(answer.text().await.unwrap(), data_for("token-2"));
-    let long = format!("{}{padding}", whole_refusal());
-    let api = refusing(move || json_answer(long.clone())).await;
-    let answer = ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-    assert_eq!(answer.text().await.unwrap().len(), whole_refusal().len() + padding.len());
+    // A rejection of exactly 16 KiB counts, but a longer one does not.
+    let longest = format!("{:1$}", full_rejection(), 16 * 1024);
+    let api = rejecting(move || json_response(longest.clone())).await;
+    let response =
+        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
+    assert_eq!(response.text().await.unwrap(), data_for("token-2"));
+    let too_long = format!("{}{padding}", full_rejection());
+    let api = rejecting(move || json_response(too_long.clone())).await;
+    let response =
+        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
+    assert_eq!(response.text().await.unwrap().len(), full_rejection().len() + padding.len());
     assert_eq!(api.bearers(), ["token-1"]);
 }
 
 #[tokio::test]
-async fn only_authoring_and_only_json_with_status_200_is_looked_at() {
-    let refused_in = |status: u16, kind: &'static str| {
+async fn only_json_responses_of_authoring_with_status_200_are_inspected() {
+    let rejection_with = |status: u16, kind: &'static str| {
         move || {
-            let answer = Response::builder().status(status).header("content-type", kind);
-            answer.body(whole_refusal().into()).unwrap()
+            let response = Response::builder().status(status).header("content-type", kind);
+            response.body(full_rejection().into()).unwrap()
         }
     };
     for (status, kind) in [
@@ -202,34 +214,34 @@ async fn only_authoring_and_only_json_with_status_200_is_looked_at() {
         (200, "text/html"),
         (200, ""),
     ] {
-        let api = refusing(refused_in(status, kind)).await;
-        let answer =
-            ask(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-        assert_eq!(answer.text().await.unwrap(), whole_refusal(), "{status} {kind}");
+        let api = rejecting(rejection_with(status, kind)).await;
+        let response =
+            post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
+        assert_eq!(response.text().await.unwrap(), full_rejection(), "{status} {kind}");
     }
-    let api = refusing(refused_in(200, "application/json")).await;
+    let api = rejecting(rejection_with(200, "application/json")).await;
     for path in ["/graphql", "/sitecore/apis/graphql", "/api/graphql/v1"] {
-        let answer = ask(
+        let response = post(
             &client(&api, &ScriptedSource::granting(DAY)),
             api.origin().join(path).unwrap(),
             QUERY,
         )
         .await;
-        assert_eq!(answer.text().await.unwrap(), whole_refusal(), "{path}");
+        assert_eq!(response.text().await.unwrap(), full_rejection(), "{path}");
     }
-    // And not if it is switched off.
+    // Nothing is inspected if this is disabled.
     let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)))
         .target(Target::origin(api.origin().clone()).unwrap())
         .rejections(Rejections::default().graphql(false));
-    let answer = ask(&wrap(auth.build().unwrap()), api.authoring(), QUERY).await;
-    assert_eq!(answer.text().await.unwrap(), whole_refusal());
+    let response = post(&wrap(auth.build().unwrap()), api.authoring(), QUERY).await;
+    assert_eq!(response.text().await.unwrap(), full_rejection());
     assert!(api.bearers().iter().all(|bearer| bearer == "token-1"));
 }
 
-/// An answer that begins like this, and goes on when it is told to.
-async fn halting(begin: &'static str, length: Option<usize>) -> (Api, Arc<Notify>) {
-    let go_on = Arc::new(Notify::new());
-    let rest = Arc::clone(&go_on);
+/// An API whose response begins with `begin`, and ends when notified.
+async fn pausing(begin: &'static str, length: Option<usize>) -> (Api, Arc<Notify>) {
+    let resume = Arc::new(Notify::new());
+    let rest = Arc::clone(&resume);
     let api = Api::start(move |_, _| {
         let rest = Arc::clone(&rest);
         let begin = stream::iter([Frame::data(begin.into())]);
@@ -237,18 +249,18 @@ async fn halting(begin: &'static str, length: Option<usize>) -> (Api, Arc<Notify
             rest.notified().await;
             Frame::data(Bytes::from_static(b"the end"))
         });
-        let mut answer = json_answer(frames(begin.chain(end)));
+        let mut response = json_response(frames(begin.chain(end)));
         if let Some(length) = length {
-            answer.headers_mut().insert("content-length", length.into());
+            response.headers_mut().insert("content-length", length.into());
         }
-        answer
+        response
     })
     .await;
-    (api, go_on)
+    (api, resume)
 }
 
 #[tokio::test]
-async fn a_slow_answer_is_handed_on_as_soon_as_it_is_clear() {
+async fn a_slow_response_is_passed_on_as_soon_as_a_rejection_is_ruled_out() {
     let other = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"OTHER"}}"#;
     let unnamed = r#"{"errors":[{"path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"b":null},"#;
     for (begin, has_length) in [
@@ -264,92 +276,93 @@ async fn a_slow_answer_is_handed_on_as_soon_as_it_is_clear() {
         (unnamed, false),
         ("<html>", true),
     ] {
-        let (api, go_on) = halting(begin, has_length.then_some(begin.len() + 7)).await;
+        let (api, resume) = pausing(begin, has_length.then_some(begin.len() + 7)).await;
         let source = ScriptedSource::granting(DAY);
-        // `ask` gives up if the head does not come.
-        let mut answer = ask(&client(&api, &source), api.authoring(), QUERY).await;
-        let first = timeout(SOON, answer.chunk()).await.expect("the start").unwrap();
+        // `post` times out if the head does not arrive.
+        let mut response = post(&client(&api, &source), api.authoring(), QUERY).await;
+        let first = timeout(SOON, response.chunk()).await.expect("the start").unwrap();
         assert_eq!(first.as_deref(), Some(begin.as_bytes()));
-        go_on.notify_one();
-        let last = timeout(SOON, answer.chunk()).await.expect("the rest").unwrap();
+        resume.notify_one();
+        let last = timeout(SOON, response.chunk()).await.expect("the rest").unwrap();
         assert_eq!(last.as_deref(), Some(&b"the end"[..]));
         assert_eq!(source.calls(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_403_and_other_answers_count_if_the_program_says_so() {
-    let expired =
+async fn a_403_and_other_responses_can_be_configured_as_rejections() {
+    let forbidden =
         |body: &'static str| move || Response::builder().status(403).body(body.into()).unwrap();
-    let layer = |api: &Api, rejections| {
+    let custom_client = |api: &Api, rejections| {
         let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)));
         let auth = auth.target(Target::origin(api.origin().clone()).unwrap());
         wrap(auth.rejections(rejections).build().unwrap())
     };
     let body = r#"{"title":"Forbidden","detail":"Token has expired."}"#;
-    let api = refusing(expired(body)).await;
+    let api = rejecting(forbidden(body)).await;
     let url = || api.origin().join("/api/brands/v1").unwrap();
-    let answer = layer(&api, Rejections::default()).get(url()).send().await.unwrap();
+    let response = custom_client(&api, Rejections::default()).get(url()).send().await.unwrap();
     assert_eq!(
-        (answer.status(), answer.text().await.unwrap()),
+        (response.status(), response.text().await.unwrap()),
         (StatusCode::FORBIDDEN, body.to_owned())
     );
-    let answer = layer(&api, Rejections::default().expired_403()).get(url()).send().await.unwrap();
+    let response =
+        custom_client(&api, Rejections::default().expired_403()).get(url()).send().await.unwrap();
     assert_eq!(
-        (answer.status(), answer.text().await.unwrap()),
+        (response.status(), response.text().await.unwrap()),
         (StatusCode::OK, data_for("token-2"))
     );
 
-    let api = refusing(expired("You may not")).await;
-    let answer = layer(&api, Rejections::default().expired_403())
+    let api = rejecting(forbidden("You may not")).await;
+    let response = custom_client(&api, Rejections::default().expired_403())
         .get(api.origin().clone())
         .send()
         .await
         .unwrap();
     assert_eq!(
-        (answer.status(), answer.text().await.unwrap()),
+        (response.status(), response.text().await.unwrap()),
         (StatusCode::FORBIDDEN, "You may not".to_owned())
     );
     assert_eq!(api.bearers(), ["token-1"]);
 
-    let api = refusing(|| {
-        let answer = Response::builder().status(498).header("x-why", "token");
-        answer.body("x".repeat(40_000).into()).unwrap()
+    let api = rejecting(|| {
+        let response = Response::builder().status(498).header("x-why", "token");
+        response.body("x".repeat(40_000).into()).unwrap()
     })
     .await;
     let invalid = StatusCode::from_u16(498).unwrap();
-    // The body is shown to its limit, and is whole nevertheless.
     assert!(format!("{:?}", Rejections::default().expired_403()).contains("403"));
+    // The predicate sees the body up to the limit. The caller gets all of it.
     let never = Rejections::default().when(invalid, |_, body| body.len() != 16 * 1024);
-    let answer = layer(&api, never).get(api.origin().clone()).send().await.unwrap();
-    assert_eq!(answer.text().await.unwrap().len(), 40_000);
+    let response = custom_client(&api, never).get(api.origin().clone()).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap().len(), 40_000);
     let always = Rejections::default()
         .when(invalid, |_, _| false)
         .when(invalid, |headers, _| headers["x-why"] == "token");
-    let answer = layer(&api, always).get(api.origin().clone()).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = custom_client(&api, always).get(api.origin().clone()).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn an_answer_in_the_smallest_pieces_costs_little() {
-    // Blanks, and a long message: nothing in there decides anything.
+async fn a_response_that_arrives_byte_by_byte_costs_little() {
+    // White space and a long message, which decide nothing.
     let long = format!(
         "{}{}",
         " ".repeat(7_000),
         errors(&[error("OTHER", "null").replace("The", &"x".repeat(7_000))], "")
     );
-    let api = Api::start(move |_, _| json_answer(pieces(&long))).await;
-    let layered = client(&api, &ScriptedSource::granting(DAY));
+    let api = Api::start(move |_, _| json_response(byte_by_byte(&long))).await;
+    let with_auth = client(&api, &ScriptedSource::granting(DAY));
     let bare = reqwest::Client::new();
     let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
     for _ in 0..3 {
-        let begun = Instant::now();
-        ask(&layered, api.authoring(), QUERY).await.bytes().await.unwrap();
-        ours = ours.min(begun.elapsed());
-        let begun = Instant::now();
+        let started = Instant::now();
+        post(&with_auth, api.authoring(), QUERY).await.bytes().await.unwrap();
+        ours = ours.min(started.elapsed());
+        let started = Instant::now();
         bare.post(api.authoring()).send().await.unwrap().bytes().await.unwrap();
-        theirs = theirs.min(begun.elapsed());
+        theirs = theirs.min(started.elapsed());
     }
-    println!("{ours:?} with the layer, {theirs:?} without");
-    assert!(ours < 3 * theirs, "{ours:?} with the layer, {theirs:?} without");
+    println!("{ours:?} with the middleware, {theirs:?} without");
+    assert!(ours < 3 * theirs, "{ours:?} with the middleware, {theirs:?} without");
 }

@@ -1,4 +1,4 @@
-//! The layer among others: reqwest-retry outside and inside of it, reqwest-tracing on both sides.
+//! Combined with other middleware: reqwest-retry outside and inside, reqwest-tracing on both sides.
 
 use std::{
     sync::{
@@ -22,14 +22,14 @@ use crate::support::{
     Api, HOUR, Logs, ScriptedSource, Step, auth_error, cache_of, everything_said,
 };
 
-/// Up to three retries, at once.
+/// Retries up to three times, without delay.
 fn retry() -> RetryTransientMiddleware<ExponentialBackoff> {
     let backoff =
         ExponentialBackoff::builder().retry_bounds(Duration::ZERO, Duration::from_millis(1));
     RetryTransientMiddleware::new_with_policy(backoff.build_with_max_retries(3))
 }
 
-fn layer(cache: &TokenCache, api: &Api) -> AuthMiddleware {
+fn auth(cache: &TokenCache, api: &Api) -> AuthMiddleware {
     let target = Target::origin(api.origin().clone()).unwrap();
     AuthMiddleware::builder(cache.clone()).target(target).build().unwrap()
 }
@@ -39,24 +39,24 @@ fn status(status: u16) -> Response<Body> {
 }
 
 #[tokio::test]
-async fn each_attempt_of_a_retry_outside_has_a_fresh_header() {
+async fn each_attempt_of_an_outer_retry_gets_a_current_token() {
     let clock = ManualClock::new();
     let time = clock.clone();
-    // An hour goes by with each attempt, which is more than a token lives.
+    // Each attempt takes an hour, which is longer than a token's lifetime.
     let api = Api::start(move |bearer, _| {
         time.advance(HOUR);
         status(if bearer == "token-3" { 200 } else { 503 })
     })
     .await;
     let cache = cache_of(&ScriptedSource::granting(HOUR / 2), clock);
-    let client = ClientBuilder::new(Client::new()).with(retry()).with(layer(&cache, &api)).build();
-    let answer = client.get(api.origin().clone()).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
+    let client = ClientBuilder::new(Client::new()).with(retry()).with(auth(&cache, &api)).build();
+    let response = client.get(api.origin().clone()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
     assert_eq!(api.bearers(), ["token-1", "token-2", "token-3"]);
 }
 
 #[tokio::test]
-async fn a_retry_inside_repeats_the_request_with_the_header_that_it_has() {
+async fn an_inner_retry_repeats_the_request_with_the_same_token() {
     let failures = Arc::new(AtomicUsize::new(2));
     let api = Api::start(move |bearer, _| {
         let fails = failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
@@ -69,65 +69,66 @@ async fn a_retry_inside_repeats_the_request_with_the_header_that_it_has() {
     .await;
     let source = ScriptedSource::granting(HOUR);
     let cache = TokenCache::new(source.clone());
-    let client = ClientBuilder::new(Client::new()).with(layer(&cache, &api)).with(retry()).build();
-    let answer = client.get(api.origin().clone()).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), source.calls()), (200, 2));
-    // A refusal is no failure to repeat: it is the layer's business, which is outside.
+    let client = ClientBuilder::new(Client::new()).with(auth(&cache, &api)).with(retry()).build();
+    let response = client.get(api.origin().clone()).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), source.calls()), (200, 2));
+    // The inner retry does not repeat a 401. The middleware outside it replaces the token.
     assert_eq!(api.bearers(), ["token-1", "token-1", "token-1", "token-2"]);
 }
 
 #[tokio::test]
-async fn an_error_is_found_within_the_one_of_a_retry() {
+async fn our_error_can_be_found_inside_the_error_of_a_retry() {
     let api = Api::start(|_, _| status(200)).await;
     let source = ScriptedSource::new([], Step::FailFor(ErrorKind::RateLimited, HOUR));
     let cache = TokenCache::new(source);
-    let inside = ClientBuilder::new(Client::new()).with(layer(&cache, &api)).with(retry()).build();
-    let error = inside.get(api.origin().clone()).send().await.unwrap_err();
+    let inner = ClientBuilder::new(Client::new()).with(auth(&cache, &api)).with(retry()).build();
+    let error = inner.get(api.origin().clone()).send().await.unwrap_err();
     assert_eq!(auth_error(&error).kind(), ErrorKind::RateLimited);
 
-    let outside = ClientBuilder::new(Client::new()).with(retry()).with(layer(&cache, &api)).build();
-    let error = outside.get(api.origin().clone()).send().await.unwrap_err();
-    let Error::Middleware(inner) = &error else { panic!("{error:?}") };
+    let outer = ClientBuilder::new(Client::new()).with(retry()).with(auth(&cache, &api)).build();
+    let error = outer.get(api.origin().clone()).send().await.unwrap_err();
+    let Error::Middleware(source) = &error else { panic!("{error:?}") };
     let Some(RetryError::Error(error) | RetryError::WithRetries { err: error, .. }) =
-        inner.downcast_ref()
+        source.downcast_ref()
     else {
-        panic!("{inner:?}")
+        panic!("{source:?}")
     };
     assert_eq!(auth_error(error).kind(), ErrorKind::RateLimited);
     assert!(api.bearers().is_empty());
 }
 
-/// Everything that is logged and said by calls through a stack that traces on both sides of the layer.
+/// Sends a request through a stack with tracing on both sides of the middleware. Returns what was
+/// logged, and the response or error.
 async fn traced(source: impl TokenSource, api: &Api) -> String {
     let logs = Logs::capture();
     let cache = TokenCache::new(source);
     let client = ClientBuilder::new(Client::builder().connection_verbose(false).build().unwrap())
         .with(TracingMiddleware::<SpanBackendWithUrl>::new())
         .with(retry())
-        .with(layer(&cache, api))
+        .with(auth(&cache, api))
         .with(TracingMiddleware::<SpanBackendWithUrl>::new())
         .build();
-    let said = match client.post(api.authoring()).body("{}").send().await {
-        Ok(answer) => format!("{answer:?}"),
+    let shown = match client.post(api.authoring()).body("{}").send().await {
+        Ok(response) => format!("{response:?}"),
         Err(error) => everything_said(&error),
     };
     let logged = logs.text();
     assert!(
         logged.contains("HTTP") && logged.contains("token_refresh"),
-        "nothing was captured: {logged}"
+        "no logs were captured: {logged}"
     );
-    said + &logged
+    shown + &logged
 }
 
 #[tokio::test]
-async fn no_span_on_either_side_shows_a_token() {
-    let refusing = Api::start(|_, _| status(401)).await;
+async fn no_span_outside_or_inside_the_middleware_shows_a_token() {
+    let rejecting = Api::start(|_, _| status(401)).await;
     let failing = Api::start(|_, _| status(503)).await;
     let working = Api::start(|_, _| status(200)).await;
-    for api in [&refusing, &failing, &working] {
+    for api in [&rejecting, &failing, &working] {
         let granting = source_fn(|_| async { Token::bearer("t0ken-sentinel", HOUR) });
-        let said = traced(granting, api).await;
-        assert!(!said.contains("t0ken-sentinel"), "{said}");
+        let shown = traced(granting, api).await;
+        assert!(!shown.contains("t0ken-sentinel"), "{shown}");
         assert!(api.bearers().iter().all(|bearer| bearer == "t0ken-sentinel"));
     }
     traced(ScriptedSource::new([], Step::Fail(ErrorKind::Refused)), &working).await;

@@ -1,5 +1,5 @@
-//! An answer that passes the layer is the one that a bare client gets: head, body, trailers, errors. All
-//! of it on the path where answers are looked at.
+//! A response is the same with the middleware as with a bare client: head, body, trailers and
+//! errors. All requests go to the path whose responses are inspected.
 
 use std::{collections::BTreeMap, io::Write as _, time::Duration};
 
@@ -20,10 +20,10 @@ use crate::support::{Api, DAY, RawServer, Then, frames};
 
 const DATA: &str = r#"{"data":{"item":{"name":"Home"}}}"#;
 const ERRORS: &str = r#"{"errors":[{"message":"m","extensions":{"code":"OTHER"}}],"data":null}"#;
-const REFUSAL: &str = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"a":null}}"#;
+const REJECTION: &str = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"a":null}}"#;
 
-/// A client with the layer, which never replays, so that a refusal goes back too.
-fn layered(http: Client, origin: &Url) -> ClientWithMiddleware {
+/// A client with the middleware. It never replays, so that rejections are returned too.
+fn client_with_auth(http: Client, origin: &Url) -> ClientWithMiddleware {
     let source = source_fn(|_| async { Token::bearer("token", DAY) });
     let auth = AuthMiddleware::builder(TokenCache::new(source))
         .target(Target::origin(origin.clone()).unwrap())
@@ -31,7 +31,7 @@ fn layered(http: Client, origin: &Url) -> ClientWithMiddleware {
     ClientBuilder::new(http).with(auth.build().unwrap()).build()
 }
 
-/// What a body is made of, by the name of the request's query.
+/// The body and the additional headers of a case.
 fn body_for(case: &str) -> (Body, &'static [(&'static str, &'static str)]) {
     let chunks = |text: &'static str| {
         let chunks: Vec<_> =
@@ -50,14 +50,16 @@ fn body_for(case: &str) -> (Body, &'static [(&'static str, &'static str)]) {
     match case {
         "data" => (DATA.into(), &[]),
         "errors" => (ERRORS.into(), &[]),
-        "refusal" => (REFUSAL.into(), &[]),
+        "rejection" => (REJECTION.into(), &[]),
         "empty" => (Body::empty(), &[]),
         "chunked-data" => (frames(chunks(DATA)), &[]),
         "chunked-errors" => (frames(chunks(ERRORS)), &[]),
-        "chunked-refusal" => (frames(chunks(REFUSAL)), &[]),
+        "chunked-rejection" => (frames(chunks(REJECTION)), &[]),
         "chunked-empty" => (frames(stream::empty()), &[]),
         "trailers-data" => (frames(chunks(DATA).chain(trailers())), &[("trailer", "x-sum")]),
-        "trailers-refusal" => (frames(chunks(REFUSAL).chain(trailers())), &[("trailer", "x-sum")]),
+        "trailers-rejection" => {
+            (frames(chunks(REJECTION).chain(trailers())), &[("trailer", "x-sum")])
+        }
         "trailers-open" => {
             (frames(chunks("{\"errors\":[").chain(trailers())), &[("trailer", "x-sum")])
         }
@@ -70,43 +72,44 @@ fn body_for(case: &str) -> (Body, &'static [(&'static str, &'static str)]) {
 const CASES: [&str; 13] = [
     "data",
     "errors",
-    "refusal",
+    "rejection",
     "empty",
     "chunked-data",
     "chunked-errors",
-    "chunked-refusal",
+    "chunked-rejection",
     "chunked-empty",
     "trailers-data",
-    "trailers-refusal",
+    "trailers-rejection",
     "trailers-open",
     "gzip",
     "large",
 ];
 
-fn answer(request: &Request) -> Response<Body> {
+fn respond(request: &Request) -> Response<Body> {
     let (body, headers) = body_for(request.uri().query().unwrap());
-    let answer =
+    let response =
         Response::builder().header("content-type", "application/json").header("x-own", "kept");
-    let answer = headers.iter().fold(answer, |answer, (name, value)| answer.header(*name, *value));
-    answer.body(body).unwrap()
+    let response =
+        headers.iter().fold(response, |response, (name, value)| response.header(*name, *value));
+    response.body(body).unwrap()
 }
 
-/// All that can be seen of an answer.
-async fn seen(answer: reqwest::Response) -> BTreeMap<&'static str, String> {
-    let length = answer.content_length();
+/// Everything that a caller can observe of a response.
+async fn observe(response: reqwest::Response) -> BTreeMap<&'static str, String> {
+    let length = response.content_length();
     let mut headers: Vec<_> =
-        answer.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        response.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
     headers.retain(|header| !header.starts_with("date"));
     headers.sort();
-    let mut seen = BTreeMap::from([
-        ("url", answer.url().to_string()),
-        ("status", format!("{:?} {:?}", answer.status(), answer.version())),
+    let mut observed = BTreeMap::from([
+        ("url", response.url().to_string()),
+        ("status", format!("{:?} {:?}", response.status(), response.version())),
         ("headers", headers.join("\n")),
-        ("remote", format!("{:?}", answer.remote_addr())),
+        ("remote", format!("{:?}", response.remote_addr())),
         ("length", format!("{length:?}")),
-        ("extensions", answer.extensions().len().to_string()),
+        ("extensions", response.extensions().len().to_string()),
     ]);
-    let mut body = Response::<reqwest::Body>::from(answer).into_body();
+    let mut body = Response::<reqwest::Body>::from(response).into_body();
     let (mut data, mut end) = (Vec::new(), body.is_end_stream().to_string());
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {
@@ -119,29 +122,29 @@ async fn seen(answer: reqwest::Response) -> BTreeMap<&'static str, String> {
         }
     }
     end += &body.is_end_stream().to_string();
-    seen.insert("data", String::from_utf8(data).unwrap());
-    seen.insert("end", end);
-    seen
+    observed.insert("data", String::from_utf8(data).unwrap());
+    observed.insert("end", end);
+    observed
 }
 
 #[tokio::test]
-async fn an_answer_is_the_one_that_a_bare_client_gets() {
-    let api = Api::start(|_, request| answer(request)).await;
+async fn a_response_is_the_same_as_with_a_bare_client() {
+    let api = Api::start(|_, request| respond(request)).await;
     let plain = Client::builder();
     for (version, http) in [("1.1", plain), ("2", Client::builder().http2_prior_knowledge())] {
         let http = http.build().unwrap();
-        let layered = layered(http.clone(), api.origin());
+        let with_auth = client_with_auth(http.clone(), api.origin());
         for case in CASES {
             for method in [Method::GET, Method::HEAD, Method::POST] {
                 let url = format!("{}?{case}", api.authoring());
                 let bare =
                     http.request(method.clone(), &url).bearer_auth("own").header("te", "trailers");
-                let bare = seen(bare.send().await.unwrap()).await;
-                let ours = layered.request(method.clone(), &url).header("te", "trailers");
-                let ours = seen(ours.send().await.unwrap()).await;
+                let bare = observe(bare.send().await.unwrap()).await;
+                let ours = with_auth.request(method.clone(), &url).header("te", "trailers");
+                let ours = observe(ours.send().await.unwrap()).await;
                 assert_eq!(ours, bare, "{case} {method} over HTTP/{version}");
                 if case.starts_with("trailers") && method != Method::HEAD {
-                    assert!(bare["end"].contains("x-sum"), "no trailers came at all: {bare:?}");
+                    assert!(bare["end"].contains("x-sum"), "no trailers arrived: {bare:?}");
                 }
             }
         }
@@ -153,14 +156,14 @@ async fn an_answer_is_the_one_that_a_bare_client_gets() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_breaks_off_where_it_does_without_the_layer() {
+async fn an_interrupted_body_ends_where_it_does_without_the_middleware() {
     for (head, then) in [
         ("content-length: 4000", Then::Close),
         ("content-length: 4000", Then::Reset),
         ("transfer-encoding: chunked", Then::Close),
         ("content-length: 4000", Then::Hang),
     ] {
-        for text in [&REFUSAL[..40], DATA] {
+        for text in [&REJECTION[..40], DATA] {
             let body = if head.starts_with('t') {
                 format!("{:x}\r\n{text}\r\n", text.len())
             } else {
@@ -173,11 +176,13 @@ async fn a_body_that_breaks_off_breaks_off_where_it_does_without_the_layer() {
             let origin: Url = format!("http://127.0.0.1:{}", server.port()).parse().unwrap();
             let url = origin.join("/sitecore/api/authoring/graphql/v1/").unwrap();
             let http = Client::builder().read_timeout(Duration::from_millis(300)).build().unwrap();
-            let bare = seen(http.get(url.clone()).bearer_auth("own").send().await.unwrap()).await;
-            let ours = seen(layered(http, &origin).get(url).send().await.unwrap()).await;
-            let without_port = |mut seen: BTreeMap<&'static str, String>| {
-                seen.remove("remote");
-                seen
+            let bare =
+                observe(http.get(url.clone()).bearer_auth("own").send().await.unwrap()).await;
+            let ours =
+                observe(client_with_auth(http, &origin).get(url).send().await.unwrap()).await;
+            let without_port = |mut observed: BTreeMap<&'static str, String>| {
+                observed.remove("remote");
+                observed
             };
             assert_eq!(without_port(ours), without_port(bare.clone()), "{head} {text}");
             assert!(bare["end"].contains("true "), "no error: {bare:?}");
@@ -186,11 +191,11 @@ async fn a_body_that_breaks_off_breaks_off_where_it_does_without_the_layer() {
 }
 
 #[tokio::test]
-async fn fifty_megabytes_pass_byte_for_byte() {
+async fn fifty_megabytes_are_passed_through_byte_for_byte() {
     const CHUNK: usize = 64 * 1024;
     const CHUNKS: usize = 50 * 1024 * 1024 / CHUNK;
     let chunk = |number: usize| match number {
-        // It begins as a refusal would, and does not end as one.
+        // It begins like a rejection, but does not end like one.
         0 => Bytes::from_static(br#"{"errors":[{"message":""#),
         _ => Bytes::from(vec![b'a' + u8::try_from(number % 26).unwrap(); CHUNK]),
     };
@@ -201,10 +206,10 @@ async fn fifty_megabytes_pass_byte_for_byte() {
     .await;
     let mut expected = Sha256::new();
     (0..=CHUNKS).for_each(|number| expected.update(chunk(number)));
-    let mut answer =
-        layered(Client::new(), api.origin()).get(api.authoring()).send().await.unwrap();
+    let mut response =
+        client_with_auth(Client::new(), api.origin()).get(api.authoring()).send().await.unwrap();
     let (mut sum, mut length) = (Sha256::new(), 0);
-    while let Some(bytes) = answer.chunk().await.unwrap() {
+    while let Some(bytes) = response.chunk().await.unwrap() {
         length += bytes.len();
         sum.update(&bytes);
     }

@@ -1,10 +1,9 @@
-//! What becomes of the token when a request is redirected, between real servers.
+//! Redirects between real servers: where the token goes, and what a rejection means afterwards.
 
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use http::Response;
-
 use reqwest::redirect::Policy;
 use reqwest_middleware::ClientBuilder;
 use sitecore_auth::{
@@ -24,10 +23,10 @@ async fn a_redirect_to_another_origin_does_not_carry_the_token() {
         let server =
             serve(ResponseTemplate::new(status).insert_header("location", elsewhere.uri())).await;
         let source = ScriptedSource::granting(DAY);
-        let answer =
+        let response =
             client_with(source.clone(), origin(&server)).get(server.uri()).send().await.unwrap();
-        // The refusal comes from where the token never was.
-        assert_eq!((answer.status().as_u16(), source.calls()), (401, 1));
+        // The 401 comes from a server that never got the token.
+        assert_eq!((response.status().as_u16(), source.calls()), (401, 1));
     }
     assert!(
         requests(&elsewhere)
@@ -39,7 +38,7 @@ async fn a_redirect_to_another_origin_does_not_carry_the_token() {
 }
 
 #[tokio::test]
-async fn the_redirect_policy_ends_where_the_origin_changes() {
+async fn the_redirect_policy_stops_when_the_origin_changes() {
     let elsewhere = serve(ResponseTemplate::new(200)).await;
     let server = MockServer::start().await;
     let away = ResponseTemplate::new(307).insert_header("location", elsewhere.uri());
@@ -63,14 +62,14 @@ async fn the_redirect_policy_ends_where_the_origin_changes() {
     assert_eq!(get("/away").await.unwrap().status().as_u16(), 307);
     assert_eq!(get("/near").await.unwrap().status().as_u16(), 200);
     let before = requests(&server).await.len();
-    assert!(get("/round").await.expect_err("a circle").is_redirect());
-    // As far as reqwest goes by default: ten redirects.
+    assert!(get("/round").await.expect_err("a redirect loop").is_redirect());
+    // reqwest's default limit: ten redirects.
     assert_eq!(requests(&server).await.len() - before, 11);
     assert!(requests(&elsewhere).await.is_empty());
 }
 
-/// Sends requests that are redirected: to each kind of other origin, or to one and on to another of its
-/// pages. Returns the heads of the requests that got to the other origins.
+/// Sends requests that are redirected to another host, port and scheme, and with two `hops` once
+/// more from there. Returns the heads of the requests that arrived at the other origins.
 async fn heads_elsewhere(source: impl TokenSource, policy: Policy, hops: usize) -> Vec<String> {
     let (server, other) = (HttpAndHttps::start().await, HttpAndHttps::start().await);
     let home = format!("https://localhost:{}", server.port());
@@ -110,24 +109,24 @@ async fn a_redirect_to_another_host_port_or_scheme_does_not_carry_the_token() {
 }
 
 #[tokio::test]
-async fn with_the_redirect_policy_neither_token_nor_key_goes_anywhere_else() {
+async fn with_the_redirect_policy_neither_token_nor_key_reaches_another_origin() {
     for hops in [1, 2] {
         assert!(heads_elsewhere(bearer(), redirect_policy(), hops).await.is_empty());
         assert!(heads_elsewhere(key(), redirect_policy(), hops).await.is_empty());
     }
 }
 
-/// What the policy is for. If one of these fails, reqwest has changed, and the documentation is to follow.
+/// Shows why the policy is needed. If this fails, reqwest has changed: update the documentation.
 #[tokio::test]
-async fn without_the_redirect_policy_reqwest_carries_them() {
+async fn without_the_redirect_policy_reqwest_sends_them_to_another_origin() {
     let sent = |heads: Vec<String>| heads.concat().matches("sentinel").count();
-    // A key at once, and a bearer when the other origin redirects once more.
+    // A key is sent at the first redirect, a bearer token when the other origin redirects again.
     assert_eq!(sent(heads_elsewhere(key(), Policy::default(), 1).await), 3);
     assert_eq!(sent(heads_elsewhere(bearer(), Policy::default(), 2).await), 3);
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_origin_is_warned_of() {
+async fn a_redirect_to_another_origin_logs_a_warning() {
     let logs = Logs::capture();
     let elsewhere = serve(ResponseTemplate::new(200)).await;
     let away = ResponseTemplate::new(307).insert_header("location", elsewhere.uri());
@@ -140,10 +139,10 @@ async fn a_redirect_to_another_origin_is_warned_of() {
     assert!(warning.is_some_and(|line| line.contains("127.0.0.1")), "{logged}");
 }
 
-/// Redirects `/start` to `/end`, which refuses the first token.
+/// An API that redirects `/start` to `/end`, which rejects `token-1`.
 async fn redirecting(
     status: u16,
-    refusal: fn() -> Response<Body>,
+    rejection: fn() -> Response<Body>,
 ) -> (Api, Arc<Mutex<Vec<String>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
@@ -153,10 +152,10 @@ async fn redirecting(
         match (path.ends_with("/start"), bearer) {
             (true, _) => {
                 let to = path.replace("/start", "/end");
-                let answer = Response::builder().status(status).header("location", to);
-                answer.body(Body::empty()).unwrap()
+                let response = Response::builder().status(status).header("location", to);
+                response.body(Body::empty()).unwrap()
             }
-            (false, "token-1") => refusal(),
+            (false, "token-1") => rejection(),
             (false, _) => Response::default(),
         }
     })
@@ -165,38 +164,39 @@ async fn redirecting(
 }
 
 #[tokio::test]
-async fn what_a_redirected_request_has_done_is_not_done_again() {
+async fn after_a_redirect_only_requests_with_safe_methods_are_replayed() {
     let unauthorized = || Response::builder().status(401).body(Body::empty()).unwrap();
     let graphql = || {
-        let words = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"a":null}}"#;
-        let answer = Response::builder().header("content-type", "application/json");
-        answer.body(words.into()).unwrap()
+        let body = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"a":null}}"#;
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(body.into()).unwrap()
     };
-    for (status, refusal) in [(303, unauthorized as fn() -> _), (302, graphql), (307, unauthorized)]
+    for (status, rejection) in
+        [(303, unauthorized as fn() -> _), (302, graphql), (307, unauthorized)]
     {
-        let (api, seen) = redirecting(status, refusal).await;
+        let (api, seen) = redirecting(status, rejection).await;
         let source = ScriptedSource::granting(DAY);
         let client = client_with(source.clone(), Target::origin(api.origin().clone()).unwrap());
         let url = api.origin().join("/sitecore/api/start").unwrap();
-        let answer = client.post(url.clone()).body("work").send().await.unwrap();
-        assert_eq!(answer.url().path(), "/sitecore/api/end");
+        let response = client.post(url.clone()).body("work").send().await.unwrap();
+        assert_eq!(response.url().path(), "/sitecore/api/end");
         let requests = seen.lock().unwrap().clone();
         assert_eq!(requests.len(), 2, "{requests:?}");
-        // The token is replaced nevertheless, and what does no work may be sent again.
+        // Nevertheless the token is replaced, and a GET is replayed.
         assert_eq!(source.calls(), 2);
-        let (api, seen) = redirecting(status, refusal).await;
+        let (api, seen) = redirecting(status, rejection).await;
         let client = client_with(
             ScriptedSource::granting(DAY),
             Target::origin(api.origin().clone()).unwrap(),
         );
         let url = api.origin().join("/sitecore/api/start#part").unwrap();
-        let answer = client.get(url).send().await.unwrap();
-        assert_eq!((answer.status().as_u16(), seen.lock().unwrap().len()), (200, 4));
+        let response = client.get(url).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), seen.lock().unwrap().len()), (200, 4));
     }
 }
 
 #[tokio::test]
-async fn a_refusal_from_outside_the_targets_paths_is_passed_through() {
+async fn a_401_from_outside_the_targets_paths_is_passed_through() {
     let api = Api::start(|_, request| {
         let (status, to) = match request.uri().path().starts_with("/sitecore/api/") {
             true => (302, "/login"),
@@ -208,6 +208,6 @@ async fn a_refusal_from_outside_the_targets_paths_is_passed_through() {
     let source = ScriptedSource::granting(DAY);
     let target =
         Target::authoring("cm.example").unwrap().with_origin(api.origin().clone()).unwrap();
-    let answer = client_with(source.clone(), target).get(api.authoring()).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), source.calls()), (401, 1));
+    let response = client_with(source.clone(), target).get(api.authoring()).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), source.calls()), (401, 1));
 }

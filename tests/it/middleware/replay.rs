@@ -1,4 +1,4 @@
-//! A refused token is replaced, and the request sent once more, on real sockets.
+//! A rejected token is replaced and the request is replayed, on real sockets.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_refused_token_is_replaced_and_the_request_sent_once_more() {
+async fn a_rejected_token_is_replaced_and_the_request_is_replayed() {
     for challenges in [
         &[][..],
         &["Bearer"],
@@ -28,9 +28,9 @@ async fn a_refused_token_is_replaced_and_the_request_sent_once_more() {
         let server = refusing(&["token-1"], challenges).await;
         let source = ScriptedSource::granting(DAY);
         let client = client_with(source.clone(), origin(&server));
-        let answer = client.post(server.uri()).body("payload").send().await.unwrap();
+        let response = client.post(server.uri()).body("payload").send().await.unwrap();
         assert_eq!(
-            (answer.status().as_u16(), answer.text().await.unwrap()),
+            (response.status().as_u16(), response.text().await.unwrap()),
             (200, "token-2".to_owned()),
             "{challenges:?}"
         );
@@ -41,33 +41,36 @@ async fn a_refused_token_is_replaced_and_the_request_sent_once_more() {
 }
 
 #[tokio::test]
-async fn a_second_refusal_is_final() {
+async fn a_second_rejection_is_final() {
     let server = refusing(&["token-1", "token-2", "token-3"], &[]).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
-    let answer = client.get(server.uri()).send().await.unwrap();
-    assert_eq!(answer.status().as_u16(), 401);
+    let response = client.get(server.uri()).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 401);
     assert_eq!((requests(&server).await.len(), source.calls()), (2, 2));
-    // From now on it waits: one request, no grant, the answer as it is.
-    let answer = client.get(server.uri()).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "no".to_owned()));
+    // The next replacement has to wait: there is no token request, and the response is returned.
+    let response = client.get(server.uri()).send().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.text().await.unwrap()),
+        (401, "no".to_owned())
+    );
     assert_eq!((requests(&server).await.len(), source.calls()), (3, 2));
 }
 
 #[tokio::test]
-async fn five_hundred_refusals_cost_one_grant() {
+async fn five_hundred_rejections_cost_one_token_request() {
     let server = refusing(&["token-1"], &[]).await;
     let source =
         ScriptedSource::new([Step::Grant(DAY)], Step::Slow(Duration::from_millis(50), DAY));
     let client = client_with(source.clone(), origin(&server));
-    let answers = join_all((0..500).map(|_| client.get(server.uri()).send())).await;
-    assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 200));
+    let responses = join_all((0..500).map(|_| client.get(server.uri()).send())).await;
+    assert!(responses.into_iter().all(|response| response.unwrap().status() == 200));
     assert_eq!(source.calls(), 2);
     assert!(requests(&server).await.len() <= 1_000);
 }
 
 #[tokio::test]
-async fn what_no_other_token_would_mend_is_passed_through() {
+async fn responses_that_another_token_would_not_fix_are_passed_through() {
     let client = |server: &MockServer| client_with(ScriptedSource::granting(DAY), origin(server));
     for challenges in [
         &[r#"Basic realm="x""#][..],
@@ -77,15 +80,15 @@ async fn what_no_other_token_would_mend_is_passed_through() {
         &[r#"Bearer error="insufficient_scope", scope="a""#],
     ] {
         let server = refusing(&["token-1"], challenges).await;
-        let answer = client(&server).get(server.uri()).send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), 401, "{challenges:?}");
+        let response = client(&server).get(server.uri()).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 401, "{challenges:?}");
         assert_eq!(requests(&server).await.len(), 1, "{challenges:?}");
     }
     for status in [403, 404, 409, 429, 500, 520] {
         let server = serve(ResponseTemplate::new(status).set_body_string("<h1>sorry</h1>")).await;
-        let answer = client(&server).get(server.uri()).send().await.unwrap();
+        let response = client(&server).get(server.uri()).send().await.unwrap();
         assert_eq!(
-            (answer.status().as_u16(), answer.text().await.unwrap()),
+            (response.status().as_u16(), response.text().await.unwrap()),
             (status, "<h1>sorry</h1>".to_owned())
         );
         assert_eq!(requests(&server).await.len(), 1);
@@ -93,9 +96,9 @@ async fn what_no_other_token_would_mend_is_passed_through() {
 }
 
 #[tokio::test]
-async fn without_replay_the_answer_goes_back_and_the_next_request_is_good() {
-    // The layer's switch, and the request's, which counts for more.
-    for (layer, request, replayed) in [
+async fn without_replay_the_response_is_returned_and_the_next_request_succeeds() {
+    // The setting of the middleware, and that of the request, which takes precedence.
+    for (default, request, replayed) in [
         (false, None, false),
         (true, Some(Replay(false)), false),
         (false, Some(Replay(true)), true),
@@ -103,7 +106,7 @@ async fn without_replay_the_answer_goes_back_and_the_next_request_is_good() {
         let server = refusing(&["token-1"], &[]).await;
         let source = ScriptedSource::granting(DAY);
         let auth = AuthMiddleware::builder(TokenCache::new(source.clone())).target(origin(&server));
-        let client = wrap(auth.replay(layer).build().unwrap());
+        let client = wrap(auth.replay(default).build().unwrap());
         let call = || match request {
             Some(replay) => client.get(server.uri()).with_extension(replay),
             None => client.get(server.uri()),
@@ -116,87 +119,93 @@ async fn without_replay_the_answer_goes_back_and_the_next_request_is_good() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_cloned_is_not_sent_again() {
+async fn a_request_whose_body_cannot_be_cloned_is_not_replayed() {
     let server = refusing(&["token-1"], &[]).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     let stream = || {
         reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("part")]))
     };
-    let answer = client.post(server.uri()).body(stream()).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "no".to_owned()));
-    let answer = client.post(server.uri()).body(stream()).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), requests(&server).await.len()), (200, 2));
+    let response = client.post(server.uri()).body(stream()).send().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.text().await.unwrap()),
+        (401, "no".to_owned())
+    );
+    let response = client.post(server.uri()).body(stream()).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), requests(&server).await.len()), (200, 2));
 }
 
 #[tokio::test]
-async fn if_there_is_no_other_token_the_first_answer_goes_back_untouched() {
+async fn without_another_token_the_first_response_is_returned_unchanged() {
     let server = refusing(&["token-1"], &["Bearer"]).await;
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Malformed));
-    let answer =
+    let response =
         client_with(source.clone(), origin(&server)).get(server.uri()).send().await.unwrap();
-    assert_eq!(answer.headers()["www-authenticate"], "Bearer");
-    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (401, "no".to_owned()));
+    assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    assert_eq!(
+        (response.status().as_u16(), response.text().await.unwrap()),
+        (401, "no".to_owned())
+    );
     assert_eq!(requests(&server).await.len(), 1);
 }
 
 #[tokio::test]
-async fn an_api_that_refuses_everything_disturbs_no_other() {
-    let refusing = serve(ResponseTemplate::new(401)).await;
-    let working = serve(ResponseTemplate::new(200)).await;
+async fn an_api_that_rejects_every_token_does_not_disturb_other_apis() {
+    let rejecting_api = serve(ResponseTemplate::new(401)).await;
+    let working_api = serve(ResponseTemplate::new(200)).await;
     let (clock, source) = (ManualClock::new(), ScriptedSource::granting(DAY));
     let cache = TokenCache::builder(source.clone()).clock(clock.clone());
     let auth = AuthMiddleware::builder(cache.build().unwrap())
-        .target(origin(&refusing))
-        .target(origin(&working));
+        .target(origin(&rejecting_api))
+        .target(origin(&working_api));
     let client = wrap(auth.build().unwrap());
     let mut granted_at = Vec::new();
-    for ten_seconds in 0..1_000 {
-        let before = requests(&refusing).await.len();
-        let answer = client.get(refusing.uri()).send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), 401);
-        assert!(requests(&refusing).await.len() - before <= 2);
-        granted_at.resize(source.calls(), ten_seconds * 10);
-        // The same token is good enough for others, and nothing is granted for them.
-        let answer = client.get(working.uri()).send().await.unwrap();
-        assert_eq!((answer.status().as_u16(), source.calls()), (200, granted_at.len()));
+    for round in 0..1_000 {
+        let before = requests(&rejecting_api).await.len();
+        let response = client.get(rejecting_api.uri()).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 401);
+        assert!(requests(&rejecting_api).await.len() - before <= 2);
+        granted_at.resize(source.calls(), round * 10);
+        // The other API accepts the same token, so its calls cause no token request.
+        let response = client.get(working_api.uri()).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), source.calls()), (200, granted_at.len()));
         clock.advance(Duration::from_secs(10));
     }
-    // The first two are the empty cache's and the first refusal's.
+    // The first two tokens are for the empty cache and for the first rejection.
     assert_eq!(granted_at, [0, 0, 60, 180, 420, 900, 1_860, 3_780, 7_620]);
 }
 
 #[tokio::test]
-async fn an_api_that_refuses_everything_keeps_no_other_from_a_new_token() {
-    let refusing = serve(ResponseTemplate::new(401)).await;
-    // Takes no token that is older than this: its keys are rotated.
+async fn an_api_that_rejects_every_token_does_not_keep_others_from_a_new_one() {
+    let rejecting_api = serve(ResponseTemplate::new(401)).await;
+    // Rejects tokens that are older than this one, as if its signing keys had been rotated.
     let oldest = Arc::new(AtomicUsize::new(0));
-    let (working, least) = (MockServer::start().await, Arc::clone(&oldest));
-    let answer = move |request: &Request| {
+    let (working_api, minimum) = (MockServer::start().await, Arc::clone(&oldest));
+    let respond = move |request: &Request| {
         let number = bearer(request).trim_start_matches("token-").parse::<usize>();
-        let is_good = number.unwrap() >= least.load(Ordering::SeqCst);
-        ResponseTemplate::new(if is_good { 200 } else { 401 })
+        let is_accepted = number.unwrap() >= minimum.load(Ordering::SeqCst);
+        ResponseTemplate::new(if is_accepted { 200 } else { 401 })
     };
-    Mock::given(any()).respond_with(answer).mount(&working).await;
+    Mock::given(any()).respond_with(respond).mount(&working_api).await;
     let (clock, source) = (ManualClock::new(), ScriptedSource::granting(DAY));
     let cache = TokenCache::builder(source.clone()).clock(clock.clone());
     let auth = AuthMiddleware::builder(cache.build().unwrap())
-        .target(origin(&refusing))
-        .target(origin(&working));
+        .target(origin(&rejecting_api))
+        .target(origin(&working_api));
     let client = wrap(auth.build().unwrap());
     let status = async |server: &MockServer| {
-        let answer = client.get(server.uri()).send().await.unwrap();
-        answer.status().as_u16()
+        let response = client.get(server.uri()).send().await.unwrap();
+        response.status().as_u16()
     };
     for _ in 0..100 {
-        assert_eq!(status(&refusing).await, 401);
+        assert_eq!(status(&rejecting_api).await, 401);
         clock.advance(Duration::from_secs(10));
     }
     for _ in 0..3 {
         oldest.store(source.calls() + 1, Ordering::SeqCst);
-        assert_eq!(status(&refusing).await, 401);
-        assert_eq!(status(&working).await, 200);
-        // What it has cost itself counts.
+        assert_eq!(status(&rejecting_api).await, 401);
+        assert_eq!(status(&working_api).await, 200);
+        // Waits out the backoff of the working API's own rejections.
         clock.advance(Duration::from_secs(600));
     }
 }

@@ -6,7 +6,7 @@ use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use sitecore_auth::{AuthMiddleware, ErrorKind, Target, Token, TokenCache, source_fn};
 use url::Url;
 
-/// Ends every request here and tells whether it carries a token.
+/// Responds to every request: with 200 if it carries a token, otherwise with 204.
 struct Probe;
 
 #[async_trait::async_trait]
@@ -22,7 +22,7 @@ impl Middleware for Probe {
     }
 }
 
-/// Tells whether a request for `url` gets a token under these targets.
+/// Returns `true` if a request for `url` gets a token with these targets.
 async fn gets_token(targets: &[Target], url: &str) -> bool {
     let cache = TokenCache::new(source_fn(|_| async {
         Token::bearer("token", std::time::Duration::from_secs(900))
@@ -46,7 +46,7 @@ fn url(text: &str) -> Url {
 const CM: &str = "xmc-acme-site-prod.sitecorecloud.io";
 
 #[tokio::test]
-async fn the_authoring_target_is_one_host_and_one_folder() {
+async fn the_authoring_target_covers_one_host_and_one_folder() {
     let targets = [Target::authoring(CM).unwrap()];
     for good in [
         "/sitecore/api/authoring/graphql/v1/",
@@ -96,7 +96,7 @@ async fn the_authoring_target_is_one_host_and_one_folder() {
 }
 
 #[tokio::test]
-async fn look_alikes_get_no_token() {
+async fn look_alike_hosts_get_no_token() {
     let targets = [Target::authoring(CM).unwrap(), Target::sitecore_cloud()];
     for host in [
         "xmc-acme-site-prod.sitecorecloud.io.evil.com",
@@ -122,7 +122,7 @@ async fn look_alikes_get_no_token() {
 }
 
 #[tokio::test]
-async fn the_cloud_is_a_list_of_hosts_and_paths() {
+async fn the_sitecore_cloud_target_is_a_list_of_hosts_and_paths() {
     let cloud = [Target::sitecore_cloud()];
     for good in [
         "https://xmclouddeploy-api.sitecorecloud.io/api/projects/v1",
@@ -172,7 +172,7 @@ async fn the_cloud_is_a_list_of_hosts_and_paths() {
 }
 
 #[tokio::test]
-async fn the_same_paths_can_be_on_another_origin() {
+async fn a_targets_paths_can_be_on_another_origin() {
     let moved = [Target::deploy().with_origin(url("http://127.0.0.1:8080")).unwrap()];
     assert!(gets_token(&moved, "http://127.0.0.1:8080/api/projects/v1").await);
     for bad in [
@@ -206,7 +206,7 @@ async fn the_same_paths_can_be_on_another_origin() {
 }
 
 #[test]
-fn a_target_that_makes_no_sense_is_refused() {
+fn an_invalid_target_is_a_config_error() {
     let cause = |error: sitecore_auth::Error| {
         assert_eq!(error.kind(), ErrorKind::Config);
         std::error::Error::source(&error).expect("a cause").to_string()
@@ -218,8 +218,8 @@ fn a_target_that_makes_no_sense_is_refused() {
         "http://localhost./",
         "ftp://localhost",
     ] {
-        let said = cause(Target::origin(url(bad)).expect_err(bad));
-        assert!(said.contains("https"), "{said}");
+        let message = cause(Target::origin(url(bad)).expect_err(bad));
+        assert!(message.contains("https"), "{message}");
         assert!(Target::deploy().with_origin(url(bad)).is_err(), "{bad}");
     }
     for bad in [
@@ -229,8 +229,8 @@ fn a_target_that_makes_no_sense_is_refused() {
         "https://user@api.example",
         "https://:pw@api.example",
     ] {
-        let said = cause(Target::origin(url(bad)).expect_err(bad));
-        assert!(said.contains("origin") && !said.contains("pw"), "{said}");
+        let message = cause(Target::origin(url(bad)).expect_err(bad));
+        assert!(message.contains("origin") && !message.contains("pw"), "{message}");
     }
     for bad in [
         "",
@@ -242,7 +242,7 @@ fn a_target_that_makes_no_sense_is_refused() {
         "[::1]",
         "%65vil.com",
         "*.sitecorecloud.io",
-        // A letter that counts for nothing in a host: what is left of it is no name.
+        // Parsing drops this letter, which leaves an empty name.
         "\u{3164}.",
         "u@cm.example",
         "https://cm.example",
@@ -250,15 +250,15 @@ fn a_target_that_makes_no_sense_is_refused() {
         "cm.example:443",
         "a b",
     ] {
-        let said = cause(Target::authoring(bad).expect_err(bad));
-        assert!(said.contains("host"), "{said}");
+        let message = cause(Target::authoring(bad).expect_err(bad));
+        assert!(message.contains("host"), "{message}");
     }
 }
 
 proptest! {
-    /// An independent reading: a token only if scheme, host, port and path of the parsed URL say so.
+    /// Compares with a second implementation that looks at the parsed URL.
     #[test]
-    fn no_random_url_gets_a_token_that_is_not_due(
+    fn a_random_url_gets_a_token_if_and_only_if_a_target_covers_it(
         scheme in prop_oneof!["https", "http", "ftp"],
         user in prop_oneof![Just(String::new()), Just("xmc-acme-site-prod.sitecorecloud.io@".to_owned()), Just("u:p@".to_owned())],
         host in prop_oneof![
@@ -276,12 +276,12 @@ proptest! {
         let attached = runtime.block_on(gets_token(&targets, &text));
         let host = url.host_str().unwrap_or_default();
         let host = host.strip_suffix('.').unwrap_or(host);
-        let due = url.scheme() == "https" && url.port_or_known_default() == Some(443) && match host {
+        let expected = url.scheme() == "https" && url.port_or_known_default() == Some(443) && match host {
             _ if url.path().contains('%') && url.path().contains("..") => attached,
             CM => url.path() == "/sitecore/api" || url.path().starts_with("/sitecore/api/"),
             "edge.sitecorecloud.io" => ["/api/admin", "/api/apikey"].iter().any(|folder| url.path() == *folder || url.path().starts_with(&format!("{folder}/"))),
             _ => false,
         };
-        prop_assert_eq!(attached, due, "{}", text);
+        prop_assert_eq!(attached, expected, "{}", text);
     }
 }

@@ -1,0 +1,107 @@
+//! Spans and events: their fields, and how often and in which span they are logged.
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use sitecore_auth::{ErrorKind, TokenCache};
+use tokio::time::advance;
+
+use super::{COOLDOWN_UNTIL, client_of, gauge};
+use crate::support::{
+    DAY, HOUR, Logs, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle,
+};
+
+#[tokio::test(start_paused = true)]
+async fn each_refresh_logs_its_reason_attempts_and_outcome() {
+    let logs = Logs::capture();
+    let source = ScriptedSource::new([Step::Fail(ErrorKind::Unavailable)], Step::Grant(DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    cache.replace(&first).await.unwrap();
+    advance(20 * HOUR).await;
+    cache.current().expect("a stale token");
+    settle().await;
+    source.turn_to(Step::Fail(ErrorKind::Refused));
+    advance(DAY).await;
+    cache.token().await.unwrap_err();
+    let text = logs.text();
+    let positions: Vec<_> = [
+        r#"token_refresh{reason="empty" attempts=2 outcome="refreshed"}: "#,
+        r#"token_refresh{reason="requested" attempts=1 outcome="refreshed"}: "#,
+        r#"token_refresh{reason="stale" attempts=1 outcome="refreshed"}: "#,
+        r#"token_refresh{reason="expired" attempts=1 outcome="refused"}: "#,
+    ]
+    .iter()
+    .map(|span| text.find(span))
+    .collect();
+    assert!(
+        positions.is_sorted() && positions.iter().all(Option::is_some),
+        "{positions:?} in {text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cooldown_that_continues_is_logged_once() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let logs = Logs::capture();
+    let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
+    let cache = cache_of(&source, PausedClock::new());
+    for _ in 0..20 {
+        cache.token().await.unwrap_err();
+        advance(SECOND).await;
+    }
+    assert_eq!(source.calls(), 1);
+    let text = logs.text();
+    let warnings = text.lines().filter(|line| line.contains("token refresh failed"));
+    assert_eq!(warnings.count(), 1, "{text}");
+    assert!(text.contains(r#"attempts=0 outcome="credentials_unchanged"}: "#), "{text}");
+    let metrics = recorder.handle().render();
+    // The gauge still shows the cooldown, which lasts a minute.
+    assert!(gauge(&metrics, &format!("{COOLDOWN_UNTIL}{{cache=\"\"}} ")) > 40.0);
+    let refreshes = "sitecore_auth_refresh_seconds_count";
+    let refreshes = metrics.lines().filter(|line| line.starts_with(refreshes));
+    assert_eq!(
+        refreshes.collect::<Vec<_>>(),
+        [r#"sitecore_auth_refresh_seconds_count{cache="",reason="empty",outcome="refused"} 1"#]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_about_a_rejected_token_name_the_cache_and_the_api() {
+    let logs = Logs::capture();
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
+    let cache = TokenCache::builder(source.clone()).name("deploy");
+    let cache = cache.clock(PausedClock::new()).build().unwrap();
+    let client = client_of(cache);
+    let call = || client.get("https://api.example/").send();
+    assert_eq!(call().await.unwrap().status(), 401);
+    source.turn_to(Step::Grant(DAY));
+    advance(DAY / 2).await;
+    assert_eq!(call().await.unwrap().status(), 200);
+    let text = logs.text();
+    for line in ["could not replace rejected token", "retrying request with another token"] {
+        let line = text.lines().find(|logged| logged.contains(line)).expect(line);
+        for field in [r#"cache="deploy""#, r#"api="https://api.example/""#] {
+            assert!(line.contains(field), "{line}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_distinguishes_caches_in_logs() {
+    let logs = Logs::capture();
+    let cache = TokenCache::builder(ScriptedSource::granting(DAY)).name("deploy");
+    cache.build().unwrap().token().await.unwrap();
+    let text = logs.text();
+    assert!(text.contains(r#"token_refresh{cache="deploy" reason="empty""#), "{text}");
+}
+
+#[tokio::test]
+async fn the_middleware_logs_within_the_callers_span() {
+    let logs = Logs::capture();
+    let cache = cache_of(&ScriptedSource::granting(DAY), PausedClock::new());
+    let client = client_of(cache);
+    client.get("https://other.example/").send().await.unwrap();
+    let text = logs.text();
+    let line = text.lines().find(|line| line.contains("request matched no target"));
+    assert!(line.expect("the event").contains("of_the_caller"), "{text}");
+}
