@@ -1,4 +1,4 @@
-//! Everything that `docs/operations.md` documents is emitted.
+//! The log events and metric labels in `docs/operations.md` are emitted.
 
 use std::{convert::Infallible, io, sync::atomic::Ordering, time::Duration};
 
@@ -40,7 +40,7 @@ impl TokenStore for KeepsLeases {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_documented_log_event_and_metric_label_is_emitted() {
+async fn documented_log_events_and_metric_labels_are_emitted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _here = metrics::set_default_local_recorder(&recorder);
     let logs = Logs::capture();
