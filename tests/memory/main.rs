@@ -1,5 +1,4 @@
-//! Memory by a counting allocator, in a process of its own: what a warm cache, ten thousand idle ones and a
-//! large answer cost.
+//! Memory use, measured with a counting allocator in a separate process.
 
 use std::{
     convert::Infallible,
@@ -22,25 +21,25 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 const DAY: Duration = Duration::from_secs(86_400);
 const CACHES: usize = 10_000;
 
-/// A count is of the whole process: one test at a time.
+/// Starts to count allocations. One test at a time, because the count covers the whole process.
 fn counting() -> (MutexGuard<'static, ()>, dhat::Profiler) {
-    static ONE: Mutex<()> = Mutex::new(());
-    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    (one, dhat::Profiler::builder().testing().trim_backtraces(Some(1)).build())
+    static LOCK: Mutex<()> = Mutex::new(());
+    let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    (lock, dhat::Profiler::builder().testing().trim_backtraces(Some(1)).build())
 }
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A token as large as Sitecore's.
+/// Returns a token as long as Sitecore's.
 fn token() -> String {
     "t".repeat(1_200)
 }
 
 #[test]
-fn a_warm_cache_hands_out_headers_without_allocating() {
-    let (_one, _profiler) = counting();
+fn a_warm_cache_returns_headers_without_allocating() {
+    let (_lock, _profiler) = counting();
     let runtime = runtime();
     let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
     runtime.block_on(cache.token()).unwrap();
@@ -51,47 +50,46 @@ fn a_warm_cache_hands_out_headers_without_allocating() {
         }
         dhat::HeapStats::get().total_blocks - before
     };
-    // The count is of the whole process, and the test runner's own threads allocate now and then.
+    // The minimum of several runs, because the test runner's threads allocate now and then.
     let least = (0..10).map(|_| headers()).min();
-    assert_eq!(least, Some(0), "for a thousand headers");
+    assert_eq!(least, Some(0), "allocations for a thousand headers");
 }
 
 #[test]
 fn ten_thousand_idle_caches_cost_little_memory_and_no_task() {
-    let (_one, _profiler) = counting();
+    let (_lock, _profiler) = counting();
     let runtime = runtime();
     let first = TokenClient::new(ClientCredentials::new("id", "secret")).unwrap();
-    let granting = || async { Token::bearer(token(), DAY) };
     let alive = Arc::new(());
     let before = dhat::HeapStats::get().curr_bytes;
     let caches: Vec<_> = (0..CACHES)
         .map(|number| {
-            // The tenant's own client, as it would be; asking it would need an issuer.
+            // Each tenant has its own client. It is only kept, because there is no issuer.
             let client = first
                 .with_credentials(ClientCredentials::new(format!("tenant-{number}"), "secret"))
                 .unwrap();
             let alive = Arc::clone(&alive);
             let cache = TokenCache::new(source_fn(move |_| {
                 let _kept = (&client, &alive);
-                granting()
+                async { Token::bearer(token(), DAY) }
             }));
             runtime.block_on(cache.token()).unwrap();
             cache
         })
         .collect();
     let each = (dhat::HeapStats::get().curr_bytes - before) / CACHES;
-    println!("{each} bytes each, token included");
-    assert!(each <= 8 * 1024 + token().len(), "{each} bytes each");
+    println!("{each} bytes per cache, including the token");
+    assert!(each <= 8 * 1024 + token().len(), "{each} bytes per cache");
     assert_eq!(runtime.metrics().num_alive_tasks(), 0);
     drop(caches);
-    assert_eq!(Arc::strong_count(&alive), 1, "a source is left");
+    assert_eq!(Arc::strong_count(&alive), 1, "a source was not dropped");
     let left = dhat::HeapStats::get().curr_bytes.saturating_sub(before);
-    assert!(left < 64 * 1024, "{left} bytes are left");
+    assert!(left < 64 * 1024, "{left} bytes were not freed");
 }
 
 #[test]
-fn a_dropped_cache_ends_with_its_refresh() {
-    let (_one, _profiler) = counting();
+fn a_dropped_cache_is_freed_when_its_refresh_ends() {
+    let (_lock, _profiler) = counting();
     let runtime = runtime();
     let alive = Arc::new(());
     runtime.block_on(async {
@@ -114,8 +112,8 @@ fn a_dropped_cache_ends_with_its_refresh() {
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
-/// Tells how often a text stands in this process's memory. It is given backwards, so that what it is looked for with is
-/// not found.
+/// Counts how often a text occurs in this process's memory. It is passed backwards, so that the
+/// argument itself is not found.
 #[cfg(target_os = "linux")]
 fn in_memory(backwards: &[u8]) -> usize {
     use std::os::unix::fs::FileExt as _;
@@ -143,9 +141,9 @@ fn in_memory(backwards: &[u8]) -> usize {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_tokens_text_is_overwritten_when_nobody_holds_it() {
+fn a_tokens_text_is_overwritten_when_its_last_copy_is_dropped() {
     const BACKWARDS: &[u8] = b"ereh-morf-daer-si-ti-litnu-txet-on-si-siht";
-    let (_one, _profiler) = counting();
+    let (_lock, _profiler) = counting();
     let cache = TokenCache::new(source_fn(|_| async {
         let text: String = BACKWARDS.iter().rev().copied().map(char::from).collect();
         Token::bearer(text, DAY)
@@ -154,12 +152,12 @@ fn a_tokens_text_is_overwritten_when_nobody_holds_it() {
     let token = runtime.block_on(cache.token()).unwrap();
     let header = token.header().1.clone();
     drop((cache, token));
-    assert_eq!(in_memory(BACKWARDS), 1, "a header is held");
+    assert_eq!(in_memory(BACKWARDS), 1, "only the header is left");
     drop((header, runtime));
     assert_eq!(in_memory(BACKWARDS), 0);
 }
 
-/// 50 MB in pieces, which begin as a refusal would and do not end as one.
+/// Returns 50 MB in pieces that begin like a rejection but do not turn out to be one.
 fn large_body() -> reqwest::Body {
     const PIECE: usize = 16 * 1024;
     let begin = stream::iter([Ok::<_, Infallible>(br#"{"errors":[{"message":""#.to_vec())]);
@@ -167,37 +165,37 @@ fn large_body() -> reqwest::Body {
     reqwest::Body::wrap_stream(begin.chain(pieces))
 }
 
-/// Stands for the network: no socket, so that nothing but the layer differs between two runs.
-struct Canned;
+/// Replaces the network, so that two runs differ only in the middleware.
+struct LargeResponse;
 
 #[async_trait]
-impl Middleware for Canned {
+impl Middleware for LargeResponse {
     async fn handle(
         &self,
         request: reqwest::Request,
         _: &mut Extensions,
         _: Next<'_>,
     ) -> reqwest_middleware::Result<reqwest::Response> {
-        let answer = http::Response::builder()
+        let response = http::Response::builder()
             .header("content-type", "application/json")
             .url(request.url().clone());
-        Ok(answer.body(large_body()).unwrap().into())
+        Ok(response.body(large_body()).unwrap().into())
     }
 }
 
 #[test]
-fn a_large_answer_is_not_held() {
+fn a_large_response_is_not_buffered() {
     const URL: &str = "https://cm.example/sitecore/api/authoring/graphql/v1/";
-    /// The most memory in use while the answer is read, piece by piece.
+    /// Returns the peak memory use while the response is read piece by piece.
     fn peak(stack: impl FnOnce(ClientBuilder) -> ClientBuilder) -> usize {
-        let (_one, _profiler) = counting();
+        let (_lock, _profiler) = counting();
         let in_use = || dhat::HeapStats::get().curr_bytes;
-        let client = stack(ClientBuilder::new(reqwest::Client::new())).with(Canned).build();
+        let client = stack(ClientBuilder::new(reqwest::Client::new())).with(LargeResponse).build();
         runtime().block_on(async {
             let before = in_use();
-            let mut answer = client.get(URL).send().await.unwrap();
+            let mut response = client.get(URL).send().await.unwrap();
             let (mut length, mut most) = (0, in_use());
-            while let Some(piece) = answer.chunk().await.unwrap() {
+            while let Some(piece) = response.chunk().await.unwrap() {
                 length += piece.len();
                 most = most.max(in_use());
             }
@@ -206,20 +204,20 @@ fn a_large_answer_is_not_held() {
         })
     }
     let bare = peak(|client| client);
-    let layered = peak(|client| {
+    let ours = peak(|client| {
         let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
         let target = Target::authoring("cm.example").unwrap();
         client.with(AuthMiddleware::builder(cache).target(target).build().unwrap())
     });
-    println!("{bare} bytes without the layer, {layered} with it");
-    assert!(layered.saturating_sub(bare) < 64 * 1024, "{bare} without, {layered} with");
+    println!("{bare} bytes without the middleware, {ours} with it");
+    assert!(ours.saturating_sub(bare) < 64 * 1024, "{bare} without, {ours} with");
 }
 
-/// Does what any middleware must.
-struct Nothing;
+/// Passes every request on, and does nothing else.
+struct PassOn;
 
 #[async_trait]
-impl Middleware for Nothing {
+impl Middleware for PassOn {
     async fn handle(
         &self,
         request: reqwest::Request,
@@ -230,29 +228,29 @@ impl Middleware for Nothing {
     }
 }
 
-/// Answers without a body and without a network.
-struct Empty;
+/// Replaces the network with a response without a body.
+struct EmptyResponse;
 
 #[async_trait]
-impl Middleware for Empty {
+impl Middleware for EmptyResponse {
     async fn handle(
         &self,
         request: reqwest::Request,
         _: &mut Extensions,
         _: Next<'_>,
     ) -> reqwest_middleware::Result<reqwest::Response> {
-        let answer = http::Response::builder().url(request.url().clone());
-        Ok(answer.body("").unwrap().into())
+        let response = http::Response::builder().url(request.url().clone());
+        Ok(response.body("").unwrap().into())
     }
 }
 
 #[test]
-fn without_replay_the_layer_allocates_no_more_than_any_other() {
-    /// The allocations of a call through this middleware, at least.
+fn without_replay_the_middleware_allocates_no_more_than_any_other() {
+    /// Returns the fewest allocations of a call through this middleware.
     fn blocks(middleware: impl Middleware) -> u64 {
-        let (_one, _profiler) = counting();
+        let (_lock, _profiler) = counting();
         let client =
-            ClientBuilder::new(reqwest::Client::new()).with(middleware).with(Empty).build();
+            ClientBuilder::new(reqwest::Client::new()).with(middleware).with(EmptyResponse).build();
         let runtime = runtime();
         let call = || {
             let request =
@@ -263,14 +261,12 @@ fn without_replay_the_layer_allocates_no_more_than_any_other() {
         };
         (0..20).map(|_| call()).min().unwrap()
     }
-    let layer = |replay| {
+    let ours = |replay| {
         let cache = TokenCache::new(source_fn(|_| async { Token::bearer(token(), DAY) }));
         let target = Target::origin("https://api.example".parse().unwrap()).unwrap();
         AuthMiddleware::builder(cache).target(target).replay(replay).build().unwrap()
     };
-    let (nothing, without, with) = (blocks(Nothing), blocks(layer(false)), blocks(layer(true)));
-    println!(
-        "{nothing} allocations with a middleware that does nothing, {without} with ours, {with} with replay"
-    );
-    assert_eq!(without, nothing);
+    let (least, without, with) = (blocks(PassOn), blocks(ours(false)), blocks(ours(true)));
+    println!("{least} allocations with a bare middleware, {without} with ours, {with} with replay");
+    assert_eq!(without, least);
 }

@@ -3,7 +3,10 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,42 +21,46 @@ use sitecore_token::{Endpoint, TokenClient};
 
 use crate::support::{Logs, everything_said};
 
-/// Gives what it was last told, and counts.
+/// Returns secrets that the test sets, and counts its calls.
 #[derive(Clone)]
-struct Told(Arc<Mutex<(Vec<&'static str>, usize)>>);
+struct TestProvider(Arc<Mutex<(Vec<&'static str>, usize)>>);
 
-impl Told {
-    /// Gives these secrets one after the other, the last for ever.
+impl TestProvider {
+    /// Returns these secrets one after the other, and then repeats the last one.
     fn new(secrets: &[&'static str]) -> Self {
         Self(Arc::new(Mutex::new((secrets.to_vec(), 0))))
     }
 
-    fn tell(&self, secret: &'static str) {
+    fn set(&self, secret: &'static str) {
         self.0.lock().unwrap().0 = vec![secret];
+    }
+
+    fn calls(&self) -> usize {
+        self.0.lock().unwrap().1
     }
 }
 
 #[async_trait]
-impl CredentialsProvider for Told {
+impl CredentialsProvider for TestProvider {
     async fn credentials(&self) -> Result<ClientCredentials, Error> {
-        let mut told = self.0.lock().unwrap();
-        told.1 += 1;
-        let secret = if told.0.len() > 1 { told.0.remove(0) } else { told.0[0] };
+        let (secrets, calls) = &mut *self.0.lock().unwrap();
+        *calls += 1;
+        let secret = if secrets.len() > 1 { secrets.remove(0) } else { secrets[0] };
         Ok(ClientCredentials::new("rotating", secret))
     }
 }
 
-/// A sandbox that knows the client `rotating` by the secret `new`.
+/// Starts a sandbox in which the client `rotating` has the secret `new`.
 async fn sandbox() -> Sandbox {
     let client = Client::new(ClientKind::Organization, "rotating", "new");
     Sandbox::builder().client(client).start().await.unwrap()
 }
 
-fn source(sandbox: &Sandbox, told: &Told) -> ProviderSource<Told> {
-    ProviderSource::new(told.clone(), &asking(sandbox))
+fn source(sandbox: &Sandbox, provider: &TestProvider) -> ProviderSource<TestProvider> {
+    ProviderSource::new(provider.clone(), &token_client(sandbox))
 }
 
-fn asking(sandbox: &Sandbox) -> TokenClient {
+fn token_client(sandbox: &Sandbox) -> TokenClient {
     let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience()).unwrap();
     TokenClient::builder(ClientCredentials::new("unused", "unused"))
         .endpoint(endpoint)
@@ -62,36 +69,36 @@ fn asking(sandbox: &Sandbox) -> TokenClient {
 }
 
 #[tokio::test]
-async fn the_provider_is_asked_before_every_grant() {
+async fn the_provider_is_called_before_every_token_request() {
     let sandbox = sandbox().await;
-    let told = Told::new(&["new"]);
-    let cache = TokenCache::new(source(&sandbox, &told));
+    let provider = TestProvider::new(&["new"]);
+    let cache = TokenCache::new(source(&sandbox, &provider));
     let first = cache.token().await.unwrap();
     cache.token().await.unwrap();
-    assert_eq!(told.0.lock().unwrap().1, 1);
+    assert_eq!(provider.calls(), 1);
     cache.replace(&first).await.unwrap();
-    assert_eq!((told.0.lock().unwrap().1, sandbox.tokens_granted()), (2, 2));
+    assert_eq!((provider.calls(), sandbox.tokens_granted()), (2, 2));
 }
 
 #[tokio::test]
-async fn a_refused_secret_is_tried_once_more_if_it_has_changed() {
+async fn a_refused_secret_is_retried_once_if_it_has_changed() {
     let sandbox = sandbox().await;
     let logs = Logs::capture();
-    let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "new"])));
+    let cache = TokenCache::new(source(&sandbox, &TestProvider::new(&["old", "new"])));
     assert!(cache.token().await.is_ok());
     let text = logs.text();
     assert!(text.contains("credentials changed, retrying token request"), "{text}");
     assert_eq!((sandbox.calls(Api::Token), sandbox.tokens_granted()), (2, 1));
-    // Not a third time.
-    let cache = TokenCache::new(source(&sandbox, &Told::new(&["old", "older", "new"])));
+    // But not a second time.
+    let cache = TokenCache::new(source(&sandbox, &TestProvider::new(&["old", "older", "new"])));
     assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Refused);
     assert_eq!(sandbox.calls(Api::Token), 4);
 }
 
 #[tokio::test]
-async fn a_refused_secret_that_stays_is_not_tried_again() {
+async fn a_refused_secret_that_has_not_changed_is_not_retried() {
     let sandbox = sandbox().await;
-    let cache = TokenCache::new(source(&sandbox, &Told::new(&["old"])));
+    let cache = TokenCache::new(source(&sandbox, &TestProvider::new(&["old"])));
     for _ in 0..20 {
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
@@ -101,16 +108,17 @@ async fn a_refused_secret_that_stays_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn new_credentials_open_the_gate() {
+async fn new_credentials_end_the_cooldown() {
     let sandbox = sandbox().await;
-    let (told, clock) = (Told::new(&["old"]), ManualClock::new());
-    let cache = TokenCache::builder(source(&sandbox, &told)).clock(clock.clone()).build().unwrap();
+    let (provider, clock) = (TestProvider::new(&["old"]), ManualClock::new());
+    let cache =
+        TokenCache::builder(source(&sandbox, &provider)).clock(clock.clone()).build().unwrap();
     assert!(cache.token().await.is_err());
     clock.advance(Duration::from_secs(2));
     assert!(cache.token().await.is_err());
     assert_eq!(sandbox.calls(Api::Token), 1);
-    told.tell("new");
-    // Looked at once a second, not at every call.
+    provider.set("new");
+    // The provider is called once a second, not at every call.
     assert!(cache.token().await.is_err());
     clock.advance(Duration::from_secs(1));
     assert!(cache.token().await.is_ok());
@@ -118,24 +126,25 @@ async fn new_credentials_open_the_gate() {
 }
 
 #[tokio::test]
-async fn renewal_goes_on_with_the_new_secret() {
+async fn refreshing_continues_with_the_new_secret() {
     let sandbox = sandbox().await;
-    let (told, clock) = (Told::new(&["new"]), ManualClock::new());
-    let cache = TokenCache::builder(source(&sandbox, &told)).clock(clock.clone()).build().unwrap();
+    let (provider, clock) = (TestProvider::new(&["new"]), ManualClock::new());
+    let cache =
+        TokenCache::builder(source(&sandbox, &provider)).clock(clock.clone()).build().unwrap();
     let first = cache.token().await.unwrap();
-    // The secret is rotated at the issuer; the mounted file follows later.
-    told.tell("old");
+    // The secret is rotated at the issuer first; the provider returns the new one later.
+    provider.set("old");
     assert_eq!(cache.replace(&first).await.unwrap_err().kind(), ErrorKind::Refused);
-    assert!(cache.token().await.is_ok(), "the token held is still good");
-    told.tell("new");
+    assert!(cache.token().await.is_ok(), "the current token is still usable");
+    provider.set("new");
     clock.advance(Duration::from_secs(2));
-    let second = cache.replace(&first).await.expect("the gate is open");
+    let second = cache.replace(&first).await.expect("the cooldown has ended");
     assert_ne!(first.fingerprint(), second.fingerprint());
 }
 
 #[cfg(unix)]
 fn mount(folder: &Path, version: &str, secret: &str) {
-    // As Kubernetes does it: a folder per version, and a link that is swapped in one step.
+    // As Kubernetes does it: one folder per version, and a symlink that is replaced atomically.
     let data = folder.join(version);
     fs::create_dir(&data).unwrap();
     fs::write(data.join("secret"), secret).unwrap();
@@ -146,7 +155,7 @@ fn mount(folder: &Path, version: &str, secret: &str) {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_mounted_secret_is_read_anew() {
+async fn a_mounted_secret_is_read_again() {
     let (sandbox, folder) = (sandbox().await, tempfile::tempdir().unwrap());
     mount(folder.path(), "1", "old\n");
     let files = FileCredentials::from_files(
@@ -154,7 +163,7 @@ async fn a_mounted_secret_is_read_anew() {
         folder.path().join("..data/secret"),
     );
     let clock = ManualClock::new();
-    let cache = TokenCache::builder(ProviderSource::new(files, &asking(&sandbox)))
+    let cache = TokenCache::builder(ProviderSource::new(files, &token_client(&sandbox)))
         .clock(clock.clone())
         .build()
         .unwrap();
@@ -166,7 +175,7 @@ async fn a_mounted_secret_is_read_anew() {
 
 #[cfg(unix)]
 #[test]
-fn files_that_are_replaced_together_are_a_pair() {
+fn files_that_are_replaced_together_are_read_as_a_pair() {
     let folder = tempfile::tempdir().unwrap();
     for version in ["1", "2"] {
         let data = folder.path().join(version);
@@ -184,19 +193,18 @@ fn files_that_are_replaced_together_are_a_pair() {
         folder.path().join("..data/id"),
         folder.path().join("..data/secret"),
     );
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 0..150 {
                 swap(["2", "1"][round % 2]);
-                #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+                #[expect(clippy::disallowed_methods, reason = "it runs on its own thread")]
                 std::thread::sleep(Duration::from_millis(3));
             }
-            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            done.store(true, Ordering::SeqCst);
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.unwrap();
-        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        while !done.load(Ordering::SeqCst) {
             let pair = runtime.block_on(files.credentials()).unwrap();
             assert_eq!(pair.client_id(), pair.client_secret().expose_secret());
         }
@@ -204,11 +212,12 @@ fn files_that_are_replaced_together_are_a_pair() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_missing_is_named_and_waited_for() {
+async fn a_missing_file_is_named_and_read_once_it_exists() {
     let (sandbox, folder) = (sandbox().await, tempfile::tempdir().unwrap());
     let path = folder.path().join("client-secret");
     let clock = ManualClock::new();
-    let source = ProviderSource::new(FileCredentials::new("rotating", &path), &asking(&sandbox));
+    let source =
+        ProviderSource::new(FileCredentials::new("rotating", &path), &token_client(&sandbox));
     let cache = TokenCache::builder(source).clock(clock.clone()).build().unwrap();
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -219,9 +228,9 @@ async fn a_file_that_is_missing_is_named_and_waited_for() {
 }
 
 #[tokio::test]
-async fn credentials_themselves_the_environment_and_the_cli_are_providers() {
-    let fixed = ClientCredentials::new("id", "secret").credentials().await.unwrap();
-    assert_eq!((fixed.client_id(), fixed.client_secret().expose_secret()), ("id", "secret"));
+async fn credentials_the_environment_and_the_cli_login_are_providers() {
+    let own = ClientCredentials::new("id", "secret").credentials().await.unwrap();
+    assert_eq!((own.client_id(), own.client_secret().expose_secret()), ("id", "secret"));
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".sitecore")).unwrap();
     let login = r#"{"endpoints":{"xmCloud":{"clientId":"cli","clientSecret":"s"}}}"#;

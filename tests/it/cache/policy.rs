@@ -1,4 +1,4 @@
-//! The numbers: when a token becomes stale and unusable, for every life.
+//! The policy's numbers: when a token becomes stale and unusable, for every lifetime.
 
 use std::time::Duration;
 
@@ -6,13 +6,14 @@ use sitecore_auth::{Backoff, ErrorKind, Freshness, ManualClock, RefreshPolicy, T
 use tokio::time::advance;
 
 use crate::support::{
-    MS, PausedClock, ScriptedSource, Step, cache_of, client_of, serve, settle, text,
+    DAY, MINUTE, MS, PausedClock, SECOND, ScriptedSource, Step, cache_of, client_of, serve, settle,
+    text,
 };
 
-/// Takes in a token of this life and tells what it is after `age`: fresh, stale (a refresh starts) or
-/// expired (not handed out).
-async fn freshness_after(life: Duration, age: Duration) -> Freshness {
-    let source = ScriptedSource::new([Step::Grant(life)], Step::Hang);
+/// Returns the state of a token with this lifetime at this age: fresh, stale (a refresh starts) or
+/// expired (not returned).
+async fn freshness_after(lifetime: Duration, age: Duration) -> Freshness {
+    let source = ScriptedSource::new([Step::Grant(lifetime)], Step::Hang);
     let cache = cache_of(&source, PausedClock::new());
     cache.token().await.expect("a token");
     advance(age).await;
@@ -26,9 +27,9 @@ async fn freshness_after(life: Duration, age: Duration) -> Freshness {
 }
 
 #[tokio::test(start_paused = true)]
-async fn boundaries_are_exact_for_every_life() {
-    // Life, stale from, unusable from, in milliseconds.
-    for (life, stale, unusable) in [
+async fn boundaries_are_exact_for_every_lifetime() {
+    // Lifetime, stale from, unusable from, in milliseconds.
+    for (lifetime, stale, unusable) in [
         (1_000, 800, 900),
         (10_000, 8_000, 9_000),
         (300_000, 240_000, 270_000),
@@ -36,10 +37,10 @@ async fn boundaries_are_exact_for_every_life() {
         (900_000, 720_000, 840_000),
         (86_400_000, 69_120_000, 86_340_000),
         (2_592_000_000, 2_073_600_000, 2_591_940_000),
-        // Beyond 30 days nobody is believed.
+        // The longest accepted lifetime is 30 days.
         (5_000_000_000, 2_073_600_000, 2_591_940_000),
     ] {
-        let [life, stale, unusable] = [life, stale, unusable].map(Duration::from_millis);
+        let [lifetime, stale, unusable] = [lifetime, stale, unusable].map(Duration::from_millis);
         for (age, expected) in [
             (Duration::ZERO, Freshness::Fresh),
             (stale - MS, Freshness::Fresh),
@@ -49,13 +50,17 @@ async fn boundaries_are_exact_for_every_life() {
             (unusable, Freshness::Expired),
             (unusable + MS, Freshness::Expired),
         ] {
-            assert_eq!(freshness_after(life, age).await, expected, "{life:?} after {age:?}");
+            assert_eq!(
+                freshness_after(lifetime, age).await,
+                expected,
+                "{lifetime:?} after {age:?}"
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_of_no_time_is_never_handed_out() {
+async fn a_token_with_a_lifetime_of_zero_is_never_returned() {
     let source = ScriptedSource::granting(Duration::ZERO);
     let cache = cache_of(&source, PausedClock::new());
     assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Malformed);
@@ -63,72 +68,74 @@ async fn a_life_of_no_time_is_never_handed_out() {
 }
 
 #[tokio::test]
-async fn a_life_that_the_issuer_does_not_tell_is_five_minutes() {
-    let answer = serde_json::json!({ "access_token": "opaque", "token_type": "Bearer" });
-    let server = serve(wiremock::ResponseTemplate::new(200).set_body_json(answer)).await;
+async fn a_lifetime_that_the_response_does_not_specify_is_five_minutes() {
+    let response = serde_json::json!({ "access_token": "opaque", "token_type": "Bearer" });
+    let server = serve(wiremock::ResponseTemplate::new(200).set_body_json(response)).await;
     let clock = ManualClock::new();
     let tokens = client_of(&server.uri()).build().unwrap();
     let cache = TokenCache::builder(tokens).clock(clock.clone()).build().unwrap();
     let token = cache.token().await.unwrap();
-    assert_eq!(token.lifetime(), Some(Duration::from_secs(300)));
-    assert_eq!(cache.status().usable_for(), Some(Duration::from_secs(270)));
+    assert_eq!(token.lifetime(), Some(5 * MINUTE));
+    assert_eq!(cache.status().usable_for(), Some(270 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_beyond_all_numbers_is_capped() {
-    for life in [Duration::MAX, Duration::from_secs(1_000_000_000_000_000_000)] {
-        let month = Duration::from_secs(30 * 24 * 3600);
-        assert_eq!(freshness_after(life, month / 2).await, Freshness::Fresh);
-        assert_eq!(freshness_after(life, month).await, Freshness::Expired);
+async fn an_enormous_lifetime_is_capped() {
+    for lifetime in [Duration::MAX, Duration::from_secs(1_000_000_000_000_000_000)] {
+        let month = 30 * DAY;
+        assert_eq!(freshness_after(lifetime, month / 2).await, Freshness::Fresh);
+        assert_eq!(freshness_after(lifetime, month).await, Freshness::Expired);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_token_is_cached_and_used() {
-    for life in [Duration::from_secs(10), Duration::from_secs(1)] {
-        let source = ScriptedSource::granting(life);
+async fn a_short_lived_token_is_cached_and_used() {
+    for lifetime in [10 * SECOND, SECOND] {
+        let source = ScriptedSource::granting(lifetime);
         let cache = cache_of(&source, PausedClock::new());
         for _ in 0..100 {
             assert_eq!(text(&cache.token().await.unwrap()), "token-1");
         }
-        assert_eq!(source.calls(), 1, "a grant for each call of a token that lives {life:?}");
+        assert_eq!(source.calls(), 1, "{lifetime:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stale_point_is_drawn_once_per_token() {
-    let day = Duration::from_secs(86_400);
+async fn the_time_at_which_a_token_becomes_stale_is_drawn_once() {
     let mut early = 0;
     for _ in 0..200 {
-        let source = ScriptedSource::new([Step::Grant(day)], Step::Hang);
+        let source = ScriptedSource::new([Step::Grant(DAY)], Step::Hang);
         let cache = TokenCache::builder(source.clone()).clock(PausedClock::new()).build().unwrap();
         cache.token().await.unwrap();
-        advance(day.mul_f64(0.7) - Duration::from_secs(1)).await;
+        advance(DAY.mul_f64(0.7) - SECOND).await;
         for _ in 0..50 {
             assert!(cache.current().is_some());
         }
         settle().await;
-        assert_eq!(source.calls(), 1, "stale before 0.7 of its life");
-        advance(day.mul_f64(0.05)).await;
-        // However often it is read, the point does not move.
+        assert_eq!(source.calls(), 1, "stale before 0.7 of its lifetime");
+        advance(DAY.mul_f64(0.05)).await;
+        // However often the token is read, the time does not move.
         for _ in 0..50 {
             assert!(cache.current().is_some());
             settle().await;
         }
         early += source.calls() - 1;
-        advance(day.mul_f64(0.05) + Duration::from_secs(1)).await;
+        advance(DAY.mul_f64(0.05) + SECOND).await;
         assert!(cache.current().is_some());
         settle().await;
-        assert!(source.calls() >= 2, "fresh after 0.8 of its life");
+        assert!(source.calls() >= 2, "fresh after 0.8 of its lifetime");
     }
-    assert!((50..150).contains(&early), "half of 200 points should lie before 0.75, {early} do");
+    assert!(
+        (50..150).contains(&early),
+        "about half of 200 tokens should be stale by 0.75, {early} are"
+    );
 }
 
 type Change = fn(&mut RefreshPolicy);
 
 #[test]
-fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
-    let source = || ScriptedSource::granting(Duration::from_secs(60));
+fn an_invalid_policy_is_an_error_that_names_its_field() {
+    let source = || ScriptedSource::granting(MINUTE);
     let changes: [(&str, Change); 17] = [
         ("stale_from", |policy| policy.stale_from = 1.5),
         ("stale_from", |policy| policy.stale_from = 0.91),
@@ -148,12 +155,12 @@ fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
             policy.cooldown_refused = Backoff::new(Duration::ZERO, Duration::ZERO);
         }),
         ("cooldown_with_token.max", |policy| {
-            policy.cooldown_with_token = Backoff::new(Duration::from_secs(1), Duration::ZERO);
+            policy.cooldown_with_token = Backoff::new(SECOND, Duration::ZERO);
         }),
         ("cooldown_without_token.max", |policy| {
-            policy.cooldown_without_token.max = Duration::from_millis(1);
+            policy.cooldown_without_token.max = MS;
         }),
-        ("cooldown_refused.max", |policy| policy.cooldown_refused.max = Duration::from_millis(1)),
+        ("cooldown_refused.max", |policy| policy.cooldown_refused.max = MS),
         ("stale_from must be above 0.1 and at most 0.9, got 2", |policy| policy.stale_from = 2.0),
     ];
     for (name, change) in changes {
@@ -167,7 +174,7 @@ fn a_senseless_policy_is_refused_by_the_name_of_its_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_beyond_all_measure_do_not_panic() {
+async fn enormous_durations_do_not_panic() {
     let mut policy = RefreshPolicy::default();
     policy.max_retry_after = Duration::MAX;
     policy.max_lifetime = Duration::MAX;

@@ -1,15 +1,17 @@
-//! `replace`: a newer token than the one that an API refused, without a storm.
+//! `replace`: another token instead of one that an API rejected, without a storm of token requests.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use sitecore_auth::{ErrorKind, Token};
+use sitecore_auth::{ErrorKind, Token, TokenCache, source_fn};
 use tokio::time::{Instant, advance, sleep};
 
 use crate::support::{
-    DAY, MINUTE, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle, text,
+    DAY, HOUR, MINUTE, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle, text,
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_replaced_by_one_grant_for_all() {
+async fn a_rejected_token_is_replaced_by_one_token_request_for_all_callers() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(SECOND, DAY));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
@@ -20,7 +22,7 @@ async fn a_refused_token_is_replaced_by_one_grant_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_refusal_of_an_older_token_grants_nothing() {
+async fn a_late_rejection_of_an_older_token_costs_no_token_request() {
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
@@ -32,14 +34,14 @@ async fn a_late_refusal_of_an_older_token_grants_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_serves_others_until_there_is_another() {
+async fn a_rejected_token_serves_other_callers_until_there_is_another() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
     let error = cache.replace(&first).await.expect_err("the issuer is down");
     assert_eq!(error.retry_after(), Some(30 * SECOND));
     assert_eq!(text(&cache.token().await.unwrap()), "token-1");
-    // While the gate is closed nobody asks.
+    // No token request is made during the cooldown.
     let calls = source.calls();
     assert!(cache.replace(&first).await.is_err());
     assert_eq!(source.calls(), calls);
@@ -49,57 +51,57 @@ async fn a_refused_token_serves_others_until_there_is_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_token_granted_again_is_an_error() {
+async fn getting_the_rejected_token_again_is_an_error() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
-    let error = cache.replace(&first).await.expect_err("the same");
+    let error = cache.replace(&first).await.expect_err("the same token");
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, Some(MINUTE)));
-    // It is still good for others, and asking again costs nothing.
+    // Other callers still get it, and another `replace` costs no token request.
     assert_eq!(text(&cache.token().await.unwrap()), "token-1");
     assert!(cache.replace(&first).await.is_err());
     assert_eq!(source.calls(), 2);
-    // The status tells it until a refresh brings another.
+    // The status reports the failure until a refresh returns another token.
     advance(20 * SECOND).await;
     let status = cache.status();
-    let told = status.last_error().expect("the last refresh failed");
-    assert_eq!(told.retry_after(), Some(40 * SECOND));
+    let error = status.last_error().expect("the last refresh failed");
+    assert_eq!(error.retry_after(), Some(40 * SECOND));
     advance(40 * SECOND).await;
     source.turn_to(Step::Grant(DAY));
-    cache.replace(&first).await.expect("another");
+    cache.replace(&first).await.expect("another token");
     assert!(cache.status().last_error().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_that_refuses_everything_gets_tokens_ever_more_seldom() {
+async fn an_api_that_rejects_everything_gets_new_tokens_less_and_less_often() {
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, PausedClock::new());
     let mut token = cache.token().await.unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < 16 * 60 * MINUTE {
+    let started = Instant::now();
+    while started.elapsed() < 16 * HOUR {
         if let Ok(other) = cache.replace(&token).await {
             token = other;
         }
-        // Nobody else is disturbed.
+        // Other callers always get a token.
         assert!(cache.current().is_some());
         sleep(10 * SECOND).await;
     }
     let minutes: Vec<_> =
-        source.asked()[1..].iter().map(|at| at.duration_since(begun).as_secs() / 60).collect();
-    // 0, then 1, 2, 4 … minutes later, up to an eighth of the life: 180.
+        source.asked()[1..].iter().map(|at| at.duration_since(started).as_secs() / 60).collect();
+    // At 0, then 1, 2, 4 … minutes later, up to an eighth of the lifetime: 180.
     assert_eq!(minutes[..8], [0, 1, 3, 7, 15, 31, 63, 127], "{minutes:?}");
     let gaps: Vec<_> = minutes.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps[8..].iter().all(|gap| (180..=181).contains(gap)), "{gaps:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_renewed_for_its_age_starts_the_count_anew() {
+async fn a_refresh_because_of_age_restarts_the_rejection_backoff() {
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
     let second = cache.replace(&first).await.unwrap();
     assert!(cache.replace(&second).await.is_err());
-    advance(20 * 60 * MINUTE).await;
+    advance(20 * HOUR).await;
     assert!(cache.current().is_some());
     settle().await;
     let third = cache.token().await.unwrap();
@@ -107,19 +109,18 @@ async fn a_token_renewed_for_its_age_starts_the_count_anew() {
     let fourth = cache.replace(&third).await.unwrap();
     assert_eq!(text(&fourth), "token-4");
     let error = cache.replace(&fourth).await.unwrap_err();
-    assert_eq!(error.retry_after(), Some(MINUTE), "the first wait again");
+    assert_eq!(error.retry_after(), Some(MINUTE), "the backoff starts over");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_always_refused_is_replaced_every_quarter_of_an_hour_at_last() {
-    let number = std::sync::atomic::AtomicUsize::new(0);
-    let source = sitecore_auth::source_fn(move |_| {
-        let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+async fn the_rejection_backoff_of_a_key_without_expiry_grows_to_15_minutes() {
+    let number = AtomicUsize::new(0);
+    let source = source_fn(move |_| {
+        let number = number.fetch_add(1, Ordering::SeqCst);
         let name = http::HeaderName::from_static("sc_apikey");
         async move { Token::api_key(name, format!("key-{number}")) }
     });
-    let cache =
-        sitecore_auth::TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let mut key = cache.token().await.unwrap();
     let mut waits = Vec::new();
     for _ in 0..7 {
@@ -133,27 +134,26 @@ async fn a_key_that_is_always_refused_is_replaced_every_quarter_of_an_hour_at_la
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adopted_token_is_no_grant() {
-    let number = std::sync::atomic::AtomicUsize::new(0);
-    let source = sitecore_auth::source_fn(move |_| {
-        let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+async fn adopted_tokens_do_not_start_the_rejection_backoff() {
+    let number = AtomicUsize::new(0);
+    let source = source_fn(move |_| {
+        let number = number.fetch_add(1, Ordering::SeqCst);
         async move { Ok(Token::bearer(format!("adopted-{number}"), DAY)?.with_age(SECOND)) }
     });
-    let cache =
-        sitecore_auth::TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let mut token = cache.token().await.unwrap();
     for _ in 0..10 {
-        token = cache.replace(&token).await.expect("another one, at once");
+        token = cache.replace(&token).await.expect("another token at once");
     }
     assert_eq!(text(&token), "adopted-10");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_during_a_renewal_shares_it() {
+async fn a_rejection_during_a_refresh_shares_that_refresh() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(5 * SECOND, DAY));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
-    advance(20 * 60 * MINUTE).await;
+    advance(20 * HOUR).await;
     assert!(cache.current().is_some());
     settle().await;
     assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
@@ -161,7 +161,7 @@ async fn a_refusal_during_a_renewal_shares_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_replaced_even_by_one_that_ends_earlier() {
+async fn a_rejected_token_is_replaced_even_by_one_that_expires_earlier() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Grant(15 * MINUTE));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
@@ -170,11 +170,11 @@ async fn a_refused_token_is_replaced_even_by_one_that_ends_earlier() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_in_flight_replaces_a_refused_token_though_it_ends_earlier() {
+async fn a_refresh_in_flight_replaces_a_rejected_token_even_by_one_that_expires_earlier() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(5 * SECOND, 15 * MINUTE));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
-    advance(20 * 60 * MINUTE).await;
+    advance(20 * HOUR).await;
     assert!(cache.current().is_some());
     settle().await;
     assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
@@ -182,7 +182,7 @@ async fn a_renewal_in_flight_replaces_a_refused_token_though_it_ends_earlier() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_does_not_come_back_with_a_renewal() {
+async fn a_rejected_token_does_not_come_back_with_a_later_refresh() {
     let source =
         ScriptedSource::new([Step::Grant(DAY), Step::Grant(15 * MINUTE)], Step::Same(1, DAY));
     let cache = cache_of(&source, PausedClock::new());
@@ -195,21 +195,19 @@ async fn a_refused_token_does_not_come_back_with_a_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_token_from_a_store_is_not_asked_for_again_and_again() {
-    let source =
-        sitecore_auth::source_fn(|_| async { Ok(Token::bearer("same", DAY)?.with_age(SECOND)) });
-    let cache =
-        sitecore_auth::TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
+async fn the_same_token_from_a_store_is_not_requested_again_and_again() {
+    let source = source_fn(|_| async { Ok(Token::bearer("same", DAY)?.with_age(SECOND)) });
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let token = cache.token().await.unwrap();
     for _ in 0..1_000 {
-        let error = cache.replace(&token).await.expect_err("the same");
+        let error = cache.replace(&token).await.expect_err("the same token");
         assert!(error.retry_after().unwrap() > 50 * SECOND);
     }
     assert_eq!(cache.status().token_requests(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_token_that_was_refused_does_not_come_back() {
+async fn an_expired_token_that_was_rejected_does_not_come_back() {
     let source = ScriptedSource::new([Step::Grant(100 * SECOND)], Step::Same(1, 100 * SECOND));
     let cache = cache_of(&source, PausedClock::new());
     let token = cache.token().await.unwrap();

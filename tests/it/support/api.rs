@@ -1,4 +1,4 @@
-//! An API whose answers the test makes, frame by frame: what a mock server cannot do.
+//! An API whose responses the test builds frame by frame, which a mock server cannot do.
 
 use std::{
     convert::Infallible,
@@ -14,7 +14,7 @@ use http_body_util::StreamBody;
 use tokio::{net::TcpListener, task::JoinSet};
 use url::Url;
 
-/// Speaks HTTP/1.1 and HTTP/2, in clear text on loopback.
+/// Serves HTTP/1.1 and HTTP/2 in clear text on loopback.
 pub(crate) struct Api {
     origin: Url,
     bearers: Arc<Mutex<Vec<String>>>,
@@ -22,9 +22,9 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Answers each request as `answer` says, which is given the bearer token.
+    /// Starts an API that responds with what `respond` returns for a bearer token and its request.
     pub(crate) async fn start(
-        answer: impl Fn(&str, &Request) -> Response<Body> + Clone + Send + Sync + 'static,
+        respond: impl Fn(&str, &Request) -> Response<Body> + Clone + Send + Sync + 'static,
     ) -> Self {
         let bearers = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&bearers);
@@ -33,8 +33,8 @@ impl Api {
             let bearer = header.map_or("", |value| value.to_str().unwrap());
             let bearer = bearer.trim_start_matches("Bearer ");
             seen.lock().unwrap().push(bearer.to_owned());
-            let answer = answer(bearer, &request);
-            async { answer }
+            let response = respond(bearer, &request);
+            async { response }
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -51,18 +51,18 @@ impl Api {
         &self.origin
     }
 
-    /// Where the Authoring API would be.
+    /// Returns the URL at which the Authoring API would be.
     pub(crate) fn authoring(&self) -> Url {
         self.origin.join("/sitecore/api/authoring/graphql/v1/").unwrap()
     }
 
-    /// The bearer token of each request so far; an empty one for none.
+    /// Returns the bearer token of each request so far, or an empty string if it had none.
     pub(crate) fn bearers(&self) -> Vec<String> {
         self.bearers.lock().unwrap().clone()
     }
 }
 
-/// A body of these frames, of unknown length.
+/// Returns a body that consists of these frames and does not know its length.
 pub(crate) fn frames(frames: impl Stream<Item = Frame<Bytes>> + Send + 'static) -> Body {
     use futures_util::StreamExt as _;
     Body::new(StreamBody::new(frames.map(Ok::<_, Infallible>)))

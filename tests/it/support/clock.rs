@@ -1,4 +1,4 @@
-//! A clock for paused time.
+//! A clock that follows Tokio's paused time.
 
 use std::{
     sync::{Arc, Mutex},
@@ -8,8 +8,7 @@ use std::{
 use sitecore_auth::{Clock, Moment};
 use tokio::time::Instant;
 
-/// Follows Tokio's (paused) time on both clocks; the wall clock can be set, and the monotonic one can
-/// be held as in suspend.
+/// Reads Tokio's (paused) time as both the monotonic and the wall clock. The wall clock can be set.
 #[derive(Clone, Debug)]
 pub(crate) struct PausedClock {
     origin: Instant,
@@ -24,7 +23,7 @@ impl PausedClock {
         }
     }
 
-    /// Sets the wall clock forward: by hand, or because the machine slept.
+    /// Sets the wall clock forward, as a user does, or as happens while the machine is suspended.
     pub(crate) fn wall_forward(&self, by: Duration) {
         *self.wall.lock().unwrap() += by;
     }

@@ -1,4 +1,4 @@
-//! A server that speaks https and http on one port, as somebody between client and server could.
+//! A server that serves https and http on one port, as an attacker on the network path could.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
 };
 
-/// Redirects to the URL behind `?to=`, and answers all else with 200.
+/// Redirects to the URL in the query parameter `to`, and responds to all other requests with 200.
 pub(crate) struct HttpAndHttps {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
@@ -22,13 +22,13 @@ pub(crate) struct HttpAndHttps {
 impl HttpAndHttps {
     pub(crate) async fn start() -> Self {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let certified = rcgen::generate_simple_self_signed(names).unwrap();
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
         let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(vec![certified.cert.der().clone()], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -49,7 +49,7 @@ impl HttpAndHttps {
         self.port
     }
 
-    /// The heads of all requests so far, in lower case, and the scheme in front.
+    /// Returns the heads of all requests so far, in lower case and preceded by the scheme.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }
@@ -58,17 +58,17 @@ impl HttpAndHttps {
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, heads: Arc<Mutex<Vec<String>>>) {
     let mut first = [0];
     let _ = stream.peek(&mut first).await;
-    // A TLS record of type handshake.
+    // The first byte of a TLS handshake record.
     if first[0] == 0x16 {
         if let Ok(stream) = acceptor.accept(stream).await {
-            answer("https", stream, &heads).await;
+            respond("https", stream, &heads).await;
         }
     } else {
-        answer("http", stream, &heads).await;
+        respond("http", stream, &heads).await;
     }
 }
 
-async fn answer(
+async fn respond(
     scheme: &str,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     heads: &Mutex<Vec<String>>,
@@ -83,12 +83,12 @@ async fn answer(
     let head = String::from_utf8(head).unwrap().to_lowercase();
     let line = head.lines().next().unwrap_or_default();
     let to = line.split_once("?to=").and_then(|(_, to)| to.split(' ').next());
-    let answer = match to {
+    let response = match to {
         Some(to) => format!("HTTP/1.1 307 Go\r\nlocation: {to}\r\n"),
         None => "HTTP/1.1 200 OK\r\n".to_owned(),
     };
     heads.lock().unwrap().push(format!("{scheme} {head}"));
-    let answer = format!("{answer}content-length: 0\r\nconnection: close\r\n\r\n");
-    let _ = stream.write_all(answer.as_bytes()).await;
+    let response = format!("{response}content-length: 0\r\nconnection: close\r\n\r\n");
+    let _ = stream.write_all(response.as_bytes()).await;
     let _ = stream.shutdown().await;
 }

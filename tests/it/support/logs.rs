@@ -14,26 +14,26 @@ thread_local! {
 
 type Buffer = Rc<RefCell<Vec<u8>>>;
 
-/// What this thread logs while the value lives.
+/// Captures this thread's log output until it is dropped.
 pub(crate) struct Logs(Buffer);
 
 impl Logs {
-    /// Captures everything, of every crate.
+    /// Starts to capture the output of every crate at every level.
     ///
-    /// One subscriber for all threads: `tracing` keeps what the first thread to pass a place thinks of it,
-    /// and were that one without a subscriber, the place would stay silent for this one.
+    /// All threads share one subscriber: `tracing` caches for each call site whether the first thread
+    /// that reached it was interested, and a thread without a subscriber would silence it for all.
     pub(crate) fn capture() -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
-            // A thread that ends has no buffer any more.
-            let wanted = dynamic_filter_fn(|_, _| {
+            // A thread that is ending no longer has a buffer.
+            let is_capturing = dynamic_filter_fn(|_, _| {
                 BUFFER.try_with(|buffer| buffer.borrow().is_some()).unwrap_or(false)
             });
-            let layer = fmt::layer()
+            let output = fmt::layer()
                 .with_ansi(false)
                 .with_span_events(FmtSpan::FULL)
                 .with_writer(ThisThread);
-            tracing_subscriber::registry().with(layer.with_filter(wanted)).init();
+            tracing_subscriber::registry().with(output.with_filter(is_capturing)).init();
         });
         let buffer = Buffer::default();
         BUFFER.set(Some(Rc::clone(&buffer)));

@@ -1,5 +1,5 @@
-//! What several tests need: a token client for a test server, a scripted source, a clock that follows
-//! Tokio's paused time, a server that writes raw bytes, and captured logs.
+//! Shared helpers: test servers, token clients for them, a scripted source, a clock that follows
+//! Tokio's paused time, and captured logs.
 
 mod api;
 mod clock;
@@ -40,65 +40,65 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
-/// Stands for the client secret in every test: it must appear nowhere.
+/// The client secret in every test. It must never appear in any output.
 pub(crate) const SECRET: &str = "s3cret-sentinel-%+&=:/ ü";
 
-/// Starts a builder for a client of `token_url`.
+/// Returns a builder for a token client that uses `token_url`.
 pub(crate) fn client_of(token_url: &str) -> TokenClientBuilder {
     let url = token_url.parse().expect("a URL");
     let endpoint = Endpoint::new(url, "https://api.example").expect("an endpoint");
     TokenClient::builder(ClientCredentials::new("client", SECRET)).endpoint(endpoint)
 }
 
-/// Serves one answer to every request.
-pub(crate) async fn serve(answer: ResponseTemplate) -> MockServer {
+/// Starts a server that gives the same response to every request.
+pub(crate) async fn serve(response: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
-    Mock::given(any()).respond_with(answer).mount(&server).await;
+    Mock::given(any()).respond_with(response).mount(&server).await;
     server
 }
 
-/// That server, all of it.
+/// Returns a target that covers the whole server.
 pub(crate) fn origin(server: &MockServer) -> Target {
     Target::origin(server.uri().parse().expect("a URL")).expect("an origin")
 }
 
-/// A client whose calls to the target carry the source's tokens.
+/// Returns a client whose requests to the target carry the source's tokens.
 pub(crate) fn client_with(source: impl TokenSource, target: Target) -> ClientWithMiddleware {
     let auth = AuthMiddleware::builder(TokenCache::new(source)).target(target);
-    wrap(auth.build().expect("a layer"))
+    wrap(auth.build().expect("a middleware"))
 }
 
-/// A client with this layer.
+/// Returns a client with this middleware.
 pub(crate) fn wrap(auth: AuthMiddleware) -> ClientWithMiddleware {
     ClientBuilder::new(reqwest::Client::new()).with(auth).build()
 }
 
-/// An unsigned JWT with these claims.
+/// Returns an unsigned JWT with these claims.
 pub(crate) fn jwt(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.c2lnbmF0dXJl", part(&json!({ "alg": "none" })), part(claims))
 }
 
-/// Our error in the one that a call ends with.
+/// Returns our error from inside the client's error.
 pub(crate) fn auth_error(error: &reqwest_middleware::Error) -> &sitecore_auth::Error {
     let reqwest_middleware::Error::Middleware(error) = error else { panic!("{error:?}") };
-    error.downcast_ref().expect("an error of the layer")
+    error.downcast_ref().expect("an error of the middleware")
 }
 
-/// An error as people meet it: `{}`, `{:?}`, `{:#?}` and the same of every cause.
+/// Returns the error and all its causes, each formatted with `{}`, `{:?}` and `{:#?}`.
 pub(crate) fn everything_said(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(|error| format!("{error}\n{error:?}\n{error:#?}\n")).collect()
 }
 
-/// Lets tasks that are ready run, without letting time pass.
+/// Runs the tasks that are ready without letting time pass.
 pub(crate) async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Spawns what a user would spawn.
+/// Spawns a task, as a user's program would.
 #[expect(clippy::disallowed_methods, reason = "the rule is for the libraries")]
 pub(crate) fn spawn<F>(future: F) -> tokio::task::JoinHandle<F::Output>
 where
@@ -107,35 +107,36 @@ where
     tokio::spawn(future)
 }
 
-/// Answers 401 to these tokens (with these challenges) and 200 to others, counting.
+/// Starts a server that responds to these tokens with 401 and these challenges, and to others with
+/// 200 and the token.
 pub(crate) async fn refusing(
     tokens: &'static [&'static str],
     challenges: &'static [&'static str],
 ) -> MockServer {
     let server = MockServer::start().await;
-    let answer = move |request: &Request| {
+    let respond = move |request: &Request| {
         let sent = bearer(request);
         if tokens.iter().any(|token| *token == sent) {
             challenges
                 .iter()
-                .fold(ResponseTemplate::new(401).set_body_string("no"), |answer, challenge| {
-                    answer.append_header("www-authenticate", *challenge)
+                .fold(ResponseTemplate::new(401).set_body_string("no"), |response, challenge| {
+                    response.append_header("www-authenticate", *challenge)
                 })
         } else {
             ResponseTemplate::new(200).set_body_string(sent)
         }
     };
-    Mock::given(any()).respond_with(answer).mount(&server).await;
+    Mock::given(any()).respond_with(respond).mount(&server).await;
     server
 }
 
-/// The bearer token of a request; an empty one for none.
+/// Returns the bearer token of a request, or an empty string if it has none.
 pub(crate) fn bearer(request: &Request) -> String {
     let header = request.headers.get("authorization").map_or("", |value| value.to_str().unwrap());
     header.trim_start_matches("Bearer ").to_owned()
 }
 
-/// What the server has received.
+/// Returns the requests that the server has received.
 pub(crate) async fn requests(server: &MockServer) -> Vec<Request> {
     server.received_requests().await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! A server that writes bytes as they are, for what a well-behaved server cannot be made to do.
+//! A server that writes raw bytes, for responses that a well-behaved server does not produce.
 
 use std::{
     sync::{
@@ -14,20 +14,20 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What happens after the bytes are written.
+/// What the server does after it has written the bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Then {
-    /// The connection is closed.
+    /// Closes the connection.
     Close,
-    /// The connection is reset, once the client has had time to read.
+    /// Resets the connection after the client has had time to read.
     Reset,
-    /// The last byte is repeated at this pace until the client goes.
+    /// Repeats the last byte at this interval until the client disconnects.
     Repeat(Duration),
-    /// Nothing, for ever.
+    /// Keeps the connection open and does nothing.
     Hang,
 }
 
-/// Answers every connection with the same bytes, and counts connections.
+/// Writes the same bytes to every connection, and counts the connections.
 pub(crate) struct RawServer {
     port: u16,
     connections: Arc<AtomicUsize>,
@@ -42,10 +42,10 @@ impl RawServer {
         let mut tasks = JoinSet::new();
         let count = Arc::clone(&connections);
         tasks.spawn(async move {
-            let mut answers = JoinSet::new();
+            let mut responses = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                answers.spawn(answer(stream, Arc::clone(&bytes), then));
+                responses.spawn(respond(stream, Arc::clone(&bytes), then));
             }
         });
         Self { port, connections, _tasks: tasks }
@@ -64,7 +64,7 @@ impl RawServer {
     }
 }
 
-async fn answer(mut stream: TcpStream, bytes: Arc<Vec<u8>>, then: Then) {
+async fn respond(mut stream: TcpStream, bytes: Arc<Vec<u8>>, then: Then) {
     let mut request = [0; 4096];
     let _ = stream.read(&mut request).await;
     if stream.write_all(&bytes).await.is_err() {
@@ -79,8 +79,8 @@ async fn answer(mut stream: TcpStream, bytes: Arc<Vec<u8>>, then: Then) {
             let _ = stream.set_zero_linger();
         }
         Then::Hang => std::future::pending().await,
-        Then::Repeat(pause) => loop {
-            tokio::time::sleep(pause).await;
+        Then::Repeat(interval) => loop {
+            tokio::time::sleep(interval).await;
             if stream.write_all(&bytes[bytes.len() - 1..]).await.is_err() {
                 return;
             }

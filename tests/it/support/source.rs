@@ -1,4 +1,4 @@
-//! A source that does what the test says.
+//! A token source that follows a script.
 
 use std::{
     collections::VecDeque,
@@ -13,28 +13,27 @@ use sitecore_auth::{
 };
 use tokio::time::{Instant, sleep};
 
-/// How a source answers one call.
+/// What one call of the source does.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// A new token of this life.
+    /// Returns a new token with this lifetime.
     Grant(Duration),
-    /// The token of this number again, with this life.
+    /// Returns the token with this number again, with this lifetime.
     Same(usize, Duration),
-    /// A new token after a while.
+    /// Returns a new token after a delay. The second duration is its lifetime.
     Slow(Duration, Duration),
-    /// An error of this kind.
+    /// Fails with an error of this kind.
     Fail(ErrorKind),
-    /// An error that names a wait.
+    /// Fails with an error that specifies when to retry.
     FailFor(ErrorKind, Duration),
-    /// An error after a while.
+    /// Fails after a delay.
     SlowFail(Duration, ErrorKind),
-    /// No answer.
+    /// Never returns.
     Hang,
-    /// A panic.
     Panic,
 }
 
-/// Answers by its script, then by its last word for ever.
+/// Follows its script, and then repeats the last step.
 #[derive(Clone)]
 pub(crate) struct ScriptedSource(Arc<Mutex<Script>>);
 
@@ -57,12 +56,12 @@ impl ScriptedSource {
         })))
     }
 
-    /// Grants tokens of this life.
-    pub(crate) fn granting(life: Duration) -> Self {
-        Self::new([], Step::Grant(life))
+    /// Creates a source that always returns new tokens with this lifetime.
+    pub(crate) fn granting(lifetime: Duration) -> Self {
+        Self::new([], Step::Grant(lifetime))
     }
 
-    /// Forgets the script and does this from now on.
+    /// Replaces the script: from now on, every call does this.
     pub(crate) fn turn_to(&self, step: Step) {
         let mut script = self.0.lock().unwrap();
         script.steps.clear();
@@ -73,12 +72,12 @@ impl ScriptedSource {
         self.0.lock().unwrap().calls.len()
     }
 
-    /// When the source was asked.
+    /// Returns when the source was called.
     pub(crate) fn asked(&self) -> Vec<Instant> {
         self.0.lock().unwrap().calls.clone()
     }
 
-    /// The header of the token that the last call was to replace.
+    /// Returns the text of the token that the last call was asked to replace.
     pub(crate) fn last_replacing(&self) -> Option<String> {
         self.0.lock().unwrap().replacing.last().cloned().flatten()
     }
@@ -99,11 +98,11 @@ impl TokenSource for ScriptedSource {
         };
         let error = |kind| Error::new(kind, "scripted");
         match step {
-            Step::Grant(life) => Token::bearer(format!("token-{number}"), life),
-            Step::Same(number, life) => Token::bearer(format!("token-{number}"), life),
-            Step::Slow(delay, life) => {
+            Step::Grant(lifetime) => Token::bearer(format!("token-{number}"), lifetime),
+            Step::Same(number, lifetime) => Token::bearer(format!("token-{number}"), lifetime),
+            Step::Slow(delay, lifetime) => {
                 sleep(delay).await;
-                Token::bearer(format!("token-{number}"), life)
+                Token::bearer(format!("token-{number}"), lifetime)
             }
             Step::Fail(kind) => Err(error(kind)),
             Step::FailFor(kind, wait) => Err(error(kind).with_retry_after(wait)),
@@ -117,18 +116,18 @@ impl TokenSource for ScriptedSource {
     }
 }
 
-/// A cache with a policy without chance: no jitter anywhere, so that instants can be asserted.
+/// Returns a cache whose policy has no jitter, so that tests can assert exact times.
 pub(crate) fn cache_of(source: &ScriptedSource, clock: impl Clock) -> TokenCache {
     let policy = RefreshPolicy::default().without_jitter();
     TokenCache::builder(source.clone()).policy(policy).clock(clock).build().expect("a policy")
 }
 
-/// The context of a first fetch.
+/// Returns the context of a first fetch, which replaces no token.
 pub(crate) fn first_fetch() -> FetchContext<'static> {
     FetchContext::new(Duration::from_secs(30))
 }
 
-/// A token's text, without the scheme.
+/// Returns a token's text without the scheme.
 pub(crate) fn text(token: &Token) -> String {
     let (_, value) = token.header();
     value.to_str().expect("text").trim_start_matches("Bearer ").to_owned()

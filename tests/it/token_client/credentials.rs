@@ -1,4 +1,4 @@
-//! Where credentials come from: the environment, and the Sitecore CLI's `user.json`.
+//! Credentials from the environment and from the Sitecore CLI's `user.json`.
 
 use std::{fs, path::Path};
 
@@ -14,7 +14,7 @@ const NAMES: [&str; 6] = [
     "SITECORE_AUTH_AUDIENCE",
 ];
 
-/// Runs with these variables and no other of ours.
+/// Runs `run` with these variables set and our other ones unset.
 fn with_env<T>(set: &[(&str, &str)], run: impl FnOnce() -> T) -> T {
     let value = |name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| *value);
     temp_env::with_vars(NAMES.map(|name| (name, value(name))), run)
@@ -24,9 +24,10 @@ fn pair(credentials: &ClientCredentials) -> (&str, &str) {
     (credentials.client_id(), credentials.client_secret().expose_secret())
 }
 
-fn config(error: Error, names: &str) {
+/// Checks for a `Config` error whose message contains this text.
+fn config(error: Error, text: &str) {
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains(names), "{error} does not name {names}");
+    assert!(error.to_string().contains(text), "{error} does not contain {text}");
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn a_missing_or_empty_variable_is_named() {
         error(&[("SITECORE_AUTH_CLIENT_ID", "a"), ("SITECORE_AUTH_CLIENT_SECRET", "")]),
         "SITECORE_AUTH_CLIENT_SECRET",
     );
-    // Half a pair is not completed from the other.
+    // Half of one pair is not combined with half of the other.
     let mixed = [
         ("SITECORE_AUTH_CLIENT_ID", "a"),
         ("SITECORE_CLIENT_ID", "c"),
@@ -94,7 +95,7 @@ fn the_endpoint_comes_from_variables_with_defaults() {
     config(read(&[("SITECORE_AUTH_AUDIENCE", "")]).unwrap_err(), "SITECORE_AUTH_AUDIENCE");
 }
 
-/// Writes `.sitecore/user.json` and reads it from two folders below.
+/// Writes `.sitecore/user.json` and reads it from a folder two levels below.
 fn from_cli(user_json: &str) -> Result<(ClientCredentials, Endpoint), Error> {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), user_json);
@@ -109,7 +110,7 @@ fn write(root: &Path, user_json: &str) {
 }
 
 #[test]
-fn the_cli_login_is_found_by_walking_up() {
+fn the_cli_login_is_found_in_a_parent_folder() {
     let (credentials, endpoint) = from_cli(
         "\u{feff}{\"endpoints\":{\"xmCloud\":{\"authority\":\"https://auth.example\",\"audience\":\"mine\",\
          \"clientId\":\"id\",\"clientSecret\":\"secret\",\"accessToken\":\"old\",\"expiresIn\":86400},\
@@ -125,8 +126,8 @@ fn the_cli_login_is_found_by_walking_up() {
 }
 
 #[test]
-fn what_is_wrong_with_the_cli_login_is_said_without_quoting_it() {
-    for (user_json, says) in [
+fn errors_in_the_cli_login_are_named_without_quoting_it() {
+    for (user_json, message) in [
         ("sentinel", "line 1"),
         (r#"{"endpoints":{"xmCloud":{"clientSecret":["sentinel"]}}}"#, "user.json"),
         (r#"{"endpoints":{"other":{"clientSecret":"sentinel"}}}"#, "xmCloud"),
@@ -141,27 +142,27 @@ fn what_is_wrong_with_the_cli_login_is_said_without_quoting_it() {
         ),
         ("{}", "xmCloud"),
     ] {
-        let error = from_cli(user_json).expect_err(says);
+        let error = from_cli(user_json).expect_err(message);
         assert!(!format!("{error}{error:?}").contains("sentinel"), "{error:?}");
-        config(error, says);
+        config(error, message);
     }
-    let nothing = tempfile::tempdir().unwrap();
-    config(ClientCredentials::from_sitecore_cli(nothing.path()).unwrap_err(), "dotnet sitecore");
-    config(ClientCredentials::from_sitecore_cli(nothing.path().join("gone")).unwrap_err(), "gone");
+    let empty = tempfile::tempdir().unwrap();
+    config(ClientCredentials::from_sitecore_cli(empty.path()).unwrap_err(), "dotnet sitecore");
+    config(ClientCredentials::from_sitecore_cli(empty.path().join("gone")).unwrap_err(), "gone");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_cli_login_that_cannot_be_read_is_said_so() {
+fn a_cli_login_that_is_not_a_regular_file_is_an_error() {
     let root = tempfile::tempdir().unwrap();
-    // A folder in its place: unreadable for everybody, root too.
+    // A folder, which not even root can read as a file.
     fs::create_dir_all(root.path().join(".sitecore").join("user.json")).unwrap();
     config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "not a regular file");
-    // Nor does a pipe that nobody writes to hold the program.
+    // A named pipe without a writer, which would block the program.
     let file = root.path().join(".sitecore").join("user.json");
     fs::remove_dir(&file).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
-    assert!(made.success());
+    let status = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(status.success());
     config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "not a regular file");
 }
 
@@ -171,7 +172,7 @@ fn a_cli_login_of_another_user_is_not_trusted() {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"b"}}}"#);
     let file = root.path().join(".sitecore").join("user.json");
-    // Only root can give a file away; for others /etc/passwd is somebody else's, by a link.
+    // Only root can change a file's owner. Other users link to a file that belongs to root.
     if std::os::unix::fs::chown(&file, Some(12_345), None).is_err() {
         fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();

@@ -1,0 +1,91 @@
+//! The attempts within one refresh, and its time limit.
+
+use std::time::Duration;
+
+use sitecore_auth::ErrorKind;
+use tokio::time::{Instant, advance, sleep};
+
+use super::{stale_cache, token_text};
+use crate::support::{
+    DAY, MINUTE, PausedClock, SECOND, ScriptedSource, Step, cache_of, everything_said,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_with_a_waiting_caller_makes_three_attempts() {
+    let source = ScriptedSource::new(
+        [Step::Fail(ErrorKind::Unavailable), Step::Fail(ErrorKind::Unavailable)],
+        Step::Grant(DAY),
+    );
+    let cache = cache_of(&source, PausedClock::new());
+    let before = Instant::now();
+    assert_eq!(token_text(&cache).await, "token-1");
+    assert_eq!(source.calls(), 3);
+    assert!(before.elapsed() <= SECOND + SECOND / 2);
+    source.turn_to(Step::Fail(ErrorKind::Unavailable));
+    advance(DAY).await;
+    assert!(cache.token().await.is_err());
+    assert_eq!(source.calls(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_retry_after_is_waited_for_within_the_refresh() {
+    let source =
+        ScriptedSource::new([Step::FailFor(ErrorKind::RateLimited, 2 * SECOND)], Step::Grant(DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let before = Instant::now();
+    assert_eq!(token_text(&cache).await, "token-1");
+    assert_eq!((before.elapsed(), source.calls()), (2 * SECOND, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_just_before_the_time_limit() {
+    let source = ScriptedSource::new(
+        [],
+        Step::SlowFail(Duration::from_millis(29_100), ErrorKind::Unavailable),
+    );
+    let cache = cache_of(&source, PausedClock::new());
+    assert!(cache.token().await.is_err());
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_source_times_out_after_30_seconds() {
+    let source = ScriptedSource::new([Step::Hang], Step::Grant(DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let before = Instant::now();
+    let error = cache.token().await.expect_err("a hang");
+    assert_eq!((error.kind(), before.elapsed()), (ErrorKind::Unavailable, 30 * SECOND));
+    assert_eq!(source.calls(), 1);
+    advance(SECOND).await;
+    assert_eq!(token_text(&cache).await, "token-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_times_out_reports_why_its_previous_attempt_failed() {
+    let limited = Step::SlowFail(10 * SECOND, ErrorKind::RateLimited);
+    let source = ScriptedSource::new([limited], Step::Hang);
+    let cache = cache_of(&source, PausedClock::new());
+    let error = cache.token().await.expect_err("a hang");
+    assert_eq!(source.calls(), 2);
+    let message = everything_said(&error);
+    assert!(
+        message.contains("no token within 30s; the attempt before it failed: scripted"),
+        "{message}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_caller_waits_for_a_hanging_issuer_while_the_token_is_usable() {
+    let (source, cache) = stale_cache(Step::Hang).await;
+    let started = Instant::now();
+    let mut calls = 0;
+    while started.elapsed() < 10 * MINUTE {
+        let before = Instant::now();
+        assert_eq!(token_text(&cache).await, "token-1");
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        sleep(SECOND).await;
+        calls += 1;
+    }
+    // Each refresh takes 30 s, and a cooldown follows it.
+    assert!(source.calls() <= 6, "{} token requests for {calls} calls", source.calls());
+}

@@ -1,0 +1,10 @@
+//! A simulation with random lifetimes, issuer faults, clock jumps, suspends, dropped callers, lost
+//! and parked runtimes, and rejected tokens. The cache's contract must hold after every operation.
+//!
+//! `SIMULATION_CASES` sets the number of cases. A failing case is saved in
+//! `tests/it/cache/simulation.regressions`, and later runs start with it.
+
+mod contract;
+mod model;
+mod operations;
+mod source;

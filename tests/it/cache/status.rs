@@ -1,0 +1,68 @@
+//! What a health endpoint sees of a cache.
+
+use std::time::Duration;
+
+use sitecore_auth::{Error, ErrorKind, Freshness};
+use tokio::time::advance;
+
+use crate::support::{DAY, HOUR, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle};
+
+#[tokio::test(start_paused = true)]
+async fn the_status_describes_each_state_of_a_cache() {
+    let source = ScriptedSource::new(
+        [Step::Fail(ErrorKind::Malformed), Step::Grant(DAY)],
+        Step::Fail(ErrorKind::Refused),
+    );
+    let cache = cache_of(&source, PausedClock::new());
+    let empty = cache.status();
+    assert_eq!((empty.freshness(), empty.is_usable(), empty.token_requests()), (None, false, 0));
+    assert_eq!((empty.age(), empty.usable_for(), empty.expires_at()), (None, None, None));
+    assert_eq!((empty.next_attempt_in(), empty.is_refreshing()), (Some(Duration::ZERO), false));
+    assert!(
+        empty.last_error().is_none() && empty.fingerprint().is_none() && empty.quota().is_none()
+    );
+
+    assert!(cache.token().await.is_err());
+    assert!(format!("{empty:?}").contains("usable_for: None"), "{empty:?}");
+    let failed = cache.status();
+    assert_eq!(failed.last_error().map(Error::kind), Some(ErrorKind::Malformed));
+    assert_eq!((failed.next_attempt_in(), failed.token_requests()), (Some(SECOND), 1));
+
+    advance(SECOND).await;
+    let token = cache.token().await.unwrap();
+    advance(HOUR).await;
+    let fresh = cache.status();
+    assert_eq!(
+        (fresh.freshness(), fresh.is_usable(), fresh.token_requests()),
+        (Some(Freshness::Fresh), true, 2)
+    );
+    assert_eq!((fresh.age(), fresh.usable_for()), (Some(HOUR), Some(DAY - HOUR - 60 * SECOND)));
+    assert_eq!(
+        (fresh.fingerprint(), fresh.expires_at()),
+        (Some(token.fingerprint()), token.expires_at())
+    );
+    assert_eq!(fresh.next_attempt_in(), Some(DAY.mul_f64(0.8) - HOUR));
+    assert!(fresh.last_error().is_none());
+
+    advance(19 * HOUR).await;
+    assert!(cache.current().is_some());
+    assert!(cache.status().is_refreshing());
+    settle().await;
+    let stale = cache.status();
+    assert_eq!(
+        (stale.freshness(), stale.is_usable(), stale.is_refreshing()),
+        (Some(Freshness::Stale), true, false)
+    );
+    assert_eq!(
+        (stale.last_error().map(Error::kind), stale.next_attempt_in()),
+        (Some(ErrorKind::Refused), Some(60 * SECOND))
+    );
+    assert!(!format!("{stale:?}{stale:#?}").contains("token-1"));
+
+    advance(5 * HOUR).await;
+    let expired = cache.status();
+    assert_eq!(
+        (expired.freshness(), expired.is_usable(), expired.usable_for()),
+        (Some(Freshness::Expired), false, Some(Duration::ZERO))
+    );
+}

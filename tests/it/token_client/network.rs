@@ -1,0 +1,151 @@
+//! Connections: network errors, TLS, redirects, proxies, and one request per call of `fetch`.
+
+use sitecore_token::ErrorKind;
+use tokio::net::TcpListener;
+use wiremock::{MockServer, ResponseTemplate};
+
+use super::{error_of, granting};
+use crate::support::{Logs, RawServer, SECOND, Then, client_of, requests, serve};
+
+#[tokio::test]
+async fn network_errors_name_the_phase_and_the_host() {
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let plain = RawServer::start("HTTP/1.1 400 Bad Request\r\n\r\n", Then::Close).await;
+    let silent = RawServer::start("", Then::Close).await;
+    for (url, phase, host) in [
+        (format!("http://127.0.0.1:{closed}/"), "could not connect to", "127.0.0.1"),
+        (format!("https://127.0.0.1:{}/", plain.port()), "TLS handshake", "127.0.0.1"),
+        (silent.url(), "was interrupted", "127.0.0.1"),
+        ("https://issuer.invalid/".to_owned(), "could not resolve", "issuer.invalid"),
+    ] {
+        let client = client_of(&url).http(reqwest::Client::builder().no_proxy()).build().unwrap();
+        let error = client.fetch().await.expect_err("no response");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(error.is_transient());
+        let message = error.to_string();
+        assert!(message.contains(phase) && message.contains(host), "{message}\n{error:#?}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_reset_in_the_body_is_a_network_error() {
+    let half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access";
+    let server = RawServer::start(half, Then::Reset).await;
+    let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a reset");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.to_string().contains("connection to 127.0.0.1 was interrupted"), "{error}");
+}
+
+#[tokio::test]
+async fn tls_is_never_downgraded() {
+    let plain = MockServer::start().await;
+    let url = plain.uri().replace("http://", "https://");
+    assert!(client_of(&url).build().unwrap().fetch().await.is_err());
+    assert!(requests(&plain).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_redirect_is_never_followed() {
+    let elsewhere = serve(ResponseTemplate::new(200)).await;
+    for status in [301, 302, 303, 307, 308] {
+        let server =
+            serve(ResponseTemplate::new(status).insert_header("location", elsewhere.uri())).await;
+        // Not even if the caller's own builder follows redirects.
+        let following = reqwest::Client::builder().redirect(reqwest::redirect::Policy::limited(10));
+        let error = client_of(&server.uri())
+            .http(following)
+            .build()
+            .unwrap()
+            .fetch()
+            .await
+            .expect_err("a redirect");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_transient() && error.to_string().contains("127.0.0.1"), "{error}");
+    }
+    assert!(requests(&elsewhere).await.is_empty());
+    let error =
+        error_of(ResponseTemplate::new(307).insert_header("location", "https://login.example/x"))
+            .await;
+    assert!(error.to_string().contains("login.example"), "{error}");
+    error_of(ResponseTemplate::new(302)).await;
+}
+
+#[tokio::test]
+async fn fetch_sends_one_request_whatever_happens() {
+    for status in [200, 401, 429, 500, 503] {
+        let server = serve(ResponseTemplate::new(status)).await;
+        assert!(client_of(&server.uri()).build().unwrap().fetch().await.is_err());
+        assert_eq!(requests(&server).await.len(), 1, "{status}");
+    }
+    let closing = RawServer::start("", Then::Close).await;
+    assert!(client_of(&closing.url()).build().unwrap().fetch().await.is_err());
+    assert_eq!(closing.connections(), 1);
+}
+
+#[tokio::test]
+async fn fetch_uses_its_own_connection_without_retries_and_logs_no_secret() {
+    let logs = Logs::capture();
+    let body = r#"{"access_token":"a-token-sentinel","token_type":"Bearer"}"#;
+    let response = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // The server leaves its connections open.
+    let server = RawServer::start(response, Then::Hang).await;
+    let http = || {
+        let retry =
+            reqwest::retry::for_host("127.0.0.1").no_budget().classify_fn(|attempt| match attempt
+                .status()
+            {
+                Some(status) if status.is_server_error() => attempt.retryable(),
+                _ => attempt.success(),
+            });
+        reqwest::Client::builder().connection_verbose(true).pool_max_idle_per_host(8).retry(retry)
+    };
+    let client = client_of(&server.url()).http(http()).build().unwrap();
+    for _ in 0..2 {
+        client.fetch().await.expect("a token");
+    }
+    assert_eq!(server.connections(), 2);
+    let failing = serve(ResponseTemplate::new(503)).await;
+    let client = client_of(&failing.uri()).http(http()).build().unwrap();
+    client.fetch().await.expect_err("no token");
+    assert_eq!(requests(&failing).await.len(), 1);
+    let text = logs.text();
+    for secret in ["a-token-sentinel", "s3cret"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_for_a_loopback_endpoint_never_goes_to_a_proxy() {
+    let proxy = serve(ResponseTemplate::new(200)).await;
+    let server = granting().await;
+    let port = server.address().port();
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("http://{host}:{port}/oauth/token");
+        let names = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+        let client = temp_env::with_vars(names.map(|name| (name, Some(proxy.uri()))), || {
+            client_of(&url).build().unwrap()
+        });
+        client.fetch().await.unwrap();
+        let with_proxy =
+            reqwest::Client::builder().proxy(reqwest::Proxy::all(proxy.uri()).unwrap());
+        client_of(&url).http(with_proxy).build().unwrap().fetch().await.unwrap();
+    }
+    assert!(requests(&proxy).await.is_empty());
+    assert_eq!(requests(&server).await.len(), 4);
+}
+
+#[tokio::test]
+async fn localhost_is_loopback_whatever_the_resolver_returns() {
+    let server = granting().await;
+    let url = format!("http://localhost:{}/oauth/token", server.address().port());
+    // 192.0.2.0/24 is reserved for documentation, so no host has this address.
+    let misleading = reqwest::Client::builder().resolve("localhost", ([192, 0, 2, 1], 0).into());
+    client_of(&url).http(misleading).timeout(5 * SECOND).build().unwrap().fetch().await.unwrap();
+}
