@@ -10,7 +10,9 @@ use sitecore_auth::{
 use wiremock::{MockServer, ResponseTemplate};
 use zeroize::ZeroizeOnDrop;
 
-use crate::support::{Api, Logs, RawServer, SECRET, Then, client_of, everything_said, serve, wrap};
+use crate::support::{
+    AfterWrite, Logs, RawServer, SECRET, TestApi, client_of, everything_said, serve, wrap,
+};
 
 const TOKEN: &str = "t0ken-sentinel";
 
@@ -102,12 +104,12 @@ async fn no_failure_reveals_a_secret_or_a_token() {
             check(output_of(&issuer.uri(), api).await, &what);
         }
         for (bytes, then) in [
-            ("", Then::Close),
-            ("HTTP/1.1 200 OK\r\n", Then::Hang),
-            ("nonsense\r\n\r\n", Then::Close),
+            ("", AfterWrite::Close),
+            ("HTTP/1.1 200 OK\r\n", AfterWrite::Hang),
+            ("nonsense\r\n\r\n", AfterWrite::Close),
             (
                 "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"access_token\":\"t0ken-sentinel\"",
-                Then::Close,
+                AfterWrite::Close,
             ),
         ] {
             let issuer = RawServer::start(bytes, then).await;
@@ -137,7 +139,7 @@ async fn no_failure_reveals_a_secret_or_a_token() {
 #[tokio::test]
 async fn no_logged_http2_frame_shows_a_token() {
     let logs = Logs::capture();
-    let api = Api::start(|_, _| http::Response::default()).await;
+    let api = TestApi::start(|_, _| http::Response::default()).await;
     let cache =
         TokenCache::new(source_fn(|_| async { Token::bearer(TOKEN, Duration::from_secs(60)) }));
     let target = Target::origin(api.origin().clone()).unwrap();

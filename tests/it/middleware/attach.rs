@@ -14,12 +14,12 @@ use wiremock::ResponseTemplate;
 
 use crate::support::{
     DAY, Logs, ScriptedSource, Step, auth_error, bearer, client_with, everything_said, origin,
-    refusing, requests, serve,
+    rejecting, requests, serve,
 };
 
 #[tokio::test]
 async fn a_request_for_a_target_carries_the_token() {
-    let server = refusing(&[], &[]).await;
+    let server = rejecting(&[], &[]).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     for _ in 0..10 {
@@ -33,7 +33,7 @@ async fn a_request_for_a_target_carries_the_token() {
 #[tokio::test]
 async fn the_header_is_marked_sensitive_and_never_logged() {
     let logs = Logs::capture();
-    let server = refusing(&[], &[]).await;
+    let server = rejecting(&[], &[]).await;
     let source = source_fn(|_| async { Token::bearer("sentinel-token", DAY) });
     let auth =
         AuthMiddleware::builder(TokenCache::new(source)).target(origin(&server)).build().unwrap();
@@ -55,7 +55,7 @@ async fn the_header_is_marked_sensitive_and_never_logged() {
 
 #[tokio::test]
 async fn without_a_token_nothing_is_sent() {
-    let server = refusing(&[], &[]).await;
+    let server = rejecting(&[], &[]).await;
     let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
     let error = client_with(source.clone(), origin(&server))
         .get(server.uri())
@@ -96,7 +96,7 @@ async fn a_request_with_the_no_auth_extension_is_passed_on_unchanged() {
 
 #[tokio::test]
 async fn a_request_that_matches_no_target_is_passed_on_unchanged() {
-    let (server, other) = (serve(ResponseTemplate::new(401)).await, refusing(&[], &[]).await);
+    let (server, other) = (serve(ResponseTemplate::new(401)).await, rejecting(&[], &[]).await);
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&other));
     assert_eq!(client.get(server.uri()).send().await.unwrap().status().as_u16(), 401);
@@ -107,7 +107,7 @@ async fn a_request_that_matches_no_target_is_passed_on_unchanged() {
 
 #[tokio::test]
 async fn several_middlewares_serve_different_targets() {
-    let (one, two) = (refusing(&[], &[]).await, refusing(&[], &[]).await);
+    let (one, two) = (rejecting(&[], &[]).await, rejecting(&[], &[]).await);
     let middleware = |name: &'static str, target| {
         let cache = TokenCache::new(source_fn(move |_| async move { Token::bearer(name, DAY) }));
         AuthMiddleware::builder(cache).target(target).build().unwrap()
@@ -124,7 +124,7 @@ async fn several_middlewares_serve_different_targets() {
 
 #[tokio::test]
 async fn a_cache_as_a_request_extension_provides_the_token() {
-    let server = refusing(&["tenant-1"], &[]).await;
+    let server = rejecting(&["tenant-1"], &[]).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     let number = Arc::new(AtomicUsize::new(0));
@@ -138,7 +138,7 @@ async fn a_cache_as_a_request_extension_provides_the_token() {
     assert_eq!(response.text().await.unwrap(), "tenant-2");
     assert_eq!((number.load(Ordering::SeqCst), source.calls()), (2, 0));
     // The targets remain those of the middleware.
-    let elsewhere = refusing(&[], &[]).await;
+    let elsewhere = rejecting(&[], &[]).await;
     let response = client.get(elsewhere.uri()).with_extension(tenant).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "");
 }
@@ -179,7 +179,7 @@ async fn a_key_set_by_the_caller_is_kept() {
 
 #[tokio::test]
 async fn the_tokens_header_takes_precedence_over_a_default_header() {
-    let server = refusing(&[], &[]).await;
+    let server = rejecting(&[], &[]).await;
     let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)))
         .target(origin(&server))
         .build()

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
 use crate::support::{
-    Api, DAY, MS, ScriptedSource, Step, auth_error, client_with, frames, origin, serve,
+    DAY, MS, ScriptedSource, Step, TestApi, auth_error, client_with, frames, origin, serve,
 };
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_client_timeout_does_not_truncate_the_first_response() {
 
 #[tokio::test]
 async fn an_endless_response_does_not_delay_the_replay() {
-    let api = Api::start(|bearer, _| match bearer {
+    let api = TestApi::start(|bearer, _| match bearer {
         "token-1" => {
             let body = frames(stream::iter([Frame::data("no".into())]).chain(stream::pending()));
             http::Response::builder().status(401).body(body).unwrap()

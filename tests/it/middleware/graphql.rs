@@ -17,7 +17,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::support::{Api, DAY, ScriptedSource, client_with, frames, wrap};
+use crate::support::{DAY, ScriptedSource, TestApi, client_with, frames, wrap};
 
 const SOON: Duration = Duration::from_secs(5);
 const QUERY: &str = "query { item { name } }";
@@ -50,8 +50,10 @@ fn json_response(body: impl Into<Body>) -> Response<Body> {
 }
 
 /// An API that rejects `token-1` with the given response, and returns data for other tokens.
-async fn rejecting(rejection: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Api {
-    Api::start(move |bearer, _| match bearer {
+async fn rejecting(
+    rejection: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+) -> TestApi {
+    TestApi::start(move |bearer, _| match bearer {
         "token-1" => rejection(),
         other => json_response(data_for(other)),
     })
@@ -68,7 +70,7 @@ fn byte_by_byte(text: &str) -> Body {
     frames(stream::iter(bytes).map(Frame::data))
 }
 
-fn client(api: &Api, source: &ScriptedSource) -> ClientWithMiddleware {
+fn client(api: &TestApi, source: &ScriptedSource) -> ClientWithMiddleware {
     client_with(source.clone(), Target::origin(api.origin().clone()).unwrap())
 }
 
@@ -239,10 +241,10 @@ async fn only_json_responses_of_authoring_with_status_200_are_inspected() {
 }
 
 /// An API whose response begins with `begin`, and ends when notified.
-async fn pausing(begin: &'static str, length: Option<usize>) -> (Api, Arc<Notify>) {
+async fn pausing(begin: &'static str, length: Option<usize>) -> (TestApi, Arc<Notify>) {
     let resume = Arc::new(Notify::new());
     let rest = Arc::clone(&resume);
-    let api = Api::start(move |_, _| {
+    let api = TestApi::start(move |_, _| {
         let rest = Arc::clone(&rest);
         let begin = stream::iter([Frame::data(begin.into())]);
         let end = stream::once(async move {
@@ -293,7 +295,7 @@ async fn a_slow_response_is_passed_on_as_soon_as_a_rejection_is_ruled_out() {
 async fn a_403_and_other_responses_can_be_configured_as_rejections() {
     let forbidden =
         |body: &'static str| move || Response::builder().status(403).body(body.into()).unwrap();
-    let custom_client = |api: &Api, rejections| {
+    let custom_client = |api: &TestApi, rejections| {
         let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)));
         let auth = auth.target(Target::origin(api.origin().clone()).unwrap());
         wrap(auth.rejections(rejections).build().unwrap())
@@ -351,7 +353,7 @@ async fn a_response_that_arrives_byte_by_byte_costs_little() {
         " ".repeat(7_000),
         errors(&[error("OTHER", "null").replace("The", &"x".repeat(7_000))], "")
     );
-    let api = Api::start(move |_, _| json_response(byte_by_byte(&long))).await;
+    let api = TestApi::start(move |_, _| json_response(byte_by_byte(&long))).await;
     let with_auth = client(&api, &ScriptedSource::granting(DAY));
     let bare = reqwest::Client::new();
     let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);

@@ -19,7 +19,7 @@ use sitecore_auth::{
 };
 
 use crate::support::{
-    Api, HOUR, Logs, ScriptedSource, Step, auth_error, cache_of, everything_said,
+    HOUR, Logs, ScriptedSource, Step, TestApi, auth_error, cache_of, everything_said,
 };
 
 /// Retries up to three times, without delay.
@@ -29,7 +29,7 @@ fn retry() -> RetryTransientMiddleware<ExponentialBackoff> {
     RetryTransientMiddleware::new_with_policy(backoff.build_with_max_retries(3))
 }
 
-fn auth(cache: &TokenCache, api: &Api) -> AuthMiddleware {
+fn auth(cache: &TokenCache, api: &TestApi) -> AuthMiddleware {
     let target = Target::origin(api.origin().clone()).unwrap();
     AuthMiddleware::builder(cache.clone()).target(target).build().unwrap()
 }
@@ -43,7 +43,7 @@ async fn each_attempt_of_an_outer_retry_gets_a_current_token() {
     let clock = ManualClock::new();
     let time = clock.clone();
     // Each attempt takes an hour, which is longer than a token's lifetime.
-    let api = Api::start(move |bearer, _| {
+    let api = TestApi::start(move |bearer, _| {
         time.advance(HOUR);
         status(if bearer == "token-3" { 200 } else { 503 })
     })
@@ -58,7 +58,7 @@ async fn each_attempt_of_an_outer_retry_gets_a_current_token() {
 #[tokio::test]
 async fn an_inner_retry_repeats_the_request_with_the_same_token() {
     let failures = Arc::new(AtomicUsize::new(2));
-    let api = Api::start(move |bearer, _| {
+    let api = TestApi::start(move |bearer, _| {
         let fails = failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         status(match bearer {
             _ if fails => 503,
@@ -78,7 +78,7 @@ async fn an_inner_retry_repeats_the_request_with_the_same_token() {
 
 #[tokio::test]
 async fn our_error_can_be_found_inside_the_error_of_a_retry() {
-    let api = Api::start(|_, _| status(200)).await;
+    let api = TestApi::start(|_, _| status(200)).await;
     let source = ScriptedSource::new([], Step::FailFor(ErrorKind::RateLimited, HOUR));
     let cache = TokenCache::new(source);
     let inner = ClientBuilder::new(Client::new()).with(auth(&cache, &api)).with(retry()).build();
@@ -99,7 +99,7 @@ async fn our_error_can_be_found_inside_the_error_of_a_retry() {
 
 /// Sends a request through a stack with tracing on both sides of the middleware. Returns what was
 /// logged, and the response or error.
-async fn traced(source: impl TokenSource, api: &Api) -> String {
+async fn traced(source: impl TokenSource, api: &TestApi) -> String {
     let logs = Logs::capture();
     let cache = TokenCache::new(source);
     let client = ClientBuilder::new(Client::builder().connection_verbose(false).build().unwrap())
@@ -122,9 +122,9 @@ async fn traced(source: impl TokenSource, api: &Api) -> String {
 
 #[tokio::test]
 async fn no_span_outside_or_inside_the_middleware_shows_a_token() {
-    let rejecting = Api::start(|_, _| status(401)).await;
-    let failing = Api::start(|_, _| status(503)).await;
-    let working = Api::start(|_, _| status(200)).await;
+    let rejecting = TestApi::start(|_, _| status(401)).await;
+    let failing = TestApi::start(|_, _| status(503)).await;
+    let working = TestApi::start(|_, _| status(200)).await;
     for api in [&rejecting, &failing, &working] {
         let granting = source_fn(|_| async { Token::bearer("t0ken-sentinel", HOUR) });
         let shown = traced(granting, api).await;

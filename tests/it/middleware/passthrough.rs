@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use sitecore_auth::{AuthMiddleware, Target, Token, TokenCache, source_fn};
 use url::Url;
 
-use crate::support::{Api, DAY, RawServer, Then, frames};
+use crate::support::{AfterWrite, DAY, RawServer, TestApi, frames};
 
 const DATA: &str = r#"{"data":{"item":{"name":"Home"}}}"#;
 const ERRORS: &str = r#"{"errors":[{"message":"m","extensions":{"code":"OTHER"}}],"data":null}"#;
@@ -129,7 +129,7 @@ async fn observe(response: reqwest::Response) -> BTreeMap<&'static str, String> 
 
 #[tokio::test]
 async fn a_response_is_the_same_as_with_a_bare_client() {
-    let api = Api::start(|_, request| respond(request)).await;
+    let api = TestApi::start(|_, request| respond(request)).await;
     let plain = Client::builder();
     for (version, http) in [("1.1", plain), ("2", Client::builder().http2_prior_knowledge())] {
         let http = http.build().unwrap();
@@ -158,10 +158,10 @@ async fn a_response_is_the_same_as_with_a_bare_client() {
 #[tokio::test]
 async fn an_interrupted_body_ends_where_it_does_without_the_middleware() {
     for (head, then) in [
-        ("content-length: 4000", Then::Close),
-        ("content-length: 4000", Then::Reset),
-        ("transfer-encoding: chunked", Then::Close),
-        ("content-length: 4000", Then::Hang),
+        ("content-length: 4000", AfterWrite::Close),
+        ("content-length: 4000", AfterWrite::Reset),
+        ("transfer-encoding: chunked", AfterWrite::Close),
+        ("content-length: 4000", AfterWrite::Hang),
     ] {
         for text in [&REJECTION[..40], DATA] {
             let body = if head.starts_with('t') {
@@ -199,7 +199,7 @@ async fn fifty_megabytes_are_passed_through_byte_for_byte() {
         0 => Bytes::from_static(br#"{"errors":[{"message":""#),
         _ => Bytes::from(vec![b'a' + u8::try_from(number % 26).unwrap(); CHUNK]),
     };
-    let api = Api::start(move |_, _| {
+    let api = TestApi::start(move |_, _| {
         let body = frames(stream::iter(0..=CHUNKS).map(move |number| Frame::data(chunk(number))));
         Response::builder().header("content-type", "application/json").body(body).unwrap()
     })

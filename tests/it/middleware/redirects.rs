@@ -13,7 +13,7 @@ use url::Url;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::{
-    Api, DAY, HttpAndHttps, Logs, ScriptedSource, client_with, origin, requests, serve,
+    DAY, HttpAndHttps, Logs, ScriptedSource, TestApi, client_with, origin, requests, serve,
 };
 
 #[tokio::test]
@@ -143,10 +143,10 @@ async fn a_redirect_to_another_origin_logs_a_warning() {
 async fn redirecting(
     status: u16,
     rejection: fn() -> Response<Body>,
-) -> (Api, Arc<Mutex<Vec<String>>>) {
+) -> (TestApi, Arc<Mutex<Vec<String>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let api = Api::start(move |bearer, request| {
+    let api = TestApi::start(move |bearer, request| {
         let path = request.uri().path();
         log.lock().unwrap().push(format!("{} {path}", request.method()));
         match (path.ends_with("/start"), bearer) {
@@ -197,7 +197,7 @@ async fn after_a_redirect_only_requests_with_safe_methods_are_replayed() {
 
 #[tokio::test]
 async fn a_401_from_outside_the_targets_paths_is_passed_through() {
-    let api = Api::start(|_, request| {
+    let api = TestApi::start(|_, request| {
         let (status, to) = match request.uri().path().starts_with("/sitecore/api/") {
             true => (302, "/login"),
             false => (401, ""),

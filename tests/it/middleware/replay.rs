@@ -13,7 +13,7 @@ use sitecore_auth::{AuthMiddleware, ErrorKind, ManualClock, Replay, TokenCache};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::support::{
-    DAY, ScriptedSource, Step, bearer, client_with, origin, refusing, requests, serve, wrap,
+    DAY, ScriptedSource, Step, bearer, client_with, origin, rejecting, requests, serve, wrap,
 };
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn a_rejected_token_is_replaced_and_the_request_is_replayed() {
         &["Basic realm=\"x\"", "bearer error=invalid_token"],
         &[r#"Basic realm="a, b", Bearer realm="c""#],
     ] {
-        let server = refusing(&["token-1"], challenges).await;
+        let server = rejecting(&["token-1"], challenges).await;
         let source = ScriptedSource::granting(DAY);
         let client = client_with(source.clone(), origin(&server));
         let response = client.post(server.uri()).body("payload").send().await.unwrap();
@@ -42,7 +42,7 @@ async fn a_rejected_token_is_replaced_and_the_request_is_replayed() {
 
 #[tokio::test]
 async fn a_second_rejection_is_final() {
-    let server = refusing(&["token-1", "token-2", "token-3"], &[]).await;
+    let server = rejecting(&["token-1", "token-2", "token-3"], &[]).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     let response = client.get(server.uri()).send().await.unwrap();
@@ -59,7 +59,7 @@ async fn a_second_rejection_is_final() {
 
 #[tokio::test]
 async fn five_hundred_rejections_cost_one_token_request() {
-    let server = refusing(&["token-1"], &[]).await;
+    let server = rejecting(&["token-1"], &[]).await;
     let source =
         ScriptedSource::new([Step::Grant(DAY)], Step::Slow(Duration::from_millis(50), DAY));
     let client = client_with(source.clone(), origin(&server));
@@ -79,7 +79,7 @@ async fn responses_that_another_token_would_not_fix_are_passed_through() {
         &["Basic realm=\"x\"", "Digest realm=\"y\", nonce=\"z\""],
         &[r#"Bearer error="insufficient_scope", scope="a""#],
     ] {
-        let server = refusing(&["token-1"], challenges).await;
+        let server = rejecting(&["token-1"], challenges).await;
         let response = client(&server).get(server.uri()).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 401, "{challenges:?}");
         assert_eq!(requests(&server).await.len(), 1, "{challenges:?}");
@@ -103,7 +103,7 @@ async fn without_replay_the_response_is_returned_and_the_next_request_succeeds()
         (true, Some(Replay(false)), false),
         (false, Some(Replay(true)), true),
     ] {
-        let server = refusing(&["token-1"], &[]).await;
+        let server = rejecting(&["token-1"], &[]).await;
         let source = ScriptedSource::granting(DAY);
         let auth = AuthMiddleware::builder(TokenCache::new(source.clone())).target(origin(&server));
         let client = wrap(auth.replay(default).build().unwrap());
@@ -120,7 +120,7 @@ async fn without_replay_the_response_is_returned_and_the_next_request_succeeds()
 
 #[tokio::test]
 async fn a_request_whose_body_cannot_be_cloned_is_not_replayed() {
-    let server = refusing(&["token-1"], &[]).await;
+    let server = rejecting(&["token-1"], &[]).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
     let stream = || {
@@ -137,7 +137,7 @@ async fn a_request_whose_body_cannot_be_cloned_is_not_replayed() {
 
 #[tokio::test]
 async fn without_another_token_the_first_response_is_returned_unchanged() {
-    let server = refusing(&["token-1"], &["Bearer"]).await;
+    let server = rejecting(&["token-1"], &["Bearer"]).await;
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Malformed));
     let response =
         client_with(source.clone(), origin(&server)).get(server.uri()).send().await.unwrap();

@@ -15,13 +15,13 @@ use tokio::{net::TcpListener, task::JoinSet};
 use url::Url;
 
 /// Serves HTTP/1.1 and HTTP/2 in clear text on loopback.
-pub(crate) struct Api {
+pub(crate) struct TestApi {
     origin: Url,
     bearers: Arc<Mutex<Vec<String>>>,
     _server: JoinSet<()>,
 }
 
-impl Api {
+impl TestApi {
     /// Starts an API that responds with what `respond` returns for a bearer token and its request.
     pub(crate) async fn start(
         respond: impl Fn(&str, &Request) -> Response<Body> + Clone + Send + Sync + 'static,

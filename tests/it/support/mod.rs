@@ -15,12 +15,12 @@ mod store;
 #[cfg(unix)]
 pub(crate) use self::redis::{RedisServer, free_port, pause};
 pub(crate) use self::{
-    api::{Api, frames},
+    api::{TestApi, frames},
     clock::PausedClock,
     cloud::{ENVIRONMENT, cache_for, client_for, delivery_client, graphql},
     http_and_https::HttpAndHttps,
     logs::Logs,
-    raw::{RawServer, Then},
+    raw::{AfterWrite, RawServer},
     source::{ScriptedSource, Step, cache_of, first_fetch, text},
     store::{ByLease, FLEET_SECRET, Memory, Tied, caches, shared},
 };
@@ -109,7 +109,7 @@ where
 
 /// Starts a server that responds to these tokens with 401 and these challenges, and to others with
 /// 200 and the token.
-pub(crate) async fn refusing(
+pub(crate) async fn rejecting(
     tokens: &'static [&'static str],
     challenges: &'static [&'static str],
 ) -> MockServer {

@@ -16,7 +16,7 @@ use tokio::{
 
 /// What the server does after it has written the bytes.
 #[derive(Clone, Copy)]
-pub(crate) enum Then {
+pub(crate) enum AfterWrite {
     /// Closes the connection.
     Close,
     /// Resets the connection after the client has had time to read.
@@ -35,7 +35,7 @@ pub(crate) struct RawServer {
 }
 
 impl RawServer {
-    pub(crate) async fn start(bytes: impl Into<Vec<u8>>, then: Then) -> Self {
+    pub(crate) async fn start(bytes: impl Into<Vec<u8>>, then: AfterWrite) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (connections, bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(bytes.into()));
@@ -64,22 +64,22 @@ impl RawServer {
     }
 }
 
-async fn respond(mut stream: TcpStream, bytes: Arc<Vec<u8>>, then: Then) {
+async fn respond(mut stream: TcpStream, bytes: Arc<Vec<u8>>, then: AfterWrite) {
     let mut request = [0; 4096];
     let _ = stream.read(&mut request).await;
     if stream.write_all(&bytes).await.is_err() {
         return;
     }
     match then {
-        Then::Close => {
+        AfterWrite::Close => {
             let _ = stream.shutdown().await;
         }
-        Then::Reset => {
+        AfterWrite::Reset => {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let _ = stream.set_zero_linger();
         }
-        Then::Hang => std::future::pending().await,
-        Then::Repeat(interval) => loop {
+        AfterWrite::Hang => std::future::pending().await,
+        AfterWrite::Repeat(interval) => loop {
             tokio::time::sleep(interval).await;
             if stream.write_all(&bytes[bytes.len() - 1..]).await.is_err() {
                 return;

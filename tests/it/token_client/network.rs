@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use wiremock::{MockServer, ResponseTemplate};
 
 use super::{error_of, granting};
-use crate::support::{Logs, RawServer, SECOND, Then, client_of, requests, serve};
+use crate::support::{AfterWrite, Logs, RawServer, SECOND, client_of, requests, serve};
 
 #[tokio::test]
 async fn network_errors_name_the_phase_and_the_host() {
@@ -13,8 +13,8 @@ async fn network_errors_name_the_phase_and_the_host() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().port()
     };
-    let plain = RawServer::start("HTTP/1.1 400 Bad Request\r\n\r\n", Then::Close).await;
-    let silent = RawServer::start("", Then::Close).await;
+    let plain = RawServer::start("HTTP/1.1 400 Bad Request\r\n\r\n", AfterWrite::Close).await;
+    let silent = RawServer::start("", AfterWrite::Close).await;
     for (url, phase, host) in [
         (format!("http://127.0.0.1:{closed}/"), "could not connect to", "127.0.0.1"),
         (format!("https://127.0.0.1:{}/", plain.port()), "TLS handshake", "127.0.0.1"),
@@ -34,7 +34,7 @@ async fn network_errors_name_the_phase_and_the_host() {
 #[tokio::test]
 async fn a_connection_reset_in_the_body_is_a_network_error() {
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access";
-    let server = RawServer::start(half, Then::Reset).await;
+    let server = RawServer::start(half, AfterWrite::Reset).await;
     let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.to_string().contains("connection to 127.0.0.1 was interrupted"), "{error}");
@@ -81,7 +81,7 @@ async fn fetch_sends_one_request_whatever_happens() {
         assert!(client_of(&server.uri()).build().unwrap().fetch().await.is_err());
         assert_eq!(requests(&server).await.len(), 1, "{status}");
     }
-    let closing = RawServer::start("", Then::Close).await;
+    let closing = RawServer::start("", AfterWrite::Close).await;
     assert!(client_of(&closing.url()).build().unwrap().fetch().await.is_err());
     assert_eq!(closing.connections(), 1);
 }
@@ -95,7 +95,7 @@ async fn fetch_uses_its_own_connection_without_retries_and_logs_no_secret() {
         body.len()
     );
     // The server leaves its connections open.
-    let server = RawServer::start(response, Then::Hang).await;
+    let server = RawServer::start(response, AfterWrite::Hang).await;
     let http = || {
         let retry =
             reqwest::retry::for_host("127.0.0.1").no_budget().classify_fn(|attempt| match attempt

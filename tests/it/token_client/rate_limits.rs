@@ -6,7 +6,7 @@ use sitecore_token::ErrorKind;
 use wiremock::ResponseTemplate;
 
 use super::{error_of, refusal};
-use crate::support::{RawServer, SECOND, Then, client_of};
+use crate::support::{AfterWrite, RawServer, SECOND, client_of};
 
 const DATE: &str = "Sun, 22 Nov 2026 12:00:00 GMT";
 const TWO_MINUTES_LATER: &str = "Sun, 22 Nov 2026 12:02:00 GMT";
@@ -18,7 +18,7 @@ async fn wait_of(headers: &[(&str, &str)]) -> Option<Duration> {
     let headers: String =
         headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let raw = format!("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n{headers}\r\n");
-    let server = RawServer::start(raw, Then::Close).await;
+    let server = RawServer::start(raw, AfterWrite::Close).await;
     let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a 429");
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     error.retry_after()
@@ -88,7 +88,7 @@ async fn quota_headers_of_other_failures_are_ignored() {
     for status in ["503 Busy", "403 Forbidden", "500 Oops"] {
         let raw =
             format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\ndate: {DATE}\r\n{limits}\r\n\r\n");
-        let server = RawServer::start(raw, Then::Close).await;
+        let server = RawServer::start(raw, AfterWrite::Close).await;
         let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err(status);
         assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, None), "{status}");
     }

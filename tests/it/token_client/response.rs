@@ -9,7 +9,7 @@ use sitecore_auth::TokenCache;
 use sitecore_token::{Error, ErrorKind, MAX_LIFETIME, TokenResponse};
 use wiremock::ResponseTemplate;
 
-use crate::support::{Logs, RawServer, Then, client_of, everything_said, jwt, serve};
+use crate::support::{AfterWrite, Logs, RawServer, client_of, everything_said, jwt, serve};
 
 /// Fetches from a server that responds with 200 and this body.
 async fn fetch_body(body: impl AsRef<[u8]>) -> Result<TokenResponse, Error> {
@@ -231,7 +231,7 @@ async fn a_web_page_or_a_truncated_response_is_malformed_but_transient() {
         "content-encoding: gzip\r\ncontent-length: 9",
     ] {
         let raw = format!("HTTP/1.1 200 OK\r\ncontent-type: a/b\r\n{head}\r\n\r\n9\r\n{{\"acce");
-        let server = RawServer::start(raw, Then::Close).await;
+        let server = RawServer::start(raw, AfterWrite::Close).await;
         let error = malformed(client_of(&server.url()).build().unwrap().fetch().await);
         assert!(error.is_transient() && error.to_string().contains("a/b"), "{error}");
     }
@@ -245,7 +245,7 @@ async fn json_is_read_whatever_its_content_type_and_white_space() {
         assert!(fetch(response).await.is_ok(), "{content_type}");
     }
     let raw = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}", json.len());
-    let server = RawServer::start(raw, Then::Close).await;
+    let server = RawServer::start(raw, AfterWrite::Close).await;
     assert!(client_of(&server.url()).build().unwrap().fetch().await.is_ok());
     assert!(fetch_body(format!("\u{feff}{json}")).await.is_ok());
     assert!(fetch_body(format!(" \r\n\t{json} \n")).await.is_ok());
@@ -300,7 +300,7 @@ async fn an_endless_body_is_cut_off_at_one_mebibyte() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}",
         format!("{:x}\r\n{}\r\n", 65_536, " ".repeat(65_536)).repeat(20)
     );
-    let server = RawServer::start(chunk, Then::Hang).await;
+    let server = RawServer::start(chunk, AfterWrite::Hang).await;
     malformed(client_of(&server.url()).build().unwrap().fetch().await);
 }
 
@@ -331,7 +331,7 @@ async fn one_deadline_covers_headers_and_body() {
         "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n ",
         "HTTP/1.1 200 OK\r\n",
     ] {
-        let server = RawServer::start(bytes, Then::Repeat(interval)).await;
+        let server = RawServer::start(bytes, AfterWrite::Repeat(interval)).await;
         let client = client_of(&server.url()).timeout(Duration::from_millis(300)).build().unwrap();
         let started = tokio::time::Instant::now();
         let error = client.fetch().await.expect_err("no response");
