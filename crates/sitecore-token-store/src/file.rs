@@ -26,8 +26,8 @@ const STALE_TEMP_AGE: Duration = Duration::from_secs(3_600);
 /// Keeps entries as files that only this user can read, in a folder that only this user can open.
 ///
 /// An entry is written to a temporary file and renamed, so readers see either the old entry or the
-/// new one. A lease is an operating system lock on a file, and ends with its process, however that
-/// ends.
+/// new one. A lease is an operating system lock on a file. It ends with its process, even if that
+/// is killed.
 ///
 /// Folders or files that belong to another user, are accessible to others, or are symlinks are not
 /// used. On non-Unix systems, ownership and permissions are not checked; protect the folder
@@ -218,7 +218,7 @@ fn check_private(path: &Path, metadata: &fs::Metadata, is_expected_type: bool) -
         let (user, owner) = (rustix::process::geteuid().as_raw(), metadata.uid());
         if owner != user {
             return fail(format!(
-                "{shown} belongs to user {owner}, but this process runs as user {user}; use a folder of its own for each user"
+                "{shown} belongs to user {owner}, but this process runs as user {user}; use a separate folder for each user"
             ));
         }
         if metadata.mode() & 0o077 != 0 {

@@ -45,7 +45,7 @@ const HOLDER_TIMEOUT: Duration = Duration::from_secs(18);
 /// The others wait for it until this time has passed.
 const FALLBACK_TIMEOUT: Duration = Duration::from_secs(24);
 
-/// Between two polls of the store. Each wait is drawn at random, up to twice as long.
+/// The shortest wait between two polls of the store. Each wait is random, and up to twice as long.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Spreads the token requests of a fleet whose store went down.
@@ -96,8 +96,9 @@ enum Turn {
 }
 
 impl SharedSource {
-    /// Wraps a source that has a sharing key, such as a [`TokenClient`](sitecore_auth::TokenClient)
-    /// or a [`ProviderSource`](sitecore_auth::ProviderSource).
+    /// Creates a shared source from one that has a sharing key, such as a
+    /// [`TokenClient`](sitecore_auth::TokenClient) or a
+    /// [`ProviderSource`](sitecore_auth::ProviderSource).
     ///
     /// Entries are sealed with a key derived from the client secret, so a rotated secret starts a
     /// new entry.
@@ -118,7 +119,8 @@ impl SharedSource {
         Ok(shared)
     }
 
-    /// Wraps any source. Processes with the same `name` and `key` share their tokens.
+    /// Creates a shared source from any source. Processes with the same `name` and `key` share
+    /// their tokens.
     ///
     /// # Errors
     ///

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 /// Keeps small sealed entries by name, for several processes.
 ///
-/// A store need not be reliable, fast or durable: a call that fails costs one token request,
-/// nothing else. Each call is abandoned after 250 ms if it yields; put blocking code into
+/// A store need not be reliable, fast or durable: a failed call costs one token request
+/// at most. Each call is abandoned after 250 ms if it yields; put blocking code into
 /// [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
 /// A name is 32 hexadecimal digits, with or without `-fallback` at the end. An entry takes a few
@@ -44,8 +44,8 @@ use async_trait::async_trait;
 ///
 /// # Cancel safety
 ///
-/// The futures are dropped when a call is abandoned. What they have started must then be completed
-/// or undone, and a lease that no caller received must expire.
+/// The futures are dropped when a call is abandoned. A write must then be completed or have no
+/// effect, and a lease that no caller received must expire.
 #[async_trait]
 pub trait TokenStore: Send + Sync + 'static {
     /// Returns an entry, or `None` if there is none.
@@ -92,7 +92,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Creates it from an entry as it was saved.
+    /// Creates it from the bytes of an entry, as they were saved.
     #[must_use]
     pub fn new(entry: Vec<u8>) -> Self {
         Self { entry, remaining: None }
