@@ -1,4 +1,4 @@
-//! What a fleet makes of failures: those of the issuer, those of one process alone, and those that come late.
+//! How a fleet handles failures: of the issuer, of one process alone, and late ones.
 
 use std::{
     sync::{Arc, Mutex},
@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_costs_the_fleet_one_try_at_a_time() {
+async fn during_an_outage_the_fleet_makes_one_attempt_at_a_time() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let source = ScriptedSource::new([], Step::SlowFail(SECOND, ErrorKind::Refused));
     let caches = caches(100, &source, &store, &clock);
@@ -36,7 +36,7 @@ async fn an_outage_costs_the_fleet_one_try_at_a_time() {
         errors.iter().all(|error| error.as_ref().unwrap_err().retry_after().unwrap() > 40 * SECOND)
     );
     assert_eq!(source.calls(), 1);
-    // When the gate is over, one asks, and all have the token.
+    // After the backoff, one cache requests a token, and all of them get it.
     source.turn_to(Step::Slow(SECOND, DAY));
     sleep(80 * SECOND).await;
     let tokens = join_all(caches.iter().map(TokenCache::token)).await;
@@ -45,67 +45,67 @@ async fn an_outage_costs_the_fleet_one_try_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_takes_no_token_from_the_others() {
+async fn a_failure_does_not_remove_the_stored_token() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Unavailable));
     let cache = &caches(1, &source, &store, &clock)[0];
     cache.token().await.unwrap();
-    // Stale, and the issuer is down: the renewal beside this call fails.
+    // The token is stale and the issuer is down, so the background refresh fails.
     tokio::time::advance(DAY * 85 / 100).await;
     cache.token().await.unwrap();
     sleep(SECOND).await;
     assert_eq!(source.calls(), 2);
-    // Who starts now has the token that all others have.
+    // A process that starts now gets the same token as all others.
     let late = &caches(1, &source, &store, &clock)[0];
     assert_eq!(text(&late.token().await.unwrap()), "token-1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_do_not_try_again_each_for_itself() {
+async fn a_hundred_processes_do_not_each_retry() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let failing = Step::SlowFail(SECOND / 10, ErrorKind::Unavailable);
     let source = ScriptedSource::new([], failing);
     let caches = caches(100, &source, &store, &clock);
     let errors = join_all(caches.iter().map(TokenCache::token)).await;
     assert!(errors.iter().all(std::result::Result::is_err));
-    // Each refresh has three grants, and all of them together hardly more.
-    assert!((3..=9).contains(&source.calls()), "{} grants", source.calls());
+    // One refresh makes up to three token requests, and all of them together hardly more.
+    assert!((3..=9).contains(&source.calls()), "{} token requests", source.calls());
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_refusal_locks_nobody_out_who_could_have_a_token() {
+async fn one_refused_token_request_does_not_lock_the_fleet_out() {
     let (store, clock) = (Memory::default(), PausedClock::new());
-    let life = 60 * SECOND;
-    let script = [Step::Grant(life), Step::Fail(ErrorKind::Refused)];
-    let source = ScriptedSource::new(script, Step::Grant(life));
+    let lifetime = 60 * SECOND;
+    let script = [Step::Grant(lifetime), Step::Fail(ErrorKind::Refused)];
+    let source = ScriptedSource::new(script, Step::Grant(lifetime));
     let caches = caches(3, &source, &store, &clock);
-    // Each is in use all the time; the second grant is refused, all others are not.
+    // All caches are in constant use. The issuer refuses only the second token request.
     for _ in 0..1_000 {
         for cache in &caches {
             cache.token().await.unwrap();
         }
         sleep(SECOND / 5).await;
     }
-    assert!(source.calls() < 10, "{} grants", source.calls());
+    assert!(source.calls() < 10, "{} token requests", source.calls());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_issuer_names_is_kept_to_for_an_hour_at_most() {
+async fn a_wait_that_the_issuer_specifies_is_honoured_for_an_hour_at_most() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let week = 7 * DAY;
     let source =
         ScriptedSource::new([Step::FailFor(ErrorKind::RateLimited, week)], Step::Grant(DAY));
-    let of_the_job = || caches(1, &source, &store, &clock).remove(0);
-    of_the_job().token().await.unwrap_err();
+    let job_cache = || caches(1, &source, &store, &clock).remove(0);
+    job_cache().token().await.unwrap_err();
     sleep(Duration::from_secs(1_800)).await;
-    let told = of_the_job().token().await.unwrap_err();
-    assert_eq!((told.kind(), source.calls()), (ErrorKind::RateLimited, 1));
+    let error = job_cache().token().await.unwrap_err();
+    assert_eq!((error.kind(), source.calls()), (ErrorKind::RateLimited, 1));
     sleep(Duration::from_secs(1_801)).await;
-    of_the_job().token().await.unwrap();
+    job_cache().token().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_failure_takes_no_token_from_anybody() {
+async fn a_late_failure_does_not_replace_a_newer_token() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let hour = Duration::from_secs(3_600);
     let late = ScriptedSource::new([], Step::SlowFail(20 * SECOND, ErrorKind::Unavailable));
@@ -113,11 +113,11 @@ async fn a_late_failure_takes_no_token_from_anybody() {
     let late = late.with_clock(clock.clone());
     let others = async {
         sleep(15 * SECOND).await;
-        // The lease of the other one is over.
+        // The late process loses its lease.
         store.leased.lock().unwrap().clear();
         caches(1, &source, &store, &clock)[0].token().await.unwrap()
     };
-    // Who comes late with a failure is given what the others have.
+    // The late process fails, but gets the other process's token.
     let (late, others) = tokio::join!(late.fetch(first_fetch()), others);
     assert_eq!(text(&late.unwrap()), text(&others));
     let cold = &caches(1, &source, &store, &clock)[0];
@@ -126,7 +126,7 @@ async fn a_late_failure_takes_no_token_from_anybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_with_one_process_is_not_told_to_others() {
+async fn failures_that_concern_one_process_only_are_not_shared() {
     for kind in [ErrorKind::Config, ErrorKind::Timeout] {
         let (store, clock) = (Memory::default(), PausedClock::new());
         let broken = ScriptedSource::new([], Step::Fail(kind));
@@ -137,22 +137,22 @@ async fn what_is_wrong_with_one_process_is_not_told_to_others() {
     }
 }
 
-/// Credentials that a test changes.
+/// Credentials that a test can change.
 #[derive(Clone)]
-struct Changing(Arc<Mutex<&'static str>>);
+struct ChangingSecret(Arc<Mutex<&'static str>>);
 
 #[async_trait]
-impl CredentialsProvider for Changing {
+impl CredentialsProvider for ChangingSecret {
     async fn credentials(&self) -> Result<ClientCredentials> {
         Ok(ClientCredentials::new("client", *self.0.lock().unwrap()))
     }
 }
 
 #[tokio::test]
-async fn who_was_told_of_a_refusal_notices_new_credentials_too() {
+async fn a_process_that_adopted_a_refusal_notices_new_credentials() {
     const NEW: &str = "new-secret-of-thirty-two-bytes-and-more";
     let issuer = MockServer::start().await;
-    let answer = |request: &Request| {
+    let respond = |request: &Request| {
         let is_new = String::from_utf8_lossy(&request.body).contains(NEW);
         if is_new {
             let token = json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 3_600 });
@@ -160,10 +160,10 @@ async fn who_was_told_of_a_refusal_notices_new_credentials_too() {
         }
         ResponseTemplate::new(401).set_body_json(json!({ "error": "invalid_client" }))
     };
-    Mock::given(any()).respond_with(answer).mount(&issuer).await;
+    Mock::given(any()).respond_with(respond).mount(&issuer).await;
     let client = client_of(&issuer.uri()).build().unwrap();
     let store = Memory::default();
-    let secret = Changing(Arc::new(Mutex::new(FLEET_SECRET)));
+    let secret = ChangingSecret(Arc::new(Mutex::new(FLEET_SECRET)));
     let caches = [(); 2].map(|()| {
         let source = ProviderSource::new(secret.clone(), &client);
         TokenCache::new(SharedSource::new(source, store.clone()).unwrap())
@@ -171,13 +171,13 @@ async fn who_was_told_of_a_refusal_notices_new_credentials_too() {
     for cache in &caches {
         assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Refused);
     }
-    assert_eq!(requests(&issuer).await.len(), 1, "the other one was told");
+    assert_eq!(requests(&issuer).await.len(), 1, "the second cache adopted the failure");
     *secret.0.lock().unwrap() = NEW;
-    // As soon as somebody looks, which is once a second.
+    // The caches check for new credentials once a second.
     for cache in &caches {
-        let begun = Instant::now();
+        let started = Instant::now();
         while cache.token().await.is_err() {
-            assert!(begun.elapsed() < 10 * SECOND);
+            assert!(started.elapsed() < 10 * SECOND);
             sleep(SECOND / 10).await;
         }
     }

@@ -1,4 +1,4 @@
-//! The store in a folder: what is in it, who may see it, and what is refused.
+//! The store in a folder: its files, their permissions, and what it does not use.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ fn folder() -> TempDir {
 }
 
 #[tokio::test]
-async fn a_folder_serves_many_and_is_closed_to_others() {
+async fn a_folder_serves_many_processes_and_is_private() {
     use std::os::unix::fs::MetadataExt as _;
     let folder = folder();
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(100), DAY));
@@ -43,34 +43,36 @@ async fn a_folder_serves_many_and_is_closed_to_others() {
         fs::read_dir(folder.path().join("new")).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), 2, "an entry and its lock: {files:?}");
     assert!(files.iter().all(|file| mode(file) == 0o600));
-    // A torn file beside it, as a power cut leaves it, is in nobody's way.
-    fs::write(folder.path().join("new/x.0.new"), "torn").unwrap();
+    // A truncated temporary file, as a power failure leaves it, does no harm.
+    fs::write(folder.path().join("new/x.0.new"), "truncated").unwrap();
     let late = shared(&source, FileStore::in_dir(folder.path().join("new")).unwrap());
     assert_eq!(text(&late.fetch(first_fetch()).await.unwrap()), "token-1");
 }
 
 #[tokio::test]
-async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
+async fn public_files_and_symlinks_are_not_used_and_the_error_says_how_to_fix_it() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     let folder = folder();
-    let said = |result: Result<FileStore, Error>| everything_said(&result.unwrap_err());
+    let message = |result: Result<FileStore, Error>| everything_said(&result.unwrap_err());
     let open = folder.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(said(FileStore::in_dir(&open)).contains("chmod 700"));
+    assert!(message(FileStore::in_dir(&open)).contains("chmod 700"));
     symlink(folder.path(), folder.path().join("link")).unwrap();
-    assert!(said(FileStore::in_dir(folder.path().join("link"))).contains("is a link"));
+    assert!(message(FileStore::in_dir(folder.path().join("link"))).contains("is a symlink"));
     fs::write(folder.path().join("file"), "").unwrap();
     assert!(FileStore::in_dir(folder.path().join("file")).is_err());
-    assert!(said(FileStore::in_dir(folder.path().join("file/below"))).contains("cannot be made"));
+    assert!(
+        message(FileStore::in_dir(folder.path().join("file/below"))).contains("could not create")
+    );
 
-    // An entry that was opened to others, or swapped for a link, while running: as if it were missing.
+    // An entry that became public, or was replaced by a symlink, is not used.
     let source = ScriptedSource::granting(DAY);
     let store = || FileStore::in_dir(folder.path()).unwrap();
     shared(&source, store()).fetch(first_fetch()).await.unwrap();
     let mut files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
     let entry =
-        files.find(|file| file.extension().is_some_and(|ending| ending == "entry")).unwrap();
+        files.find(|file| file.extension().is_some_and(|extension| extension == "entry")).unwrap();
     fs::set_permissions(&entry, fs::Permissions::from_mode(0o644)).unwrap();
     let error = store().load(entry.file_stem().unwrap().to_str().unwrap()).await.unwrap_err();
     assert!(
@@ -84,15 +86,16 @@ async fn what_is_open_to_others_or_a_link_is_refused_with_the_mend() {
     assert_eq!(source.calls(), 3);
 }
 
-/// The entry, of which there is one.
+/// Returns the path of the only entry.
 fn entry_in(folder: &Path) -> PathBuf {
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-    let mut entries = files.filter(|file| file.extension().is_some_and(|ending| ending == "entry"));
+    let mut entries =
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "entry"));
     entries.next().unwrap()
 }
 
 #[tokio::test]
-async fn a_folder_that_was_deleted_is_made_again() {
+async fn a_deleted_folder_is_created_again() {
     let folder = folder();
     let source = ScriptedSource::granting(DAY);
     let store = FileStore::in_dir(folder.path().join("store")).unwrap();
@@ -108,7 +111,7 @@ async fn a_folder_that_was_deleted_is_made_again() {
 }
 
 #[tokio::test]
-async fn what_is_refused_while_running_is_logged_with_the_mend() {
+async fn the_log_says_how_to_fix_a_file_that_became_public() {
     let folder = folder();
     let source = ScriptedSource::granting(DAY);
     let shared = shared(&source, FileStore::in_dir(folder.path()).unwrap());
@@ -120,7 +123,7 @@ async fn what_is_refused_while_running_is_logged_with_the_mend() {
 }
 
 #[test]
-fn a_pipe_instead_of_a_file_holds_up_nobody() {
+fn a_named_pipe_instead_of_a_file_does_not_block() {
     let folder = folder();
     let source = ScriptedSource::granting(DAY);
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -130,22 +133,22 @@ fn a_pipe_instead_of_a_file_holds_up_nobody() {
         let entry = entry_in(folder.path());
         for file in [entry.clone(), entry.with_extension("lock")] {
             fs::remove_file(&file).unwrap();
-            let made = Command::new("mkfifo").args(["-m", "600"]).arg(&file).status();
-            assert!(made.unwrap().success());
+            let status = Command::new("mkfifo").args(["-m", "600"]).arg(&file).status();
+            assert!(status.unwrap().success());
             shared().fetch(first_fetch()).await.unwrap();
             fs::remove_file(&file).unwrap();
         }
     });
     assert_eq!(source.calls(), 3);
-    // It would wait for a thread that hangs.
+    // Dropping the runtime would wait for a blocked thread.
     drop(runtime);
 }
 
 #[tokio::test]
-async fn what_killed_writers_have_left_is_removed_after_an_hour() {
+async fn temporary_files_of_killed_writers_are_removed_after_an_hour() {
     let folder = folder();
     let store = FileStore::in_dir(folder.path()).unwrap();
-    let left = [("old", 2 * 3_600), ("young", 60)].map(|(name, age)| {
+    let files = [("old", 2 * 3_600), ("young", 60)].map(|(name, age)| {
         let path = folder.path().join(name).with_extension("new");
         let file = fs::File::create(&path).unwrap();
         file.set_modified(file.metadata().unwrap().modified().unwrap() - Duration::from_secs(age))
@@ -153,17 +156,17 @@ async fn what_killed_writers_have_left_is_removed_after_an_hour() {
         path
     });
     store.save("name", b"entry", DAY).await.unwrap();
-    assert_eq!(left.map(|path| path.exists()), [false, true]);
+    assert_eq!(files.map(|path| path.exists()), [false, true]);
     assert!(store.load("name").await.unwrap().is_some());
 }
 
 #[test]
-fn a_link_is_one_with_a_slash_at_its_end_too() {
+fn a_symlink_with_a_trailing_slash_is_still_a_symlink() {
     let folder = folder();
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(folder.path(), &link).unwrap();
     for path in [link.display().to_string(), format!("{}/", link.display())] {
         let error = FileStore::in_dir(path).unwrap_err();
-        assert!(everything_said(&error).contains("is a link"), "{error}");
+        assert!(everything_said(&error).contains("is a symlink"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! One token for many processes, in one process: each source stands for a process of its own.
+//! One token for many processes, simulated in one process. Each source stands for one of them.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -21,14 +21,14 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_that_start_cold_cost_one_grant() {
+async fn a_hundred_cold_starts_cost_one_token_request() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
     let caches = caches(100, &source, &store, &clock);
     let tokens = join_all(caches.iter().map(TokenCache::token)).await;
     assert!(tokens.iter().all(|token| text(token.as_ref().unwrap()) == "token-1"));
     assert_eq!(source.calls(), 1);
-    // Those that come later adopt it, with its age.
+    // Caches that start later adopt the token with its age.
     clock.wall_forward(Duration::from_secs(3_600));
     tokio::time::advance(Duration::from_secs(3_600)).await;
     let late = &self::caches(1, &source, &store, &clock)[0];
@@ -39,16 +39,16 @@ async fn a_hundred_that_start_cold_cost_one_grant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_cost_less_than_one_and_a_half_grants_a_day() {
+async fn a_hundred_processes_make_at_most_one_and_a_half_token_requests_a_day() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
     let caches = caches(100, &source, &store, &clock);
     let days = 10;
-    // Each is in use every ten minutes, and never waits but for the first token.
+    // Each cache is used every ten minutes, and waits only for the first token.
     for _ in 0..days * 144 {
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         join_all(caches.iter().map(TokenCache::token)).await;
-        assert!(begun.elapsed().is_zero() || source.calls() == 1);
+        assert!(started.elapsed().is_zero() || source.calls() == 1);
         tokio::time::sleep(Duration::from_secs(600)).await;
     }
     assert!(source.calls() <= days * 3 / 2, "{}", source.calls());
@@ -56,43 +56,43 @@ async fn a_hundred_cost_less_than_one_and_a_half_grants_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_down_or_hangs_is_as_if_it_were_not_there() {
+async fn if_the_store_is_down_or_hangs_each_process_requests_its_own_token() {
     for hangs in [false, true] {
         let (store, clock) = (Memory::default(), PausedClock::new());
         store.is_down.store(!hangs, Ordering::SeqCst);
         store.hangs.store(hangs, Ordering::SeqCst);
         let source = ScriptedSource::granting(DAY);
         let caches = caches(10, &source, &store, &clock);
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let tokens = join_all(caches.iter().map(TokenCache::token)).await;
-        assert!(tokens.iter().all(std::result::Result::is_ok));
-        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
-        // Each alone, and not all in one instant.
-        let asked = source.asked();
-        assert_eq!(asked.len(), 10);
+        assert!(tokens.iter().all(Result::is_ok));
+        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+        // Each requests its own token, but not all at the same moment.
+        let times = source.asked();
+        assert_eq!(times.len(), 10);
         assert!(
-            asked.iter().max().unwrap().duration_since(*asked.iter().min().unwrap())
+            times.iter().max().unwrap().duration_since(*times.iter().min().unwrap())
                 > Duration::from_millis(50)
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_holder_that_does_not_come_back_asks_beside_it() {
+async fn a_process_that_waits_for_an_unresponsive_holder_requests_a_token_anyway() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     store.is_stuck.store(true, Ordering::SeqCst);
     let source = ScriptedSource::granting(DAY);
     let cache = &caches(1, &source, &store, &clock)[0];
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     cache.token().await.unwrap();
-    let took = begun.elapsed();
-    assert!(took > 17 * SECOND && took < 20 * SECOND, "{took:?}");
-    // And what it was granted is there for the others.
+    let elapsed = started.elapsed();
+    assert!(elapsed > 17 * SECOND && elapsed < 20 * SECOND, "{elapsed:?}");
+    // The token is saved for the others.
     assert_eq!((source.calls(), store.entries.lock().unwrap().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_wait_for_a_holder_that_does_not_come_back_ask_in_turns() {
+async fn processes_that_wait_for_an_unresponsive_holder_take_turns() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     store.is_stuck.store(true, Ordering::SeqCst);
     let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
@@ -103,7 +103,7 @@ async fn many_who_wait_for_a_holder_that_does_not_come_back_ask_in_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_was_given_up_counts_in_the_next() {
+async fn an_abandoned_wait_counts_towards_the_next() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     store.is_stuck.store(true, Ordering::SeqCst);
     let source = ScriptedSource::granting(DAY);
@@ -118,33 +118,33 @@ async fn a_wait_that_was_given_up_counts_in_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_is_not_taken_off_the_life_of_the_token() {
-    for holder_comes_back in [true, false] {
+async fn waiting_does_not_shorten_the_lifetime_of_the_token() {
+    for holder_responds in [true, false] {
         let (store, clock) = (Memory::default(), PausedClock::new());
         store.is_stuck.store(true, Ordering::SeqCst);
-        // Shorter than the wait.
+        // The lifetime is shorter than the wait.
         let source = ScriptedSource::new([], Step::Slow(SECOND, 10 * SECOND));
         let cache = &caches(1, &source, &store, &clock)[0];
         let others = shared(&source, store.clone()).with_clock(clock.clone());
-        let freed = async {
+        let holder = async {
             tokio::time::sleep(15 * SECOND).await;
-            if holder_comes_back {
+            if holder_responds {
                 store.is_stuck.store(false, Ordering::SeqCst);
                 others.fetch(first_fetch()).await.unwrap();
             }
         };
-        let (token, ()) = tokio::join!(cache.token(), freed);
-        let left = cache.status().age().unwrap();
-        assert!(token.is_ok() && left <= 2 * SECOND, "{left:?}");
+        let (token, ()) = tokio::join!(cache.token(), holder);
+        let age = cache.status().age().unwrap();
+        assert!(token.is_ok() && age <= 2 * SECOND, "{age:?}");
         assert_eq!(source.calls(), 1);
     }
 }
 
 #[tokio::test]
-async fn what_was_granted_while_the_secret_changed_is_not_stored() {
-    struct Changing(ScriptedSource, AtomicBool);
+async fn a_token_granted_while_the_secret_changed_is_not_saved() {
+    struct ChangesSecret(ScriptedSource, AtomicBool);
     #[async_trait]
-    impl TokenSource for Changing {
+    impl TokenSource for ChangesSecret {
         async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
             self.1.store(true, Ordering::SeqCst);
             self.0.fetch(context).await
@@ -157,18 +157,18 @@ async fn what_was_granted_while_the_secret_changed_is_not_stored() {
         }
     }
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
-    let changing = Changing(source.clone(), AtomicBool::new(false));
+    let changing = ChangesSecret(source.clone(), AtomicBool::new(false));
     let changing = SharedSource::new(changing, store.clone()).unwrap();
     changing.fetch(first_fetch()).await.unwrap();
     assert!(store.entries.lock().unwrap().is_empty());
-    // With the new one it is stored.
+    // A token granted with the new secret is saved.
     changing.fetch(first_fetch()).await.unwrap();
     changing.fetch(first_fetch()).await.unwrap();
     assert_eq!(source.calls(), 2);
 }
 
 #[tokio::test]
-async fn a_refused_token_is_replaced_by_one_of_a_shorter_life() {
+async fn a_rejected_token_is_replaced_by_one_with_a_shorter_lifetime() {
     let (store, source) =
         (Memory::default(), ScriptedSource::new([Step::Grant(DAY)], Step::Grant(DAY / 24)));
     let clock = ManualClock::new();
@@ -187,22 +187,22 @@ async fn a_refused_token_is_replaced_by_one_of_a_shorter_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_saved_before_the_lease_was_had_is_found() {
+async fn a_token_saved_just_before_the_lease_was_acquired_is_adopted() {
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
     shared(&source, store.clone()).fetch(first_fetch()).await.unwrap();
     let saved = std::mem::take(&mut *store.entries.lock().unwrap());
     *store.by_lease.lock().unwrap() = Some(ByLease::Saved(saved));
     let token = shared(&source, store.clone()).fetch(first_fetch()).await.unwrap();
     assert_eq!((text(&token), source.calls()), ("token-1".to_owned(), 1));
-    assert!(store.leased.lock().unwrap().is_empty(), "it was given back");
-    // What is there is adopted whoever has the lease.
+    assert!(store.leased.lock().unwrap().is_empty(), "the lease was released");
+    // A stored token is adopted even if another process has the lease.
     store.is_stuck.store(true, Ordering::SeqCst);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     shared(&source, store.clone()).fetch(first_fetch()).await.unwrap();
-    assert!(begun.elapsed().is_zero());
+    assert!(started.elapsed().is_zero());
     store.is_stuck.store(false, Ordering::SeqCst);
 
-    // A store that is down by then is left alone: its limit is waited for once.
+    // If the store is down by then, it is not called again.
     store.entries.lock().unwrap().clear();
     *store.by_lease.lock().unwrap() = Some(ByLease::Down);
     let before = store.calls.load(Ordering::SeqCst);
@@ -211,7 +211,7 @@ async fn what_was_saved_before_the_lease_was_had_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_replaced_for_all_by_one_grant() {
+async fn one_token_request_replaces_a_rejected_token_for_all_processes() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let source = ScriptedSource::granting(DAY);
     let caches = caches(20, &source, &store, &clock);
@@ -222,7 +222,7 @@ async fn a_refused_token_is_replaced_for_all_by_one_grant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotated_secret_begins_an_entry_of_its_own() {
+async fn a_rotated_secret_starts_a_new_entry() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     let (old, new) = (ScriptedSource::granting(DAY), ScriptedSource::granting(DAY));
     let rotated = Tied(new.clone(), "another-secret-of-thirty-two-bytes-and-more");
@@ -236,23 +236,22 @@ async fn a_rotated_secret_begins_an_entry_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
+async fn an_altered_truncated_or_foreign_entry_counts_as_missing_and_is_overwritten() {
     let clock = PausedClock::new();
-    let sealed = {
+    let (name, entry) = {
         let store = Memory::default();
         shared(&ScriptedSource::granting(DAY), store.clone()).fetch(first_fetch()).await.unwrap();
         let entries = store.entries.lock().unwrap().clone();
         entries.into_iter().next().unwrap()
     };
-    let (name, entry) = sealed;
     assert!(!entry.windows(5).any(|bytes| bytes == b"token"));
-    let altered = (0..entry.len()).map(|at| {
+    let altered = (0..entry.len()).map(|position| {
         let mut altered = entry.clone();
-        altered[at] ^= 1 << (at % 8);
+        altered[position] ^= 1 << (position % 8);
         altered
     });
-    let cut = (0..entry.len()).map(|length| entry[..length].to_vec());
-    for bad in altered.chain(cut).step_by(3) {
+    let truncated = (0..entry.len()).map(|length| entry[..length].to_vec());
+    for bad in altered.chain(truncated).step_by(3) {
         let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
         store.entries.lock().unwrap().insert(name.clone(), bad.clone());
         shared(&source, store.clone())
@@ -260,10 +259,10 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
             .fetch(first_fetch())
             .await
             .unwrap();
-        assert_eq!(source.calls(), 1, "accepted");
+        assert_eq!(source.calls(), 1, "the entry was adopted");
         assert_ne!(store.entries.lock().unwrap()[&name], bad);
     }
-    // Under another name it is missing too.
+    // An entry of another name counts as missing too.
     let (store, source) = (Memory::default(), ScriptedSource::granting(DAY));
     let other =
         SharedSource::with_key(source.clone(), store.clone(), "other", FLEET_SECRET).unwrap();
@@ -275,18 +274,18 @@ async fn an_altered_cut_or_foreign_entry_is_missing_and_overwritten() {
 }
 
 #[tokio::test]
-async fn an_entry_from_another_clock_never_extends_a_life() {
+async fn an_entry_written_by_another_clock_never_extends_a_lifetime() {
     let (store, clock) = (Memory::default(), ManualClock::new());
     let source = ScriptedSource::granting(Duration::from_secs(3_600));
     let at = |clock: &ManualClock| shared(&source, store.clone()).with_clock(clock.clone());
     at(&clock).fetch(first_fetch()).await.unwrap();
-    // Half a minute in the future: believed, as new. More: missing.
+    // An entry from 30 s in the future counts as new; one from 90 s counts as missing.
     let behind = ManualClock::new();
     behind.set_wall(Duration::from_secs(1_800_000_000 - 30));
     assert_eq!(text(&at(&behind).fetch(first_fetch()).await.unwrap()), "token-1");
     behind.set_wall(Duration::from_secs(1_800_000_000 - 90));
     assert_eq!(text(&at(&behind).fetch(first_fetch()).await.unwrap()), "token-2");
-    // That one was issued a minute and a half ago, for who has the other clock; near its end it is missing.
+    // By the first clock, the second token is 90 s old. Near its expiry it counts as missing.
     assert_eq!(text(&at(&clock).fetch(first_fetch()).await.unwrap()), "token-2");
     clock.advance(Duration::from_secs(3_600 - 90 - 59));
     assert_eq!(text(&at(&clock).fetch(first_fetch()).await.unwrap()), "token-3");
@@ -303,11 +302,11 @@ async fn a_token_that_is_granted_again_does_not_become_younger() {
     shared.fetch(first_fetch().with_replacing(&first, true)).await.unwrap();
     assert_eq!(source.calls(), 2);
     assert_eq!(*store.entries.lock().unwrap(), stored);
-    assert!(store.leased.lock().unwrap().is_empty(), "it was given back");
+    assert!(store.leased.lock().unwrap().is_empty(), "the lease was released");
 }
 
 #[tokio::test]
-async fn an_older_token_of_the_store_does_not_come_back() {
+async fn an_older_stored_token_is_not_adopted() {
     let (store, clock) = (Memory::default(), ManualClock::new());
     let source = ScriptedSource::granting(DAY);
     let cache = TokenCache::builder(shared(&source, store.clone()).with_clock(clock.clone()));
@@ -317,7 +316,7 @@ async fn an_older_token_of_the_store_does_not_come_back() {
     clock.advance(Duration::from_secs(60));
     let first = cache.token().await.unwrap();
     let second = cache.replace(&first).await.unwrap();
-    // A store that lost its last write, say.
+    // For example, a store that lost its last write.
     *store.entries.lock().unwrap() = old;
     clock.advance(Duration::from_secs(120));
     assert_eq!(text(&cache.replace(&second).await.unwrap()), "token-3");
@@ -325,20 +324,20 @@ async fn an_older_token_of_the_store_does_not_come_back() {
 }
 
 #[test]
-fn a_short_secret_or_an_unknown_source_wants_a_key() {
+fn a_short_secret_or_a_source_without_a_sharing_key_requires_a_key() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
-    let cause = |result: Result<SharedSource>| everything_said(&result.unwrap_err());
+    let message = |result: Result<SharedSource>| everything_said(&result.unwrap_err());
     let short = TokenClient::new(ClientCredentials::new("id", "short")).unwrap();
-    assert!(cause(SharedSource::new(short, Memory::default())).contains("32 bytes"));
-    let unknown = ScriptedSource::granting(DAY);
-    assert!(cause(SharedSource::new(unknown.clone(), Memory::default())).contains("with_key"));
+    assert!(message(SharedSource::new(short, Memory::default())).contains("32 bytes"));
+    let keyless = ScriptedSource::granting(DAY);
+    assert!(message(SharedSource::new(keyless.clone(), Memory::default())).contains("with_key"));
     assert!(
-        cause(SharedSource::with_key(unknown.clone(), Memory::default(), "name", "short"))
+        message(SharedSource::with_key(keyless.clone(), Memory::default(), "name", "short"))
             .contains("32 bytes")
     );
-    let just = "x".repeat(32);
-    assert!(SharedSource::with_key(unknown, Memory::default(), "name", just).is_ok());
+    let long_enough = "x".repeat(32);
+    assert!(SharedSource::with_key(keyless, Memory::default(), "name", long_enough).is_ok());
     let good = TokenClient::new(ClientCredentials::new("id", FLEET_SECRET)).unwrap();
     let good = SharedSource::new(good, Memory::default()).unwrap();
     assert!(!format!("{good:?}").contains(FLEET_SECRET));
@@ -353,9 +352,9 @@ fn a_short_secret_or_an_unknown_source_wants_a_key() {
 }
 
 #[tokio::test]
-async fn a_token_whose_issuer_named_no_life_is_shared_for_five_minutes() {
-    let answer = json!({ "access_token": "t", "token_type": "Bearer" });
-    let issuer = serve(ResponseTemplate::new(200).set_body_json(answer)).await;
+async fn a_token_without_a_lifetime_is_shared_for_five_minutes() {
+    let response = json!({ "access_token": "t", "token_type": "Bearer" });
+    let issuer = serve(ResponseTemplate::new(200).set_body_json(response)).await;
     let (store, clock) = (Memory::default(), ManualClock::new());
     let fetch = async || {
         let tokens = client_of(&issuer.uri()).build().unwrap();
@@ -372,21 +371,21 @@ async fn a_token_whose_issuer_named_no_life_is_shared_for_five_minutes() {
 }
 
 #[tokio::test]
-async fn a_store_before_a_store_says_what_the_source_says() {
+async fn a_store_in_front_of_a_store_passes_on_the_sharing_key_and_the_age() {
     let source = ScriptedSource::granting(DAY);
     let (near, far) = (Memory::default(), Memory::default());
     let nested = SharedSource::new(shared(&source, far.clone()), near.clone()).unwrap();
-    let identity = nested.sharing_key().await.unwrap().unwrap();
-    assert_eq!(identity.context(), "context");
+    let sharing_key = nested.sharing_key().await.unwrap().unwrap();
+    assert_eq!(sharing_key.context(), "context");
     assert!(!nested.has_new_credentials().await);
     let other = Tied(source.clone(), "another-secret-of-thirty-two-bytes-and-more");
     let other = SharedSource::new(other, Memory::default()).unwrap();
     assert!(other.has_new_credentials().await);
     let named = SharedSource::with_key(source.clone(), Memory::default(), "name", FLEET_SECRET);
-    let identity = named.unwrap().sharing_key().await.unwrap().unwrap();
-    assert_eq!(identity.context(), "name");
+    let sharing_key = named.unwrap().sharing_key().await.unwrap().unwrap();
+    assert_eq!(sharing_key.context(), "name");
 
-    // What comes from the far one keeps its age in the near one.
+    // A token from the far store keeps its age in the near one.
     let clock = ManualClock::new();
     let far = |clock: &ManualClock| shared(&source, far.clone()).with_clock(clock.clone());
     far(&clock).fetch(first_fetch()).await.unwrap();

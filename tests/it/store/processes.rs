@@ -1,7 +1,8 @@
-//! Fleets of real processes, workers of the example `fleet`, on the sandbox: started cold together, killed, with a
-//! store that is full, read-only or spoken to by TLS.
+//! Fleets of real processes on the sandbox: cold starts, killed processes, and stores that are
+//! full, read-only or reached over TLS. The processes are workers of the example `fleet`.
 //!
-//! `cargo test` builds the example; with a choice of targets build it first: `cargo build --example fleet`.
+//! `cargo test` builds the example. If you select targets, build it first with
+//! `cargo build --example fleet`.
 
 use std::{
     env, fs,
@@ -22,7 +23,7 @@ use tokio::{
 
 use crate::support::{DAY, RedisServer, free_port};
 
-/// Workers, what they share, and the cloud that they call.
+/// The workers, what they share, and the sandbox that they call.
 struct Fleet {
     sandbox: Sandbox,
     folder: TempDir,
@@ -30,7 +31,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn by_file() -> Self {
+    async fn with_file_store() -> Self {
         let builder = Sandbox::builder().token_lifetime(Duration::from_secs(86_400));
         Self {
             sandbox: builder.start().await.unwrap(),
@@ -39,14 +40,14 @@ impl Fleet {
         }
     }
 
-    async fn by_redis(url: String) -> Self {
-        Self { redis: Some(url), ..Self::by_file().await }
+    async fn with_redis(url: String) -> Self {
+        Self { redis: Some(url), ..Self::with_file_store().await }
     }
 
-    /// A worker, and how it is started: by itself, or by the command that is given.
-    fn command(&self, by: &[&str]) -> Command {
+    /// Returns the command that starts a worker, with `prefix` in front of it.
+    fn command(&self, prefix: &[&str]) -> Command {
         let program = program();
-        let words: Vec<_> = by.iter().map(Into::into).chain([program]).collect();
+        let words: Vec<_> = prefix.iter().map(Into::into).chain([program]).collect();
         let mut command = Command::new(&words[0]);
         let client = self.sandbox.organization();
         command
@@ -72,8 +73,8 @@ impl Fleet {
         workers.collect()
     }
 
-    /// Waits until the issuer has been asked this often.
-    async fn asked(&self, calls: u64) {
+    /// Waits until the issuer has received this many token requests.
+    async fn until_requested(&self, calls: u64) {
         while self.sandbox.calls(Api::Token) < calls {
             sleep(Duration::from_millis(10)).await;
         }
@@ -87,84 +88,85 @@ impl Fleet {
 fn program() -> PathBuf {
     let tests = env::current_exe().unwrap();
     let program = tests.ancestors().nth(2).unwrap().join("examples/fleet");
-    assert!(program.exists(), "cargo build --example fleet builds what this needs");
+    assert!(program.exists(), "example not found; run cargo build --example fleet");
     program
 }
 
-/// Waits for all; each must have done its work.
-async fn succeed(workers: Vec<Child>) {
+/// Waits for all workers, each of which must succeed.
+async fn all_succeed(workers: Vec<Child>) {
     for worker in join_all(workers.into_iter().map(Child::wait_with_output)).await {
-        succeeded(worker.unwrap());
+        assert_success(worker.unwrap());
     }
 }
 
-fn succeeded(worker: Output) {
-    let said = String::from_utf8(worker.stderr).unwrap();
-    assert!(worker.status.success(), "{}: {said}", worker.status);
-    let done = String::from_utf8(worker.stdout).unwrap();
-    assert!(done.contains("acme-site with token "), "{done}");
+fn assert_success(worker: Output) {
+    let errors = String::from_utf8(worker.stderr).unwrap();
+    assert!(worker.status.success(), "{}: {errors}", worker.status);
+    let output = String::from_utf8(worker.stdout).unwrap();
+    assert!(output.contains("acme-site with token "), "{output}");
 }
 
 #[tokio::test]
-async fn a_hundred_that_start_cold_cost_one_grant() {
+async fn a_hundred_cold_starts_cost_one_token_request() {
     let redis = RedisServer::start();
-    for fleet in [Fleet::by_file().await, Fleet::by_redis(redis.url()).await] {
-        // Long enough that all of them are there before it is over.
+    for fleet in [Fleet::with_file_store().await, Fleet::with_redis(redis.url()).await] {
+        // Long enough that all workers have started before it ends.
         let slow = Fault::delay(Duration::from_secs(4));
         fleet.sandbox.script(Api::Token, [slow]);
-        succeed(fleet.start(100)).await;
+        all_succeed(fleet.start(100)).await;
         assert_eq!(fleet.sandbox.tokens_granted(), 1);
         assert_eq!(fleet.sandbox.calls(Api::Deploy), 100);
-        // One that starts later adopts it.
-        succeed(fleet.start(1)).await;
+        // A worker that starts later adopts the token.
+        all_succeed(fleet.start(1)).await;
         assert_eq!(fleet.sandbox.tokens_granted(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_holder_that_is_killed_half_way_holds_up_nobody_for_longer_than_its_lease() {
+async fn a_killed_lease_holder_delays_the_others_only_until_its_lease_ends() {
     let redis = RedisServer::start();
-    let by_file = killing(Fleet::by_file().await, Duration::from_secs(4));
-    // What a dead process had in Redis ends after 15 s; after 18 s they would not wait for that.
-    let by_redis = killing(Fleet::by_redis(redis.url()).await, Duration::from_millis(16_300));
-    tokio::join!(by_file, by_redis);
+    let with_file_store = kill_holder(Fleet::with_file_store().await, Duration::from_secs(4));
+    // In Redis, a dead process's lease expires after 15 s. The others would give up after 18 s.
+    let with_redis =
+        kill_holder(Fleet::with_redis(redis.url()).await, Duration::from_millis(16_300));
+    tokio::join!(with_file_store, with_redis);
 }
 
-async fn killing(fleet: Fleet, limit: Duration) {
+async fn kill_holder(fleet: Fleet, limit: Duration) {
     fleet.sandbox.script(Api::Token, [Fault::hang()]);
     let mut holder = fleet.start(1).remove(0);
-    fleet.asked(1).await;
+    fleet.until_requested(1).await;
     let others = fleet.start(5);
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(fleet.sandbox.calls(Api::Token), 1, "they wait for it");
+    assert_eq!(fleet.sandbox.calls(Api::Token), 1, "the others wait for the holder");
     holder.kill().await.unwrap();
-    let begun = Instant::now();
-    succeed(others).await;
-    assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
-    // Where the machine holds one up for longer than the store may take, it asks alone.
-    let grants = fleet.sandbox.tokens_granted();
-    assert!(grants <= 2, "{grants}");
+    let started = Instant::now();
+    all_succeed(others).await;
+    assert!(started.elapsed() < limit, "{:?}", started.elapsed());
+    // On a slow machine, one worker may exceed the store's time limit and request its own token.
+    let granted = fleet.sandbox.tokens_granted();
+    assert!(granted <= 2, "{granted}");
 }
 
 #[tokio::test]
-async fn a_full_or_read_only_disk_is_as_if_there_were_no_store() {
-    let fleet = Fleet::by_file().await;
-    // No byte can be written to a file any more.
+async fn with_a_full_or_read_only_disk_each_process_requests_its_own_token() {
+    let fleet = Fleet::with_file_store().await;
+    // No byte can be written to any file.
     let full = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
     let workers = (0..6).map(|_| fleet.command(&["sh", "-c", full]).spawn().unwrap());
-    let (workers, begun) = (workers.collect(), Instant::now());
-    // Nobody waits for a holder who cannot save.
+    let (workers, started) = (workers.collect(), Instant::now());
+    // No worker waits for a holder that cannot save.
     fleet.sandbox.break_down(Api::Token, Fault::delay(Duration::from_secs(1)));
-    succeed(workers).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    all_succeed(workers).await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     fleet.sandbox.heal(Api::Token);
     assert_eq!(fleet.sandbox.tokens_granted(), 6);
-    let left = fs::read_dir(fleet.cache()).unwrap();
-    let left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 1, "nothing but the lock: {left:?}");
+    let files = fs::read_dir(fleet.cache()).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 1, "expected only the lock: {files:?}");
 
-    succeed(fleet.start(1)).await;
-    let readable = |mode| {
+    all_succeed(fleet.start(1)).await;
+    let set_mode = |mode| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(fleet.cache(), mode).unwrap();
     };
@@ -172,21 +174,21 @@ async fn a_full_or_read_only_disk_is_as_if_there_were_no_store() {
     for file in stored.collect::<Vec<_>>() {
         fs::remove_file(file).unwrap();
     }
-    readable(0o500);
-    let mut worker = as_somebody(&fleet);
-    succeeded(worker.output().await.unwrap());
+    set_mode(0o500);
+    let mut worker = unprivileged_worker(&fleet);
+    assert_success(worker.output().await.unwrap());
     assert_eq!(fleet.sandbox.tokens_granted(), 8);
-    readable(0o700);
+    set_mode(0o700);
 }
 
-/// A worker to whom a file's mode means something, which it does not to root.
-fn as_somebody(fleet: &Fleet) -> Command {
+/// Returns a worker that does not run as root, because root ignores file modes.
+fn unprivileged_worker(fleet: &Fleet) -> Command {
     const NOBODY: u32 = 65_534;
     let mut command = fleet.command(&[]);
     let is_root =
         std::os::unix::fs::MetadataExt::uid(&fs::metadata(fleet.folder.path()).unwrap()) == 0;
     if is_root {
-        // It may not even see the folder that this was built in.
+        // The build folder may not be accessible to that user.
         let copy = fleet.folder.path().join("worker");
         fs::copy(program(), &copy).unwrap();
         for path in [fleet.folder.path().to_owned(), copy.clone(), fleet.cache()] {
@@ -210,7 +212,7 @@ fn as_somebody(fleet: &Fleet) -> Command {
 }
 
 #[tokio::test]
-async fn redis_is_spoken_to_by_tls() {
+async fn redis_works_over_tls() {
     let folder = TempDir::new().unwrap();
     let write = |name: &str, text: String| {
         let path = folder.path().join(name);
@@ -239,24 +241,24 @@ async fn redis_is_spoken_to_by_tls() {
         ]
         .concat(),
     );
-    let fleet = Fleet::by_redis(format!("rediss://127.0.0.1:{port}")).await;
-    // Whose certificate nobody trusts, it is as if there were no store.
-    succeed(fleet.start(2)).await;
+    let fleet = Fleet::with_redis(format!("rediss://127.0.0.1:{port}")).await;
+    // The certificate is not trusted, so each worker requests its own token.
+    all_succeed(fleet.start(2)).await;
     assert_eq!((fleet.sandbox.tokens_granted(), redis.keys().len()), (2, 0));
     for _ in 0..2 {
         let mut worker = fleet.command(&[]);
         let worker =
             worker.env("SSL_CERT_FILE", &authority).env_remove("SSL_CERT_DIR").output().await;
-        succeeded(worker.unwrap());
+        assert_success(worker.unwrap());
     }
     assert_eq!((fleet.sandbox.tokens_granted(), redis.keys().len()), (3, 1));
 }
 
 #[tokio::test]
-async fn a_writer_that_is_killed_at_any_moment_leaves_an_entry_whole() {
+async fn a_writer_killed_at_any_moment_leaves_a_complete_entry() {
     let folder = TempDir::new().unwrap();
     let store = FileStore::in_dir(folder.path().join("cache")).unwrap();
-    store.save("name", &[0; WRITTEN], DAY).await.unwrap();
+    store.save("name", &[0; ENTRY_BYTES], DAY).await.unwrap();
     for round in 0..40_u64 {
         let mut writer = Command::new(env::current_exe().unwrap())
             .args(["--exact", "store::processes::writes_until_it_is_killed", "--ignored"])
@@ -275,26 +277,26 @@ async fn a_writer_that_is_killed_at_any_moment_leaves_an_entry_whole() {
     }
 }
 
-const WRITTEN: usize = 100_000;
+const ENTRY_BYTES: usize = 100_000;
 
-/// What is stored, of which each byte is the same.
+/// Loads the entry and returns its byte. All bytes of an entry are equal.
 async fn load(store: &FileStore) -> u8 {
     let stored = store.load("name").await.unwrap().unwrap();
     let bytes = stored.entry();
-    assert_eq!(bytes.len(), WRITTEN);
-    assert!(bytes.iter().all(|byte| *byte == bytes[0]), "two entries in one");
+    assert_eq!(bytes.len(), ENTRY_BYTES);
+    assert!(bytes.iter().all(|byte| *byte == bytes[0]), "a mix of two entries");
     bytes[0]
 }
 
-/// Not a test of its own: the process that the test above kills.
+/// Not a test, but the process that the test above kills.
 #[tokio::test]
-#[ignore = "another test starts and kills it"]
+#[ignore = "started and killed by another test"]
 async fn writes_until_it_is_killed() {
     let Ok(folder) = env::var("STORE_FOLDER") else {
         return;
     };
     let store = FileStore::in_dir(folder).unwrap();
     for byte in (0..=u8::MAX).cycle() {
-        store.save("name", &[byte; WRITTEN], DAY).await.unwrap();
+        store.save("name", &[byte; ENTRY_BYTES], DAY).await.unwrap();
     }
 }

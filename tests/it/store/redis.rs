@@ -1,4 +1,4 @@
-//! The store in Redis, on a real server that is killed, stopped, restarted, emptied and filled.
+//! The store in Redis, on a real server that is killed, stopped, restarted, emptied or full.
 
 use std::{io, time::Duration};
 
@@ -18,10 +18,11 @@ use crate::support::{
 };
 
 const KEY: &str = "a-key-of-thirty-two-bytes-and-some-more";
-/// The store's limit, the spread of those who go alone, and what a busy machine takes.
-const ALONE: Duration = Duration::from_millis(250 + 500 + 750);
+/// A token request without the store takes at most this long: the store's time limit, the jitter,
+/// and some time for a busy machine.
+const MAX_FALLBACK: Duration = Duration::from_millis(250 + 500 + 750);
 
-/// Each stands for a process: it has a connection of its own.
+/// Stands for a process, with its own connection.
 fn shared(source: &ScriptedSource, server: &RedisServer) -> SharedSource {
     let store = RedisStore::new(server.url()).unwrap();
     SharedSource::with_key(source.clone(), store, "fleet", KEY).unwrap()
@@ -38,13 +39,13 @@ async fn tokens(caches: &[TokenCache]) -> Vec<Token> {
 }
 
 #[tokio::test]
-async fn a_hundred_cost_one_grant_and_leave_one_sealed_entry_that_ends() {
+async fn a_hundred_cold_starts_cost_one_token_request_and_leave_one_sealed_entry_that_expires() {
     let server = RedisServer::start();
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(300), HOUR));
     let caches = fleet(100, &source, &server);
     assert!(tokens(&caches).await.iter().all(|token| text(token) == "token-1"));
     assert_eq!(source.calls(), 1);
-    assert_eq!(server.keys().len(), 1, "the lease was given back");
+    assert_eq!(server.keys().len(), 1, "the lease was released");
     let (key, entry) = server.entry();
     assert!(key.starts_with("sitecore-auth:{") && !key.contains("fleet"));
     assert!(!entry.windows(5).any(|bytes| bytes == b"token"));
@@ -53,83 +54,83 @@ async fn a_hundred_cost_one_grant_and_leave_one_sealed_entry_that_ends() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_costs_each_process_one_grant_and_no_request() {
+async fn a_killed_server_costs_each_process_one_token_request_and_fails_no_call() {
     let mut server = RedisServer::start();
     let source = ScriptedSource::granting(DAY);
     let caches = fleet(10, &source, &server);
     let old = tokens(&caches).await.remove(0);
     server.kill();
-    let begun = Instant::now();
+    let started = Instant::now();
     let replaced = join_all(caches.iter().map(|cache| cache.replace(&old))).await;
     assert!(replaced.iter().all(Result::is_ok));
-    assert!(begun.elapsed() < ALONE, "{:?}", begun.elapsed());
+    assert!(started.elapsed() < MAX_FALLBACK, "{:?}", started.elapsed());
     assert_eq!(source.calls(), 11);
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_while_many_wait_for_the_holder_fails_nobody() {
+async fn a_server_killed_while_many_wait_for_the_holder_fails_no_call() {
     let mut server = RedisServer::start();
     let source = ScriptedSource::new([], Step::Slow(Duration::from_secs(1), DAY));
     let caches = fleet(10, &source, &server);
-    let begun = Instant::now();
+    let started = Instant::now();
     let waiting = tokens(&caches);
-    let killing = async {
+    let kill = async {
         sleep(Duration::from_millis(400)).await;
         server.kill();
     };
-    tokio::join!(waiting, killing);
-    assert!(source.calls() <= 10, "{} grants", source.calls());
-    assert!(begun.elapsed() < Duration::from_millis(400 + 1_000) + ALONE);
+    tokio::join!(waiting, kill);
+    assert!(source.calls() <= 10, "{} token requests", source.calls());
+    assert!(started.elapsed() < Duration::from_millis(400 + 1_000) + MAX_FALLBACK);
 }
 
 #[tokio::test]
-async fn a_server_that_is_stopped_holds_nobody_longer_than_the_limit() {
+async fn a_stopped_server_delays_no_call_beyond_the_time_limit() {
     let server = RedisServer::start();
     let source = ScriptedSource::granting(DAY);
     let (cold, warm) = (fleet(10, &source, &server), fleet(10, &source, &server));
     let old = tokens(&warm).await.remove(0);
     server.stop();
-    // Who has a token does not notice; a caller who needs another, or a first one, waits that long.
-    let begun = Instant::now();
+    // Callers with a token notice nothing. Callers that need one wait for the time limit.
+    let started = Instant::now();
     tokens(&warm).await;
-    assert!(begun.elapsed() < Duration::from_millis(50));
+    assert!(started.elapsed() < Duration::from_millis(50));
     tokens(&cold).await;
-    assert!(begun.elapsed() < ALONE, "{:?}", begun.elapsed());
-    let begun = Instant::now();
+    assert!(started.elapsed() < MAX_FALLBACK, "{:?}", started.elapsed());
+    let started = Instant::now();
     warm[0].replace(&old).await.unwrap();
-    assert!(begun.elapsed() < ALONE, "{:?}", begun.elapsed());
+    assert!(started.elapsed() < MAX_FALLBACK, "{:?}", started.elapsed());
     assert_eq!(source.calls(), 1 + 10 + 1);
 
-    // It goes on, and serves again.
-    server.go_on();
+    // The server resumes, and the store works again.
+    server.resume();
     tokens(&fleet(3, &source, &server)).await;
     assert_eq!(source.calls(), 12);
 }
 
 #[tokio::test]
-async fn a_grant_is_not_held_up_by_a_server_that_was_stopped_meanwhile() {
+async fn a_server_stopped_during_a_token_request_delays_it_by_one_time_limit_at_most() {
     let server = RedisServer::start();
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(500), DAY));
     let cache = &fleet(1, &source, &server)[0];
-    let begun = Instant::now();
-    let stopping = async {
+    let started = Instant::now();
+    let stop = async {
         sleep(Duration::from_millis(250)).await;
         server.stop();
     };
-    let (token, ()) = tokio::join!(cache.token(), stopping);
+    let (token, ()) = tokio::join!(cache.token(), stop);
     token.unwrap();
-    // The grant, and one limit: the lease is not waited for besides.
-    let took = begun.elapsed();
-    assert!(took < Duration::from_millis(500 + 250 + 200), "{took:?}");
+    // The token request and one time limit, for saving. There is none for releasing the lease.
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_millis(500 + 250 + 200), "{elapsed:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_restarts_or_forgets_costs_one_grant() {
+async fn a_server_that_restarts_or_loses_its_data_costs_one_token_request() {
     let mut server = RedisServer::start();
     let source = ScriptedSource::granting(DAY);
     let fleet: Vec<_> = (0..5).map(|_| shared(&source, &server)).collect();
     for expected in ["token-1", "token-2", "token-3"] {
-        // Each has a connection, and it is cut.
+        // The restart cuts the connection of each source.
         for source in &fleet {
             assert_eq!(text(&source.fetch(first_fetch()).await.unwrap()), expected);
         }
@@ -142,26 +143,26 @@ async fn a_server_that_restarts_or_forgets_costs_one_grant() {
 }
 
 #[tokio::test]
-async fn a_primary_that_became_a_replica_or_is_full_is_as_if_it_were_not_there() {
+async fn if_the_server_became_a_replica_or_is_full_each_process_requests_its_own_token() {
     let server = RedisServer::start();
     let source = ScriptedSource::granting(DAY);
-    for (command, grants) in
+    for (command, requests) in
         [("REPLICAOF 127.0.0.1 1", 3), ("REPLICAOF NO ONE", 1), ("CONFIG SET maxmemory 1", 3)]
     {
         let before = source.calls();
         let _: String = server.run(command);
-        let begun = Instant::now();
+        let started = Instant::now();
         tokens(&fleet(3, &source, &server)).await;
-        assert!(begun.elapsed() < ALONE, "{command}: {:?}", begun.elapsed());
-        assert_eq!(source.calls() - before, grants, "{command}");
-        if grants == 1 {
+        assert!(started.elapsed() < MAX_FALLBACK, "{command}: {:?}", started.elapsed());
+        assert_eq!(source.calls() - before, requests, "{command}");
+        if requests == 1 {
             let _: String = server.run("FLUSHALL");
         }
     }
 }
 
 #[tokio::test]
-async fn the_age_of_an_entry_comes_from_the_server_whatever_the_hosts_clocks_say() {
+async fn the_servers_clock_determines_the_age_of_an_entry() {
     let server = RedisServer::start();
     let source = ScriptedSource::granting(HOUR);
     let days = |day: u64| Duration::from_secs(1_800_000_000 + day * 86_400);
@@ -183,8 +184,8 @@ async fn the_age_of_an_entry_comes_from_the_server_whatever_the_hosts_clocks_say
         assert!((1_800..1_805).contains(&age.as_secs()), "{age:?}");
     }
     assert_eq!(source.calls(), 1);
-    // Near its end it is of no use to anybody; of the new one, the hosts' clocks are asked when its end was
-    // taken away or put off.
+    // Near its expiry the token is not adopted. If the key's expiry is removed or extended, the
+    // hosts' clocks determine the age of the new one.
     let _: i64 = server.run(&format!("PEXPIRE {key} 59000"));
     at(days(0)).fetch(first_fetch()).await.unwrap();
     for (calls, command) in [(3, "PERSIST {key}"), (4, "PEXPIRE {key} 7200000")] {
@@ -197,25 +198,25 @@ async fn the_age_of_an_entry_comes_from_the_server_whatever_the_hosts_clocks_say
 }
 
 #[tokio::test]
-async fn a_write_that_arrives_late_does_not_prolong_the_entry() {
+async fn a_write_that_arrives_late_does_not_extend_the_entry() {
     let server = RedisServer::start();
-    let slow = delaying(server.port(), Duration::from_millis(100)).await;
+    let slow = delaying_proxy(server.port(), Duration::from_millis(100)).await;
     let store = RedisStore::new(format!("redis://{slow}")).unwrap();
     let keep = Duration::from_secs(10);
     store.save("name", b"entry", keep).await.unwrap();
-    // It ends when it would have ended had nothing been held up: the connection's start, the question for the
-    // time, the write.
+    // The entry expires as if nothing had been delayed: neither connecting, nor `TIME`, nor the
+    // write.
     let left: u64 = server.run("PTTL sitecore-auth:{name}:entry");
     assert!((9_000..=9_750).contains(&left), "{left}");
     let stored = store.load("name").await.unwrap();
     assert!(format!("{stored:?}").contains("bytes: 5"), "{stored:?}");
-    // What would have ended before it arrived, is not written.
+    // An entry that would have expired before it arrived is not written.
     store.save("other", b"entry", Duration::from_millis(50)).await.unwrap();
     assert_eq!(server.keys().len(), 1);
 }
 
 #[tokio::test]
-async fn a_lease_ends_by_itself_and_is_given_back_by_its_owner_alone() {
+async fn a_lease_expires_and_only_its_owner_can_release_it() {
     let server = RedisServer::start();
     let stores = [(); 3].map(|()| RedisStore::new(server.url()).unwrap());
     let lease = async |store: &RedisStore, millis| {
@@ -231,24 +232,24 @@ async fn a_lease_ends_by_itself_and_is_given_back_by_its_owner_alone() {
         sleep(Duration::from_millis(20)).await;
     };
     stores[0].release("name", first).await.unwrap();
-    assert!(lease(&stores[2], 300).await.is_none(), "it is another's");
+    assert!(lease(&stores[2], 300).await.is_none(), "another store has the lease");
     stores[1].release("name", second).await.unwrap();
     assert!(lease(&stores[2], 300).await.is_some());
 }
 
 #[tokio::test]
-async fn a_lease_that_was_lost_is_its_owners_still() {
+async fn a_lost_lease_still_belongs_to_its_owner() {
     let server = RedisServer::start();
     let store = RedisStore::new(server.url()).unwrap();
     let minute = Duration::from_secs(60);
-    // Its runtime died, say, or the answer did not arrive.
+    // For example, the runtime ended or the response did not arrive.
     drop(store.try_lease("name", minute).await.unwrap().unwrap());
     assert!(store.clone().try_lease("name", minute).await.unwrap().is_none());
     assert!(store.try_lease("name", minute).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn what_is_no_text_is_missing_and_overwritten() {
+async fn a_value_that_is_not_a_string_counts_as_missing_and_is_overwritten() {
     let server = RedisServer::start();
     let store = RedisStore::new(server.url()).unwrap();
     let _: i64 = server.run("RPUSH sitecore-auth:{name}:entry 1 2 3");
@@ -274,12 +275,12 @@ async fn many_caches_share_one_connection() {
     let connections =
         stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
     let connections: u32 = connections.unwrap().trim().parse().unwrap();
-    // Each opens one if it finds none, and they begin together; a poll opens none.
+    // The caches start together, and each opens a connection if there is none. Polls open none.
     assert!(connections < 150, "{connections}");
 }
 
 #[tokio::test]
-async fn a_server_that_quotes_a_command_is_not_quoted() {
+async fn the_text_of_a_servers_error_is_not_repeated() {
     let server = RedisServer::with(&["--rename-command", "HELLO", ""]);
     let url = format!("redis://user:pass-sentinel@127.0.0.1:{}/?protocol=resp3", server.port());
     let store = RedisStore::new(url).unwrap();
@@ -288,34 +289,34 @@ async fn a_server_that_quotes_a_command_is_not_quoted() {
     let error = store.load("name").await.unwrap_err();
     let shared = SharedSource::with_key(source, store, "fleet", KEY).unwrap();
     shared.fetch(first_fetch()).await.unwrap();
-    let said = everything_said(&error) + &logs.text();
-    assert!(said.contains("continuing without it") && !said.contains("sentinel"), "{said}");
+    let text = everything_said(&error) + &logs.text();
+    assert!(text.contains("continuing without it") && !text.contains("sentinel"), "{text}");
 }
 
 #[tokio::test]
-async fn a_connection_of_a_runtime_that_is_gone_or_sleeps_is_not_used() {
+async fn a_connection_whose_runtime_does_not_run_is_not_used() {
     let server = RedisServer::start();
     let source = ScriptedSource::granting(DAY);
     let shared = std::sync::Arc::new(shared(&source, &server));
-    let sleeping = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let fetch = std::sync::Arc::clone(&shared);
-    let sleeping = std::thread::spawn(move || {
-        sleeping.block_on(fetch.fetch(first_fetch())).unwrap();
-        sleeping
+    let thread = std::thread::spawn(move || {
+        runtime.block_on(fetch.fetch(first_fetch())).unwrap();
+        runtime
     });
-    let sleeping = sleeping.join().unwrap();
+    let runtime = thread.join().unwrap();
     let _: String = server.run("FLUSHALL");
     shared.fetch(first_fetch()).await.unwrap();
-    // It was saved, and so not granted alone.
+    // The new token was saved, so the store was not skipped.
     assert_eq!((source.calls(), server.keys().len()), (2, 1));
-    sleeping.shutdown_background();
+    runtime.shutdown_background();
 }
 
 #[tokio::test]
-async fn a_user_with_few_rights_will_do_and_a_wrong_password_is_told_without_it() {
+async fn a_user_needs_few_permissions_and_a_wrong_password_is_not_shown() {
     let server = RedisServer::start();
-    let rights = "~sitecore-auth:* +eval +get +set +del +pttl +time +select";
-    let _: String = server.run(&format!("ACL SETUSER worker on >pass-word-sentinel {rights}"));
+    let permissions = "~sitecore-auth:* +eval +get +set +del +pttl +time +select";
+    let _: String = server.run(&format!("ACL SETUSER worker on >pass-word-sentinel {permissions}"));
     let store = |password| {
         let url = format!("redis://worker:{password}@127.0.0.1:{}/1", server.port());
         RedisStore::new(url).unwrap()
@@ -334,22 +335,22 @@ async fn a_user_with_few_rights_will_do_and_a_wrong_password_is_told_without_it(
     assert!(everything_said(&error).contains("authentication failed"), "{error:?}");
     let wrong = SharedSource::with_key(source, store("wrong-sentinel"), "fleet", KEY).unwrap();
     wrong.fetch(first_fetch()).await.unwrap();
-    let said = everything_said(&error) + &logs.text();
-    assert!(said.contains("continuing without it") && !said.contains("sentinel"), "{said}");
+    let text = everything_said(&error) + &logs.text();
+    assert!(text.contains("continuing without it") && !text.contains("sentinel"), "{text}");
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_told_without_its_password() {
+async fn an_invalid_url_is_reported_without_its_password() {
     for url in ["", "localhost", "http://user:sentinel@host", "redis://:sentinel@host:port"] {
         let error = RedisStore::new(url).unwrap_err();
-        let said = everything_said(&error);
+        let text = everything_said(&error);
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(said.contains("rediss://") && !said.contains("sentinel"), "{said}");
+        assert!(text.contains("rediss://") && !text.contains("sentinel"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn any_node_of_a_cluster_will_do() {
+async fn any_node_of_a_cluster_works() {
     let nodes = [(); 2].map(|()| RedisServer::with(&["--cluster-enabled", "yes"]));
     for (node, slots) in nodes.iter().zip([0..8_192, 8_192..16_384]) {
         let slots = slots.map(|slot| slot.to_string()).collect::<Vec<_>>();
@@ -363,7 +364,7 @@ async fn any_node_of_a_cluster_will_do() {
     while !nodes.iter().all(is_ready) {
         pause();
     }
-    // Ten entries are not all on one node.
+    // Ten entries are spread over both nodes.
     for name in 0..10 {
         let source = ScriptedSource::granting(DAY);
         for node in &nodes {
@@ -375,11 +376,11 @@ async fn any_node_of_a_cluster_will_do() {
     }
     let counts = nodes.each_ref().map(|node| node.keys().len());
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
-    assert_eq!(counts.iter().sum::<usize>(), 10, "entries, and no lease");
+    assert_eq!(counts.iter().sum::<usize>(), 10, "expected entries only, no leases");
 }
 
-/// Passes on what it is sent, each time after a while; the answers at once.
-async fn delaying(to: u16, delay: Duration) -> std::net::SocketAddr {
+/// Forwards to a port: requests after a delay, responses at once.
+async fn delaying_proxy(to: u16, delay: Duration) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     spawn(async move {
@@ -401,7 +402,7 @@ async fn delaying(to: u16, delay: Duration) -> std::net::SocketAddr {
                 }
             });
         }
-        #[expect(unreachable_code, reason = "it names the type of the error")]
+        #[expect(unreachable_code, reason = "sets the error type")]
         io::Result::Ok(())
     });
     address

@@ -1,4 +1,4 @@
-//! A real Redis server, which a test kills, stops, restarts and empties.
+//! A real Redis server that tests can kill, stop, restart and empty.
 
 use std::{
     net::TcpListener,
@@ -9,7 +9,7 @@ use std::{
 use redis::{Client, Commands as _, FromRedisValue};
 use tempfile::TempDir;
 
-/// Listens on a loopback port of its own and keeps nothing on disk. Ends with the test.
+/// Listens on a free loopback port and keeps nothing on disk. Killed when dropped.
 pub(crate) struct RedisServer {
     server: Child,
     port: u16,
@@ -22,14 +22,14 @@ impl RedisServer {
         Self::with(&[])
     }
 
-    /// Starts it with further arguments, such as `--cluster-enabled yes`.
+    /// Starts a server with more arguments, such as `--cluster-enabled yes`.
     pub(crate) fn with(args: &[&str]) -> Self {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let (folder, port) = (TempDir::new().unwrap(), free_port());
         let server = launch(port, &args, &folder);
-        let started = Self { server, port, args, folder };
-        started.wait();
-        started
+        let redis = Self { server, port, args, folder };
+        redis.wait();
+        redis
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -40,41 +40,41 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Ends it without a word.
+    /// Kills the server without a shutdown.
     pub(crate) fn kill(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
     }
 
-    /// Starts it again where it was; it has forgotten everything.
+    /// Restarts the server on the same port, without its data.
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.server = launch(self.port, &self.args, &self.folder);
         self.wait();
     }
 
-    /// Lets it take connections and answer nothing.
+    /// Stops the process. Connections are still accepted, but get no response.
     pub(crate) fn stop(&self) {
         self.signal("STOP");
     }
 
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         self.signal("CONT");
     }
 
-    /// Runs a command, from a connection of the test's own.
+    /// Runs a command on a connection of its own.
     pub(crate) fn run<T: FromRedisValue>(&self, command: &str) -> T {
         self.try_run(command).unwrap()
     }
 
-    /// The names of all keys.
+    /// Returns the names of all keys, sorted.
     pub(crate) fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = self.run("KEYS *");
         keys.sort();
         keys
     }
 
-    /// The one entry that is there.
+    /// Returns the key and value of the only entry.
     pub(crate) fn entry(&self) -> (String, Vec<u8>) {
         let mut keys = self.keys();
         keys.retain(|key| key.ends_with(":entry"));
@@ -102,7 +102,7 @@ impl RedisServer {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Waits until it answers.
+    /// Waits until the server responds.
     fn wait(&self) {
         for _ in 0..500 {
             if self.try_run::<String>("PING").is_ok() {
@@ -110,7 +110,7 @@ impl RedisServer {
             }
             pause();
         }
-        panic!("redis-server did not begin to answer");
+        panic!("redis-server did not start in time");
     }
 }
 
@@ -121,8 +121,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// A pause between two looks at another process.
-#[expect(clippy::disallowed_methods, reason = "the rule is for the libraries")]
+/// Waits before another process is polled again.
+#[expect(clippy::disallowed_methods, reason = "the rule applies to the libraries only")]
 pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
@@ -135,10 +135,10 @@ fn launch(port: u16, args: &[String], folder: &TempDir) -> Child {
         .args(args)
         .stdout(Stdio::null())
         .spawn()
-        .expect("redis-server could not be started: scripts/test installs it")
+        .expect("could not start redis-server; scripts/test installs it")
 }
 
-/// A port that nobody listens on; a cluster's bus takes the one that is 10,000 above.
+/// Returns a free port below 55,000, because a cluster's bus uses the port 10,000 above.
 pub(crate) fn free_port() -> u16 {
     loop {
         let port =

@@ -1,4 +1,4 @@
-//! A store in memory that does what the test says, and fleets that share it.
+//! A scripted store in memory, and fleets that share it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ use super::{PausedClock, ScriptedSource};
 /// The client secret of a fleet.
 pub(crate) const FLEET_SECRET: &str = "a-secret-of-thirty-two-bytes-and-more";
 
-/// A scripted source that can say what its tokens are tied to.
+/// A scripted source with a sharing key, made from this secret.
 #[derive(Clone)]
 pub(crate) struct Tied(pub(crate) ScriptedSource, pub(crate) &'static str);
 
@@ -40,37 +40,38 @@ impl TokenSource for Tied {
 
 type Entries = HashMap<String, Vec<u8>>;
 
+/// What happens just before a lease is acquired.
 pub(crate) enum ByLease {
-    /// Another process saves this.
+    /// Another process saves these entries.
     Saved(Entries),
     /// The store goes down.
     Down,
 }
 
-/// A store in memory that does what the test says.
+/// A scripted store in memory.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     pub(crate) entries: Arc<Mutex<Entries>>,
     pub(crate) leased: Arc<Mutex<HashSet<String>>>,
     pub(crate) is_down: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
-    /// Somebody has the lease and does not come back.
+    /// An unresponsive process has the lease.
     pub(crate) is_stuck: Arc<AtomicBool>,
     pub(crate) calls: Arc<AtomicUsize>,
-    /// What happens before somebody gets the lease.
+    /// Happens at the next attempt to acquire a lease.
     pub(crate) by_lease: Arc<Mutex<Option<ByLease>>>,
 }
 
-struct Held(Arc<Mutex<HashSet<String>>>, String);
+struct LeaseGuard(Arc<Mutex<HashSet<String>>>, String);
 
-impl Drop for Held {
+impl Drop for LeaseGuard {
     fn drop(&mut self) {
         self.0.lock().unwrap().remove(&self.1);
     }
 }
 
 impl Memory {
-    async fn answer(&self) -> io::Result<()> {
+    async fn respond(&self) -> io::Result<()> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
@@ -85,29 +86,29 @@ impl Memory {
 #[async_trait]
 impl TokenStore for Memory {
     async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
-        self.answer().await?;
+        self.respond().await?;
         let entry = self.entries.lock().unwrap().get(name).cloned();
         Ok(entry.map(Stored::new))
     }
 
     async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
-        self.answer().await?;
+        self.respond().await?;
         self.entries.lock().unwrap().insert(name.to_owned(), entry.to_owned());
         Ok(())
     }
 
-    async fn try_lease(&self, name: &str, _life: Duration) -> io::Result<Option<Lease>> {
-        self.answer().await?;
+    async fn try_lease(&self, name: &str, _duration: Duration) -> io::Result<Option<Lease>> {
+        self.respond().await?;
         match self.by_lease.lock().unwrap().take() {
             Some(ByLease::Saved(entries)) => *self.entries.lock().unwrap() = entries,
             Some(ByLease::Down) => self.is_down.store(true, Ordering::SeqCst),
             None => {}
         }
-        if self.is_stuck.load(Ordering::SeqCst) && !name.ends_with("-beside") {
+        if self.is_stuck.load(Ordering::SeqCst) && !name.ends_with("-fallback") {
             return Ok(None);
         }
         let is_free = self.leased.lock().unwrap().insert(name.to_owned());
-        Ok(is_free.then(|| Lease::new(Held(Arc::clone(&self.leased), name.to_owned()))))
+        Ok(is_free.then(|| Lease::new(LeaseGuard(Arc::clone(&self.leased), name.to_owned()))))
     }
 }
 
