@@ -120,8 +120,9 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The reason why there is no token. [`Error::retry_after`] says when the cache will make the
-    /// next token request. [`Config`](crate::ErrorKind::Config) outside a Tokio runtime.
+    /// The reason why there is no token. [`Error::retry_after`](crate::Error::retry_after) says
+    /// when the cache will make the next token request. [`Config`](crate::ErrorKind::Config)
+    /// outside a Tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -149,7 +150,8 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`token`](Self::token). Also if the source returns the same token again, or if too many
-    /// tokens in a row have been rejected. [`Error::retry_after`] says when to try again.
+    /// tokens in a row have been rejected. [`Error::retry_after`](crate::Error::retry_after) says
+    /// when to try again.
     ///
     /// # Cancel safety
     ///
