@@ -64,7 +64,7 @@ fn ten_thousand_idle_caches_cost_little_memory_and_no_task() {
     let before = dhat::HeapStats::get().curr_bytes;
     let caches: Vec<_> = (0..CACHES)
         .map(|number| {
-            // Each tenant has its own client. It is only kept, because there is no issuer.
+            // Each tenant has its own client. It is kept but never used: there is no issuer.
             let client = first
                 .with_credentials(ClientCredentials::new(format!("tenant-{number}"), "secret"))
                 .unwrap();

@@ -97,13 +97,10 @@ async fn fetch_uses_its_own_connection_without_retries_and_logs_no_secret() {
     // The server leaves its connections open.
     let server = RawServer::start(response, AfterWrite::Hang).await;
     let http = || {
-        let retry =
-            reqwest::retry::for_host("127.0.0.1").no_budget().classify_fn(|attempt| match attempt
-                .status()
-            {
-                Some(status) if status.is_server_error() => attempt.retryable(),
-                _ => attempt.success(),
-            });
+        let retry = reqwest::retry::for_host("127.0.0.1").no_budget().classify_fn(|attempt| {
+            let failed = attempt.status().is_some_and(|status| status.is_server_error());
+            if failed { attempt.retryable() } else { attempt.success() }
+        });
         reqwest::Client::builder().connection_verbose(true).pool_max_idle_per_host(8).retry(retry)
     };
     let client = client_of(&server.url()).http(http()).build().unwrap();
