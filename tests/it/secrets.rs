@@ -11,7 +11,7 @@ use wiremock::{MockServer, ResponseTemplate};
 use zeroize::ZeroizeOnDrop;
 
 use crate::support::{
-    AfterWrite, Logs, RawServer, SECRET, TestApi, client_of, everything_said, serve, wrap,
+    AfterWrite, Logs, RawServer, SECRET, TestApi, all_formats, client_of, serve, wrap,
 };
 
 const TOKEN: &str = "t0ken-sentinel";
@@ -39,11 +39,11 @@ async fn output_of(token_url: &str, api: &MockServer) -> String {
             .await
         {
             Ok(response) => output += &format!("{response:?}{response:#?}"),
-            Err(error) => output += &everything_said(&error),
+            Err(error) => output += &all_formats(&error),
         }
     }
     if let Err(error) = tokens.fetch().await {
-        output += &everything_said(&error);
+        output += &all_formats(&error);
     }
     output += &format!("{cache:?}{cache:#?}");
     // wiremock logs the requests that it receives. That is the server's log, not ours.

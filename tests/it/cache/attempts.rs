@@ -7,7 +7,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::{stale_cache, token_text};
 use crate::support::{
-    DAY, MINUTE, PausedClock, SECOND, ScriptedSource, Step, cache_of, everything_said,
+    DAY, MINUTE, PausedClock, SECOND, ScriptedSource, Step, all_formats, cache_of,
 };
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +67,7 @@ async fn a_refresh_that_times_out_reports_why_its_previous_attempt_failed() {
     let cache = cache_of(&source, PausedClock::new());
     let error = cache.token().await.expect_err("a hang");
     assert_eq!(source.calls(), 2);
-    let message = everything_said(&error);
+    let message = all_formats(&error);
     assert!(
         message.contains("no token within 30s; the attempt before it failed: scripted"),
         "{message}"

@@ -30,7 +30,7 @@ async fn an_outage_costs_one_token_request_per_cooldown_while_a_token_is_usable(
         sleep(SECOND).await;
     }
     let seconds: Vec<_> =
-        source.asked()[1..].iter().map(|at| at.duration_since(first).as_secs()).collect();
+        source.call_times()[1..].iter().map(|at| at.duration_since(first).as_secs()).collect();
     let gaps: Vec<_> = seconds.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(gaps[..5], [30, 60, 120, 240, 300], "{seconds:?}");
     assert!(gaps[5..].iter().all(|gap| *gap == 300), "{seconds:?}");

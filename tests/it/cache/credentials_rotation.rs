@@ -19,7 +19,7 @@ use sitecore_auth::{
 use sitecore_sandbox::{Api, Client, ClientKind, Sandbox};
 use sitecore_token::{Endpoint, TokenClient};
 
-use crate::support::{Logs, everything_said};
+use crate::support::{Logs, all_formats};
 
 /// Returns secrets that the test sets, and counts its calls.
 #[derive(Clone)]
@@ -221,7 +221,7 @@ async fn a_missing_file_is_named_and_read_once_it_exists() {
     let cache = TokenCache::builder(source).clock(clock.clone()).build().unwrap();
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(everything_said(&error).contains("client-secret"), "{error:?}");
+    assert!(all_formats(&error).contains("client-secret"), "{error:?}");
     fs::write(&path, "new").unwrap();
     clock.advance(Duration::from_secs(2));
     assert!(cache.token().await.is_ok());

@@ -86,8 +86,10 @@ async fn an_api_that_rejects_everything_gets_new_tokens_less_and_less_often() {
         assert!(cache.current().is_some());
         sleep(10 * SECOND).await;
     }
-    let minutes: Vec<_> =
-        source.asked()[1..].iter().map(|at| at.duration_since(started).as_secs() / 60).collect();
+    let minutes: Vec<_> = source.call_times()[1..]
+        .iter()
+        .map(|at| at.duration_since(started).as_secs() / 60)
+        .collect();
     // At 0, then 1, 2, 4 … minutes later, up to an eighth of the lifetime: 180.
     assert_eq!(minutes[..8], [0, 1, 3, 7, 15, 31, 63, 127], "{minutes:?}");
     let gaps: Vec<_> = minutes.windows(2).map(|pair| pair[1] - pair[0]).collect();

@@ -17,7 +17,7 @@ use sitecore_auth::{
 use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
 use crate::support::{
-    DAY, HOUR, Logs, MS, SECOND, ScriptedSource, Step, auth_error, client_with, everything_said,
+    DAY, HOUR, Logs, MS, SECOND, ScriptedSource, Step, all_formats, auth_error, client_with,
     settle, text,
 };
 
@@ -325,7 +325,7 @@ fn a_runtime_without_timers_is_an_error_not_a_panic() {
     let runtime = Builder::new_current_thread().build().unwrap();
     let error = runtime.block_on(cache.token()).expect_err("no timers");
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(everything_said(&error).contains("enable_time"));
+    assert!(all_formats(&error).contains("enable_time"));
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn refreshing_on_a_runtime_without_timers_is_an_error_not_a_panic() {
     let status = cache.status();
     let error = status.last_error().expect("the refresh failed");
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(everything_said(error).contains("enable_time"));
+    assert!(all_formats(error).contains("enable_time"));
     assert_eq!(source.calls(), 1);
 }
 

@@ -13,7 +13,7 @@ use sitecore_auth::{
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    DAY, Logs, ScriptedSource, Step, auth_error, bearer, client_with, everything_said, origin,
+    DAY, Logs, ScriptedSource, Step, all_formats, auth_error, bearer, client_with, origin,
     rejecting, requests, serve,
 };
 
@@ -64,7 +64,7 @@ async fn without_a_token_nothing_is_sent() {
         .expect_err("no token");
     let auth = auth_error(&error);
     assert_eq!(auth.kind(), ErrorKind::Refused);
-    assert!(everything_said(auth).contains("scripted"));
+    assert!(all_formats(auth).contains("scripted"));
     assert!(requests(&server).await.is_empty());
 }
 
@@ -198,7 +198,7 @@ async fn the_tokens_header_takes_precedence_over_a_default_header() {
 fn a_middleware_needs_credentials_and_a_target() {
     let cause = |error: sitecore_auth::Error| {
         assert_eq!(error.kind(), ErrorKind::Config);
-        everything_said(&error)
+        all_formats(&error)
     };
     let credentials = || ClientCredentials::new("id", "secret");
     assert!(cause(AuthMiddleware::new(credentials(), []).unwrap_err()).contains("Target"));

@@ -19,7 +19,7 @@ use sitecore_auth::{
 };
 
 use crate::support::{
-    HOUR, Logs, ScriptedSource, Step, TestApi, auth_error, cache_of, everything_said,
+    HOUR, Logs, ScriptedSource, Step, TestApi, all_formats, auth_error, cache_of,
 };
 
 /// Retries up to three times, without delay.
@@ -110,7 +110,7 @@ async fn traced(source: impl TokenSource, api: &TestApi) -> String {
         .build();
     let shown = match client.post(api.authoring()).body("{}").send().await {
         Ok(response) => format!("{response:?}"),
-        Err(error) => everything_said(&error),
+        Err(error) => all_formats(&error),
     };
     let logged = logs.text();
     assert!(

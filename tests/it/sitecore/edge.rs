@@ -11,7 +11,7 @@ use sitecore_sandbox::{Api, Client, Fault, Sandbox};
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    ENVIRONMENT, cache_for, client_for, delivery_client, everything_said, graphql, serve,
+    ENVIRONMENT, all_formats, cache_for, client_for, delivery_client, graphql, serve,
 };
 
 #[tokio::test]
@@ -78,11 +78,11 @@ async fn errors_explain_why_there_is_no_edge_key() {
     };
     let error = obtain(sandbox.environment(), ENVIRONMENT).await;
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(everything_said(&error).contains("an organization automation client"), "{error:?}");
+    assert!(all_formats(&error).contains("an organization automation client"), "{error:?}");
     for bad in ["", "none/../such"] {
         let error = obtain(sandbox.organization(), bad).await;
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(everything_said(&error).contains("environment id"), "{error:?}");
+        assert!(all_formats(&error).contains("environment id"), "{error:?}");
     }
     let unauthenticated = edge::EdgeKeySource::deploy_api(
         ClientBuilder::new(reqwest::Client::new()).build(),
@@ -90,10 +90,10 @@ async fn errors_explain_why_there_is_no_edge_key() {
     );
     let unauthenticated = unauthenticated.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
     let error = TokenCache::new(unauthenticated).token().await.expect_err("no token");
-    assert!(everything_said(&error).contains("a target of the middleware"), "{error:?}");
+    assert!(all_formats(&error).contains("a target of the middleware"), "{error:?}");
     let error = obtain(sandbox.organization(), "none-such").await;
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(everything_said(&error).contains("404"), "{error:?}");
+    assert!(all_formats(&error).contains("404"), "{error:?}");
     sandbox.break_down(Api::Deploy, Fault::garbage());
     let error = obtain(sandbox.organization(), ENVIRONMENT).await;
     assert_eq!(error.kind(), ErrorKind::Malformed);
@@ -146,5 +146,5 @@ async fn edge_keys_are_created_listed_renamed_and_revoked() {
     let wrong = client_for(&sandbox, sandbox.organization());
     let api = edge::TokenApi::new(wrong).with_origin(sandbox.origin(Api::Edge).clone()).unwrap();
     let error = api.create_key("x").await.unwrap_err();
-    assert!(everything_said(&error).contains("an Edge administration client"), "{error:?}");
+    assert!(all_formats(&error).contains("an Edge administration client"), "{error:?}");
 }

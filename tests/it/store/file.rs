@@ -14,7 +14,7 @@ use sitecore_token_store::{FileStore, TokenStore as _};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-use crate::support::{DAY, Logs, ScriptedSource, Step, everything_said, first_fetch, shared, text};
+use crate::support::{DAY, Logs, ScriptedSource, Step, all_formats, first_fetch, shared, text};
 
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -53,7 +53,7 @@ async fn a_folder_serves_many_processes_and_is_private() {
 async fn public_files_and_symlinks_are_not_used_and_the_error_says_how_to_fix_it() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     let folder = folder();
-    let message = |result: Result<FileStore, Error>| everything_said(&result.unwrap_err());
+    let message = |result: Result<FileStore, Error>| all_formats(&result.unwrap_err());
     let open = folder.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
@@ -76,7 +76,7 @@ async fn public_files_and_symlinks_are_not_used_and_the_error_says_how_to_fix_it
     fs::set_permissions(&entry, fs::Permissions::from_mode(0o644)).unwrap();
     let error = store().load(entry.file_stem().unwrap().to_str().unwrap()).await.unwrap_err();
     assert!(
-        error.to_string().contains("Config") || everything_said(&error).contains("chmod 600"),
+        error.to_string().contains("Config") || all_formats(&error).contains("chmod 600"),
         "{error}"
     );
     shared(&source, store()).fetch(first_fetch()).await.unwrap();
@@ -167,6 +167,6 @@ fn a_symlink_with_a_trailing_slash_is_still_a_symlink() {
     std::os::unix::fs::symlink(folder.path(), &link).unwrap();
     for path in [link.display().to_string(), format!("{}/", link.display())] {
         let error = FileStore::in_dir(path).unwrap_err();
-        assert!(everything_said(&error).contains("is a symlink"), "{error}");
+        assert!(all_formats(&error).contains("is a symlink"), "{error}");
     }
 }

@@ -16,8 +16,8 @@ use sitecore_token_store::SharedSource;
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    ByLease, DAY, FLEET_SECRET, Memory, PausedClock, SECOND, ScriptedSource, Step, Tied, caches,
-    client_of, everything_said, first_fetch, requests, serve, shared, text,
+    ByLease, DAY, FLEET_SECRET, Memory, PausedClock, SECOND, ScriptedSource, Step, Tied,
+    all_formats, caches, client_of, first_fetch, requests, serve, shared, text,
 };
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn if_the_store_is_down_or_hangs_each_process_requests_its_own_token() {
         assert!(tokens.iter().all(Result::is_ok));
         assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
         // Each requests its own token, but not all at the same moment.
-        let times = source.asked();
+        let times = source.call_times();
         assert_eq!(times.len(), 10);
         assert!(
             times.iter().max().unwrap().duration_since(*times.iter().min().unwrap())
@@ -327,7 +327,7 @@ async fn an_older_stored_token_is_not_adopted() {
 fn a_short_secret_or_a_source_without_a_sharing_key_requires_a_key() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
-    let message = |result: Result<SharedSource>| everything_said(&result.unwrap_err());
+    let message = |result: Result<SharedSource>| all_formats(&result.unwrap_err());
     let short = TokenClient::new(ClientCredentials::new("id", "short")).unwrap();
     assert!(message(SharedSource::new(short, Memory::default())).contains("32 bytes"));
     let keyless = ScriptedSource::granting(DAY);

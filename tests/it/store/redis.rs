@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::support::{
-    DAY, HOUR, Logs, RedisServer, ScriptedSource, Step, everything_said, first_fetch, pause, spawn,
+    DAY, HOUR, Logs, RedisServer, ScriptedSource, Step, all_formats, first_fetch, pause, spawn,
     text,
 };
 
@@ -289,7 +289,7 @@ async fn the_text_of_a_servers_error_is_not_repeated() {
     let error = store.load("name").await.unwrap_err();
     let shared = SharedSource::with_key(source, store, "fleet", KEY).unwrap();
     shared.fetch(first_fetch()).await.unwrap();
-    let text = everything_said(&error) + &logs.text();
+    let text = all_formats(&error) + &logs.text();
     assert!(text.contains("continuing without it") && !text.contains("sentinel"), "{text}");
 }
 
@@ -332,10 +332,10 @@ async fn a_user_needs_few_permissions_and_a_wrong_password_is_not_shown() {
 
     let logs = Logs::capture();
     let error = store("wrong-sentinel").load("name").await.unwrap_err();
-    assert!(everything_said(&error).contains("authentication failed"), "{error:?}");
+    assert!(all_formats(&error).contains("authentication failed"), "{error:?}");
     let wrong = SharedSource::with_key(source, store("wrong-sentinel"), "fleet", KEY).unwrap();
     wrong.fetch(first_fetch()).await.unwrap();
-    let text = everything_said(&error) + &logs.text();
+    let text = all_formats(&error) + &logs.text();
     assert!(text.contains("continuing without it") && !text.contains("sentinel"), "{text}");
 }
 
@@ -343,7 +343,7 @@ async fn a_user_needs_few_permissions_and_a_wrong_password_is_not_shown() {
 async fn an_invalid_url_is_reported_without_its_password() {
     for url in ["", "localhost", "http://user:sentinel@host", "redis://:sentinel@host:port"] {
         let error = RedisStore::new(url).unwrap_err();
-        let text = everything_said(&error);
+        let text = all_formats(&error);
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(text.contains("rediss://") && !text.contains("sentinel"), "{text}");
     }

@@ -86,7 +86,7 @@ pub(crate) fn auth_error(error: &reqwest_middleware::Error) -> &sitecore_auth::E
 }
 
 /// Returns the error and all its causes, each formatted with `{}`, `{:?}` and `{:#?}`.
-pub(crate) fn everything_said(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn all_formats(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(|error| format!("{error}\n{error:?}\n{error:#?}\n")).collect()
 }

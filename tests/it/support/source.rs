@@ -73,7 +73,7 @@ impl ScriptedSource {
     }
 
     /// Returns when the source was called.
-    pub(crate) fn asked(&self) -> Vec<Instant> {
+    pub(crate) fn call_times(&self) -> Vec<Instant> {
         self.0.lock().unwrap().calls.clone()
     }
 

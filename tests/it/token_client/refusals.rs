@@ -6,7 +6,7 @@ use url::form_urlencoded;
 use wiremock::ResponseTemplate;
 
 use super::{error_of, refusal};
-use crate::support::{SECRET, client_of, everything_said, serve};
+use crate::support::{SECRET, all_formats, client_of, serve};
 
 #[tokio::test]
 async fn a_refusal_says_what_to_check() {
@@ -45,7 +45,7 @@ async fn a_secret_that_the_issuer_quotes_is_redacted() {
             error.refusal().and_then(|refusal| refusal.description()),
             Some("bad secret [redacted]!")
         );
-        let shown = everything_said(&error);
+        let shown = all_formats(&error);
         assert!(!shown.contains(SECRET) && !shown.contains(&encoded), "{shown}");
     }
     // In any encoding that a server might use.
@@ -56,13 +56,13 @@ async fn a_secret_that_the_issuer_quotes_is_redacted() {
         "s3cret-sentinel-%+&amp;=:/",
     ] {
         let error = error_of(refusal(401, "access_denied", &format!("bad secret {echo}!"))).await;
-        let shown = everything_said(&error).to_lowercase();
+        let shown = all_formats(&error).to_lowercase();
         assert!(!shown.contains("sentinel"), "{shown}");
     }
     // Values of extra parameters too.
     let server = serve(refusal(401, "access_denied", "bad assertion p4rameter")).await;
     let client = client_of(&server.uri()).parameter("assertion", "p4rameter").build().unwrap();
-    assert!(!everything_said(&client.fetch().await.unwrap_err()).contains("p4rameter"));
+    assert!(!all_formats(&client.fetch().await.unwrap_err()).contains("p4rameter"));
     // In a quoted error code, token type, content type or host too.
     let error_of = |response| async move {
         let server = serve(response).await;
@@ -84,7 +84,7 @@ async fn a_secret_that_the_issuer_quotes_is_redacted() {
         ResponseTemplate::new(302).insert_header("location", "https://sentinel.example/"),
     ] {
         let error = error_of(response).await;
-        assert!(!everything_said(&error).contains("sentinel"), "{error:?}");
+        assert!(!all_formats(&error).contains("sentinel"), "{error:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use sitecore_auth::TokenCache;
 use sitecore_token::{Error, ErrorKind, MAX_LIFETIME, TokenResponse};
 use wiremock::ResponseTemplate;
 
-use crate::support::{AfterWrite, Logs, RawServer, client_of, everything_said, jwt, serve};
+use crate::support::{AfterWrite, Logs, RawServer, all_formats, client_of, jwt, serve};
 
 /// Fetches from a server that responds with 200 and this body.
 async fn fetch_body(body: impl AsRef<[u8]>) -> Result<TokenResponse, Error> {
@@ -124,7 +124,7 @@ async fn an_unknown_token_type_is_an_error_that_names_it() {
     // A token in the wrong field is not quoted.
     let body =
         json!({ "access_token": "opaque", "token_type": "eyJhbGciOiJSUzI1NiJ9.sentinel.c2ln" });
-    assert!(!everything_said(&malformed(fetch_body(body.to_string()).await)).contains("sentinel"));
+    assert!(!all_formats(&malformed(fetch_body(body.to_string()).await)).contains("sentinel"));
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_token_that_does_not_fit_a_header_is_malformed_and_not_quoted() {
         let error = malformed(
             fetch_body(json!({ "access_token": bad, "token_type": "Bearer" }).to_string()).await,
         );
-        assert!(!everything_said(&error).contains("tinel"), "{error:?}");
+        assert!(!all_formats(&error).contains("tinel"), "{error:?}");
     }
 }
 
@@ -219,7 +219,7 @@ async fn a_web_page_or_a_truncated_response_is_malformed_but_transient() {
     let page = "<!doctype html><title>sentinel</title>";
     let error = malformed(fetch(ResponseTemplate::new(200).set_body_raw(page, "text/html")).await);
     assert!(error.is_transient());
-    let shown = everything_said(&error);
+    let shown = all_formats(&error);
     assert!(shown.contains("text/html") && shown.contains(&page.len().to_string()), "{shown}");
     assert!(!shown.contains("sentinel"), "{shown}");
     for truncated in ["", r#"{"access_token":"opa"#, "{"] {
