@@ -20,8 +20,8 @@ pub(crate) struct Logs(Buffer);
 impl Logs {
     /// Starts to capture the output of every crate at every level.
     ///
-    /// All threads share one subscriber: `tracing` caches for each call site whether the first thread
-    /// that reached it was interested, and a thread without a subscriber would silence it for all.
+    /// All threads share one subscriber. `tracing` caches for each call site whether the first
+    /// thread that reached it was interested, so a thread without one would silence it for all.
     pub(crate) fn capture() -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
