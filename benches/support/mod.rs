@@ -1,28 +1,28 @@
-//! What stands around the layer in a benchmark.
+//! What surrounds the middleware in a benchmark: a stand-in for the network, and a floor.
 
 use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response, ResponseBuilderExt as _};
-use reqwest_middleware::{Middleware, Next};
+use reqwest_middleware::{Middleware, Next, Result};
 
-/// Stands for the network.
+pub(crate) const HOST: &str = "cm.example";
+
+pub(crate) const RESPONSE_BODY: &str =
+    r#"{"data":{"sites":[{"name":"acme"},{"name":"acme-campaigns"}]}}"#;
+
+/// Returns a JSON response with this body instead of sending the request.
 pub(crate) struct Canned(pub(crate) &'static str);
 
 #[async_trait]
 impl Middleware for Canned {
-    async fn handle(
-        &self,
-        request: Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let answer = http::Response::builder().url(request.url().clone());
-        let answer = answer.header("content-type", "application/json");
-        Ok(answer.body(self.0).unwrap().into())
+    async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
+        let response = http::Response::builder().url(request.url().clone());
+        let response = response.header("content-type", "application/json");
+        Ok(response.body(self.0).expect("a valid response").into())
     }
 }
 
-/// The floor of a layer: one that does nothing.
+/// The floor: a middleware that does nothing.
 pub(crate) struct Nothing;
 
 #[async_trait]
@@ -32,7 +32,7 @@ impl Middleware for Nothing {
         request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
+    ) -> Result<Response> {
         next.run(request, extensions).await
     }
 }

@@ -1,7 +1,7 @@
-//! What our own code costs: a header from a warm cache, and the layer with a canned answer behind it or a server on
-//! loopback. Each stands beside its floor, with its allocations.
+//! The cost of a header from a warm cache, and of the middleware in front of a canned response or a
+//! loopback server. Each is measured next to its floor, with its allocations.
 //!
-//! `cargo bench`; with a rival beside it: `benches/rivals`.
+//! Run it with `cargo bench`. `benches/rivals` compares the cache with others.
 
 mod support;
 
@@ -14,7 +14,7 @@ use http::HeaderValue;
 use reqwest::header::AUTHORIZATION;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware};
 use sitecore_auth::{AuthMiddleware, Target, Token, TokenCache, source_fn};
-use support::{Canned, Nothing};
+use support::{Canned, HOST, Nothing, RESPONSE_BODY};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -34,7 +34,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     builder.worker_threads(1).enable_all().build().unwrap()
 });
 
-/// A cache that holds a token as long as Sitecore's.
+/// Creates a cache with a token as long as Sitecore's.
 fn cache() -> TokenCache {
     let day = Duration::from_secs(86_400);
     let cache =
@@ -48,8 +48,8 @@ mod header {
 
     #[divan::bench(threads = THREADS)]
     fn floor(bencher: Bencher<'_, '_>) {
-        let held = ArcSwap::from_pointee(HeaderValue::from_static("Bearer"));
-        bencher.bench(|| (**held.load()).clone());
+        let header = ArcSwap::from_pointee(HeaderValue::from_static("Bearer"));
+        bencher.bench(|| (**header.load()).clone());
     }
 
     #[divan::bench(threads = THREADS)]
@@ -60,58 +60,58 @@ mod header {
 }
 
 fn auth(target: Target, replay: bool) -> AuthMiddleware {
-    let layer = AuthMiddleware::builder(cache()).target(target);
-    layer.replay(replay).build().unwrap()
+    AuthMiddleware::builder(cache()).target(target).replay(replay).build().unwrap()
 }
 
-mod layer {
+mod middleware {
     use super::*;
 
-    const URL: &str = "https://cm.example/api/projects/v1";
-    /// Whose answers are looked at.
-    const AUTHORING_URL: &str = "https://cm.example/sitecore/api/authoring/graphql/v1/";
+    const PATH: &str = "/api/projects/v1";
+    /// The middleware inspects responses of this path.
+    const AUTHORING_PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 
-    fn bench(bencher: Bencher<'_, '_>, layer: impl Middleware, url: &str) {
-        let client = ClientBuilder::new(reqwest::Client::new()).with(layer);
-        let client = client.with(Canned(r#"{"data":{"sites":[]}}"#)).build();
+    fn bench(bencher: Bencher<'_, '_>, middleware: impl Middleware, path: &str) {
+        let client = ClientBuilder::new(reqwest::Client::new()).with(middleware);
+        let client = client.with(Canned(RESPONSE_BODY)).build();
         let runtime = Builder::new_current_thread().build().unwrap();
-        bencher.bench_local(|| runtime.block_on(client.get(url).send()).unwrap());
+        let url = format!("https://{HOST}{path}");
+        bencher.bench_local(|| runtime.block_on(client.get(&url).send()).unwrap());
     }
 
     fn origin() -> Target {
-        Target::origin("https://cm.example".parse().unwrap()).unwrap()
+        Target::origin(format!("https://{HOST}").parse().unwrap()).unwrap()
     }
 
     #[divan::bench]
     fn floor(bencher: Bencher<'_, '_>) {
-        bench(bencher, Nothing, URL);
+        bench(bencher, Nothing, PATH);
     }
 
     #[divan::bench]
     fn without_replay(bencher: Bencher<'_, '_>) {
-        bench(bencher, auth(origin(), false), URL);
+        bench(bencher, auth(origin(), false), PATH);
     }
 
     #[divan::bench]
     fn with_replay(bencher: Bencher<'_, '_>) {
-        bench(bencher, auth(origin(), true), URL);
+        bench(bencher, auth(origin(), true), PATH);
     }
 
     #[divan::bench]
-    fn with_replay_and_a_look_at_the_answer(bencher: Bencher<'_, '_>) {
-        let target = Target::authoring("cm.example").unwrap();
-        bench(bencher, auth(target, true), AUTHORING_URL);
+    fn with_replay_and_an_inspected_response(bencher: Bencher<'_, '_>) {
+        let target = Target::authoring(HOST).unwrap();
+        bench(bencher, auth(target, true), AUTHORING_PATH);
     }
 }
 
 mod loopback {
     use super::*;
 
-    /// A server that answers everything.
+    /// The URL of a server that responds to every request with the same body.
     static URL: LazyLock<String> = LazyLock::new(|| {
         let listener = RUNTIME.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let app = Router::new().route("/", get(|| async { "answer" }));
+        let app = Router::new().route("/", get(|| async { "hello!" }));
         RUNTIME.spawn(async move { axum::serve(listener, app).await });
         url
     });
@@ -136,13 +136,13 @@ mod loopback {
     }
 
     #[divan::bench]
-    fn header_by_hand(bencher: Bencher<'_, '_>) {
+    fn header_set_by_hand(bencher: Bencher<'_, '_>) {
         let header = HeaderValue::try_from(format!("Bearer {}", "t".repeat(1_200))).unwrap();
         bench(bencher, &ClientBuilder::new(http()).build(), Some(&header));
     }
 
     #[divan::bench]
-    fn the_layer(bencher: Bencher<'_, '_>) {
+    fn header_set_by_the_middleware(bencher: Bencher<'_, '_>) {
         let target = Target::origin(URL.parse().unwrap()).unwrap();
         let client = ClientBuilder::new(http()).with(auth(target, true)).build();
         bench(bencher, &client, None);
