@@ -1,48 +1,84 @@
-//! Measures `sitecore-auth` beside its rivals, and the goals that it has set itself, in one run:
-//! `cargo run --release --manifest-path benches/rivals/Cargo.toml`. The figures go to `docs/benchmarks.md`.
-//! With the names of parts behind it (`-- hot layer`) only those are measured, and nothing is written.
+//! Compares `sitecore-auth` with other token caches and measures the project's own goals, in one
+//! run: `cargo run --release --manifest-path benches/rivals/Cargo.toml`. The figures are written to
+//! `docs/benchmarks.md`. With the names of parts as arguments (`-- hot middleware`) it measures
+//! only those and writes nothing.
 //!
-//! The machine should have nothing else to do meanwhile.
+//! The machine should be otherwise idle.
 
 mod alloc;
-mod herd;
+mod concurrency;
+mod contender;
 mod hot;
 mod issuer;
-mod layer;
-mod layer_aliri;
 mod load;
 mod loopback;
 mod memory;
+mod middleware;
+mod middleware_aliri;
 mod processes;
 mod report;
 mod rivals;
+mod runtime;
 mod stale;
 mod stats;
+#[path = "../../support/mod.rs"]
+mod support;
 mod year;
 
 use std::{error::Error, fs, process::Command, time::Instant};
 
 use chrono::Utc;
+use contender::Contender;
 use issuer::Issuer;
 use report::Report;
-use rivals::Subject;
-use tokio::runtime::{Builder, Runtime};
+use rivals::{
+    Rival, aliri::Aliri, aws_smithy::AwsSmithy, azure::Azure, cf_gears::CfGears, floor::Floor,
+    gcloud::GcloudAuth, gcp::GcpAuth, google_cloud::GoogleCloudAuth, huskarl::Huskarl,
+    middle::Middle, ours::Ours, reqsign::Reqsign,
+};
 
-type Measure = fn(&Issuer, &[Subject], &mut Report);
+type Measure = fn(&Issuer, &[Contender], &mut Report);
 
 const PARTS: [(&str, Measure); 9] = [
     ("hot", hot::measure),
-    ("layer", |issuer, _, report| layer::measure(issuer, report)),
+    ("middleware", |issuer, _, report| middleware::measure(issuer, report)),
     ("loopback", |_, _, report| loopback::measure(report)),
-    ("herd", herd::measure),
+    ("concurrency", concurrency::measure),
     ("stale", stale::measure),
     ("load", |issuer, _, report| load::measure(issuer, report)),
     ("memory", |_, _, report| memory::measure(report)),
-    ("processes", |issuer, _, report| {
-        processes::measure(issuer, report);
-    }),
+    ("processes", |issuer, _, report| processes::measure(issuer, report)),
     ("year", |_, _, report| year::measure(report)),
 ];
+
+/// Returns the floor, our own cache and its rivals.
+fn contenders() -> Vec<Contender> {
+    vec![
+        contender::<Floor>(),
+        contender::<Ours>(),
+        contender::<Middle>(),
+        contender::<Aliri>(),
+        contender::<AwsSmithy>(),
+        contender::<GcloudAuth>(),
+        contender::<GcpAuth>(),
+        contender::<Huskarl>(),
+        contender::<GoogleCloudAuth>(),
+        contender::<CfGears>(),
+        contender::<Reqsign>(),
+        contender::<Azure>(),
+    ]
+}
+
+fn contender<R: Rival>() -> Contender {
+    Contender {
+        name: R::NAME,
+        setup: R::SETUP,
+        warm: hot::warm::<R>,
+        cold_start: concurrency::run::<R>,
+        stale: stale::stale::<R>,
+        runtime_gone: stale::runtime_gone::<R>,
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -51,55 +87,33 @@ fn main() -> Result<(), Box<dyn Error>> {
     {
         return processes::work(token_url, folder.into());
     }
-    let issuing = runtime(1);
-    let issuer = issuing.block_on(Issuer::start())?;
-    let subjects = rivals::all();
+    let issuer_runtime = runtime::multi_thread(1);
+    let issuer = issuer_runtime.block_on(Issuer::start())?;
+    let contenders = contenders();
     let mut report = Report::default();
-    let is_wanted = |part: &str| args.is_empty() || args.iter().any(|arg| arg == part);
+    let is_selected = |part: &str| args.is_empty() || args.iter().any(|arg| arg == part);
     for (part, measure) in PARTS {
-        if is_wanted(part) {
-            let begun = Instant::now();
-            measure(&issuer, &subjects, &mut report);
-            println!("{part}: {:.0?}\n", begun.elapsed());
+        if is_selected(part) {
+            let started = Instant::now();
+            measure(&issuer, &contenders, &mut report);
+            println!("{part}: {:.0?}\n", started.elapsed());
         }
     }
     if !args.is_empty() {
         return Ok(());
     }
-    let fed = subjects.iter().map(|subject| vec![subject.name.to_owned(), subject.fed.to_owned()]);
+    let setups = contenders.iter().map(|it| vec![it.name.to_owned(), it.setup.to_owned()]);
     report.table(
-        "How each is fed",
-        "All by the same issuer, in the process where the rival has a trait for that, else by OAuth2 over loopback.",
-        &["", "fed"],
-        fed.collect(),
+        "How each cache gets its tokens",
+        "All use the same fake issuer: in process if the crate has a trait for that, otherwise by \
+         OAuth2 over loopback HTTP.",
+        &["", "setup"],
+        setups.collect(),
     );
     report.write(&machine())
 }
 
-/// A runtime with so many workers; with none, that of the calling thread.
-fn runtime(workers: usize) -> Runtime {
-    let mut builder = match workers {
-        0 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    let builder = builder.worker_threads(workers.max(1)).enable_all();
-    builder.build().expect("a runtime")
-}
-
-/// Ties this thread to a core. Left to themselves, two threads share one or do not, as the system likes, and
-/// that is the greater difference.
-fn stay_on(core: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        let mut cores = rustix::thread::CpuSet::new();
-        cores.set(core);
-        rustix::thread::sched_setaffinity(None, &cores).expect("two cores");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = core;
-}
-
-/// What this was measured on.
+/// Describes the machine, the date and the compiler.
 fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -107,7 +121,7 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let date = Utc::now().format("%Y-%m-%d");
     let rustc = Command::new("rustc").arg("--version").output();
-    let rustc = rustc.map_or_else(|_| "rustc".into(), |said| said.stdout);
+    let rustc = rustc.map_or_else(|_| "rustc".into(), |output| output.stdout);
     format!(
         "Measured on {date}: {model}, {cores} cores, {}, release build by {}.",
         std::env::consts::OS,

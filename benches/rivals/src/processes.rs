@@ -1,4 +1,4 @@
-//! P7: a hundred real processes and one store; a fleet of caches on a clock that is moved by hand.
+//! P7: a hundred real processes and one store, and a fleet of caches on paused time.
 
 use std::{
     collections::HashMap,
@@ -24,21 +24,23 @@ use tokio::time::{Instant, sleep};
 use crate::{
     issuer::Issuer,
     report::{Figure, Goal, RUNS, Report},
+    runtime,
 };
 
 const SECRET: &str = "a-secret-of-thirty-two-bytes-and-some-more";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What each process does.
+/// Runs in each worker process: gets one token through the store.
 pub(crate) fn work(token_url: &str, folder: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = Endpoint::new(token_url.parse()?, "https://api.example")?;
     let tokens = TokenClient::builder(ClientCredentials::new("client", SECRET));
     let shared = SharedSource::new(tokens.endpoint(endpoint).build()?, FileStore::in_dir(folder)?)?;
-    crate::runtime(0).block_on(TokenCache::new(shared).token())?;
+    runtime::current_thread().block_on(TokenCache::new(shared).token())?;
     Ok(())
 }
 
+/// Returns the token requests of a hundred workers.
 fn processes(issuer: &Issuer) -> io::Result<u64> {
     issuer.restore();
     issuer.set_delay(Duration::from_secs(2));
@@ -49,42 +51,42 @@ fn processes(issuer: &Issuer) -> io::Result<u64> {
         worker.spawn()
     });
     for worker in workers.collect::<io::Result<Vec<_>>>()? {
-        let end = worker.wait_with_output()?;
-        if !end.status.success() {
+        let output = worker.wait_with_output()?;
+        if !output.status.success() {
             return Err(io::Error::other("a worker failed"));
         }
     }
-    Ok(issuer.calls())
+    Ok(issuer.token_requests())
 }
 
-/// Follows Tokio's paused time.
+/// A clock that follows Tokio's paused time.
 #[derive(Clone, Copy, Debug)]
-struct Paused(Instant);
+struct PausedClock(Instant);
 
-impl Clock for Paused {
+impl Clock for PausedClock {
     fn now(&self) -> Moment {
         let elapsed = self.0.elapsed() + DAY;
         Moment::new(elapsed, elapsed + Duration::from_secs(1_800_000_000))
     }
 }
 
-/// A store that always works.
+/// A store that never fails.
 #[derive(Clone, Default)]
-struct Memory {
+struct MemoryStore {
     entries: Arc<Mutex<HashMap<String, Vec<u8>>>>,
     is_leased: Arc<AtomicBool>,
 }
 
-struct Held(Arc<AtomicBool>);
+struct LeaseGuard(Arc<AtomicBool>);
 
-impl Drop for Held {
+impl Drop for LeaseGuard {
     fn drop(&mut self) {
         self.0.store(false, SeqCst);
     }
 }
 
 #[async_trait]
-impl TokenStore for Memory {
+impl TokenStore for MemoryStore {
     async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
         let entries = self.entries.lock().expect("no panic");
         Ok(entries.get(name).cloned().map(Stored::new))
@@ -98,22 +100,23 @@ impl TokenStore for Memory {
 
     async fn try_lease(&self, _: &str, _: Duration) -> io::Result<Option<Lease>> {
         let is_taken = self.is_leased.swap(true, SeqCst);
-        Ok((!is_taken).then(|| Lease::new(Held(Arc::clone(&self.is_leased)))))
+        Ok((!is_taken).then(|| Lease::new(LeaseGuard(Arc::clone(&self.is_leased)))))
     }
 }
 
-/// The minutes in which the issuer was asked, of a fleet that asks for a token every ten minutes.
+/// Runs a fleet whose caches each need a token every ten minutes. Returns the minute of every token
+/// request, and the number of failed calls.
 async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -> (Vec<u64>, u64) {
-    let begun = Instant::now();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let store = Memory::default();
+    let started = Instant::now();
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let store = MemoryStore::default();
     let mut failed = 0;
     let fleet: Vec<_> = (0..caches)
         .map(|_| {
-            let asked = Arc::clone(&asked);
+            let requests = Arc::clone(&requests);
             let source = source_fn(move |_| {
-                let now = begun.elapsed();
-                asked.lock().expect("no panic").push(now.as_secs() / 60);
+                let now = started.elapsed();
+                requests.lock().expect("no panic").push(now.as_secs() / 60);
                 async move {
                     sleep(Duration::from_millis(300)).await;
                     if outage.is_some_and(|(from, to)| from <= now && now < to) {
@@ -123,15 +126,15 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
                 }
             });
             let shared = SharedSource::with_key(source, store.clone(), "fleet", SECRET);
-            let clock = Paused(begun);
-            let shared = shared.expect("a key").with_clock(clock);
-            TokenCache::builder(shared).clock(clock).build().expect("a policy")
+            let clock = PausedClock(started);
+            let shared = shared.expect("a valid key").with_clock(clock);
+            TokenCache::builder(shared).clock(clock).build().expect("a valid policy")
         })
         .collect();
     for cache in &fleet {
         failed += u64::from(cache.token().await.is_err());
     }
-    // They don't call in one instant: a tenth of them each minute.
+    // A tenth of the caches call each minute.
     for minute in 0..days as usize * 1_440 {
         for cache in fleet.iter().skip(minute % 10).step_by(10) {
             failed += u64::from(cache.token().await.is_err());
@@ -139,51 +142,59 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
         sleep(MINUTE).await;
     }
     drop(fleet);
-    let asked = asked.lock().expect("no panic").clone();
-    (asked, failed)
+    let requests = requests.lock().expect("no panic").clone();
+    (requests, failed)
 }
 
 pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
-    let grants = |_| processes(issuer).expect("a hundred workers") as f64;
+    let of_processes = |_| processes(issuer).expect("a hundred workers") as f64;
     let days = 10_u32;
     let a_day = |_| {
-        let (asked, _) = paused().block_on(fleet(100, days, None));
-        asked.len() as f64 / f64::from(days)
+        let (requests, _) = paused().block_on(fleet(100, days, None));
+        requests.len() as f64 / f64::from(days)
     };
     report.goal(Goal {
         name: "P7",
-        what: "100 real processes, cold, one store; and 100 caches behind one store, on paused time for ten days",
+        what: "100 real processes that start without a token and share a store; 100 caches that \
+               share a store for ten days of paused time",
         figures: vec![
-            Figure::never_above(1.0, "grants", (0..RUNS).map(grants).collect()),
-            Figure::never_above(1.5, "grants a day", (0..RUNS).map(a_day).collect()),
+            Figure::never_above(1.0, "token requests", (0..RUNS).map(of_processes).collect()),
+            Figure::never_above(1.5, "token requests a day", (0..RUNS).map(a_day).collect()),
         ],
     });
 
-    // From an hour before the fourteenth token is stale: a fleet renews at the earliest instant that one of it draws.
+    // The outage begins an hour before the fourteenth token becomes stale: a fleet refreshes at the
+    // earliest of the times that its caches draw.
     let from = DAY.mul_f64(14.0 * 0.7) - Duration::from_secs(3_600);
     let outage = (from, from + Duration::from_secs(4 * 3_600));
-    let (asked, failed) = paused().block_on(fleet(1_000, 30, Some(outage)));
+    let (requests, failed) = paused().block_on(fleet(1_000, 30, Some(outage)));
     let minute = |time: Duration| time.as_secs() / 60;
-    let during =
-        asked.iter().filter(|at| (minute(outage.0)..minute(outage.1)).contains(at)).count();
-    let after =
-        asked.iter().filter(|at| (minute(outage.1)..minute(outage.1) + 60).contains(at)).count();
+    let (begin, end) = (minute(outage.0), minute(outage.1));
+    let during = requests.iter().filter(|at| (begin..end).contains(at)).count();
+    let after = requests.iter().filter(|at| (end..end + 60).contains(at)).count();
     let mut minutes = HashMap::new();
-    for at in &asked {
+    for at in &requests {
         *minutes.entry(at).or_insert(0_u32) += 1;
     }
     let row = [
-        format!("{:.2}", (asked.len() - during) as f64 / 30.0),
+        format!("{:.2}", (requests.len() - during) as f64 / 30.0),
         minutes.values().max().copied().unwrap_or(0).to_string(),
         during.to_string(),
         after.to_string(),
         failed.to_string(),
     ];
     report.table(
-        "A fleet of a thousand, for thirty days",
-        "A thousand caches behind one store, on paused time; each asks for a token every ten minutes, one after the other; the issuer is down \
-         for four hours in which a token becomes stale.",
-        &["grants a day", "in the worst minute", "tries in the outage", "in the hour after it", "calls without a token"],
+        "A fleet of a thousand caches for thirty days",
+        "A thousand caches share one store on paused time. Each needs a token every ten minutes, \
+         and they ask one after another. The issuer is down for four hours in which a token \
+         becomes stale. The first four columns are token requests.",
+        &[
+            "per day, without the outage",
+            "in the busiest minute",
+            "during the outage",
+            "in the hour after it",
+            "failed calls",
+        ],
         vec![row.to_vec()],
     );
 }

@@ -1,4 +1,4 @@
-//! What was measured, as Markdown and SVG.
+//! Writes the measurements as Markdown and SVG.
 
 use std::{error::Error, fs, path::Path};
 
@@ -6,81 +6,83 @@ use plotters::prelude::*;
 
 use crate::stats::Spread;
 
-/// How often each goal is measured: what a table says of it is the median, the least and the most of so many runs.
+/// How often each goal is measured.
 pub(crate) const RUNS: usize = 5;
 
-/// A goal, and what came of it.
+/// A goal with its measurements.
 pub(crate) struct Goal {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
     pub(crate) figures: Vec<Figure>,
 }
 
-/// What one number of a goal was, in each run.
+/// One number of a goal, as measured in each run.
 pub(crate) struct Figure {
     what: &'static str,
     runs: Vec<f64>,
-    most: Option<f64>,
-    /// Kept in every run, or not at all.
-    is_promise: bool,
-    /// What it is at least, where noise leaves that open.
-    least: Vec<f64>,
+    bound: Option<f64>,
+    /// Whether every run must be within the bound, not only the median.
+    in_every_run: bool,
+    /// The lower end of an interval whose upper end is in `runs`.
+    lower_end: Vec<f64>,
 }
 
 impl Figure {
-    /// A number whose median must not be more than this.
-    pub(crate) fn at_most(most: f64, what: &'static str, runs: Vec<f64>) -> Self {
-        Self { what, runs, most: Some(most), is_promise: false, least: Vec::new() }
+    /// Creates a number whose median must not exceed the bound.
+    pub(crate) fn at_most(bound: f64, what: &'static str, runs: Vec<f64>) -> Self {
+        Self { bound: Some(bound), ..Self::unbounded(what, runs) }
     }
 
-    /// A number that must not be more than this in any run.
-    pub(crate) fn never_above(most: f64, what: &'static str, runs: Vec<f64>) -> Self {
-        Self { is_promise: true, ..Self::at_most(most, what, runs) }
+    /// Creates a number that must not exceed the bound in any run.
+    pub(crate) fn never_above(bound: f64, what: &'static str, runs: Vec<f64>) -> Self {
+        Self { in_every_run: true, ..Self::at_most(bound, what, runs) }
     }
 
-    /// A number that is told, and has no bound.
-    pub(crate) fn told(what: &'static str, runs: Vec<f64>) -> Self {
-        Self { what, runs, most: None, is_promise: false, least: Vec::new() }
+    /// Creates a number without a bound.
+    pub(crate) fn unbounded(what: &'static str, runs: Vec<f64>) -> Self {
+        Self { what, runs, bound: None, in_every_run: false, lower_end: Vec::new() }
     }
 
-    /// Says what the number is at least: where the bound lies between the two, nothing is decided.
-    pub(crate) fn and_at_least(mut self, least: &[f64]) -> Self {
-        self.least = least.to_owned();
+    /// Makes this number the upper end of an interval. If the bound lies within the interval, the
+    /// result is inconclusive.
+    pub(crate) fn with_lower_end(mut self, lower_end: &[f64]) -> Self {
+        self.lower_end = lower_end.to_owned();
         self
     }
 
-    fn is_open(&self) -> bool {
-        !self.is_met() && Spread::of(self.least.clone()).median <= self.most.unwrap_or_default()
+    fn is_inconclusive(&self) -> bool {
+        let lower_end = Spread::of(self.lower_end.clone()).median;
+        !self.is_met() && lower_end <= self.bound.unwrap_or_default()
     }
 
     fn is_met(&self) -> bool {
         let spread = Spread::of(self.runs.clone());
-        let value = if self.is_promise { spread.most } else { spread.median };
-        self.most.is_none_or(|most| value <= most)
+        let value = if self.in_every_run { spread.max } else { spread.median };
+        self.bound.is_none_or(|bound| value <= bound)
     }
 
-    /// In how many runs it was within its bound.
+    /// Returns the number of runs within the bound.
     fn met(&self) -> usize {
-        let most = self.most.unwrap_or(f64::INFINITY);
-        self.runs.iter().filter(|run| **run <= most).count()
+        let bound = self.bound.unwrap_or(f64::INFINITY);
+        self.runs.iter().filter(|run| **run <= bound).count()
     }
 
     fn cells(&self) -> [String; 4] {
-        let met = match self.most {
+        let met = match self.bound {
             Some(_) if self.is_met() => format!("yes ({} of {})", self.met(), self.runs.len()),
-            Some(_) if self.is_open() => {
+            Some(_) if self.is_inconclusive() => {
                 format!("inconclusive ({} of {})", self.met(), self.runs.len())
             }
             Some(_) => format!("**no** ({} of {})", self.met(), self.runs.len()),
             None => String::new(),
         };
-        let most = self.most.map_or_else(String::new, |most| format!("≤ {most}"));
+        let bound = self.bound.map_or_else(String::new, |bound| format!("≤ {bound}"));
         let measured = Spread::of(self.runs.clone()).to_string();
-        [self.what.to_owned(), most, measured, met]
+        [self.what.to_owned(), bound, measured, met]
     }
 }
 
-/// Collects what is measured.
+/// Collects the measurements.
 #[derive(Default)]
 pub(crate) struct Report {
     goals: Vec<Goal>,
@@ -88,14 +90,14 @@ pub(crate) struct Report {
     plots: Vec<Plot>,
 }
 
-/// Bars that are drawn when all is measured.
+/// A bar chart, drawn at the end.
 struct Plot {
     name: &'static str,
     title: &'static str,
     bars: Vec<(String, f64)>,
 }
 
-const BEGIN: &str = "<!-- measured: from here on `cargo run` writes -->";
+const BEGIN: &str = "<!-- measured: everything below is generated -->";
 
 impl Report {
     pub(crate) fn goal(&mut self, goal: Goal) {
@@ -121,7 +123,7 @@ impl Report {
         self.sections += &format!("\n### {title}\n\n{about}\n\n{table}");
     }
 
-    /// Draws bars below the last table.
+    /// Adds a bar chart below the last table.
     pub(crate) fn plot(
         &mut self,
         name: &'static str,
@@ -132,7 +134,7 @@ impl Report {
         self.plots.push(Plot { name, title, bars });
     }
 
-    /// Puts all into `docs/benchmarks.md`, below what is written by hand there.
+    /// Replaces the generated part of `docs/benchmarks.md`, and draws the charts.
     pub(crate) fn write(mut self, machine: &str) -> Result<(), Box<dyn Error>> {
         for plot in &self.plots {
             plot.draw()?;
@@ -140,7 +142,7 @@ impl Report {
         let path = folder().join("benchmarks.md");
         let page = fs::read_to_string(&path)?;
         let (by_hand, _) =
-            page.split_once(BEGIN).ok_or("docs/benchmarks.md has no place for this")?;
+            page.split_once(BEGIN).ok_or("docs/benchmarks.md has no line `measured`")?;
         self.goals.sort_by_key(|goal| goal.name[1..].parse::<u32>().unwrap_or(0));
         let mut goals = "| | what | | goal | measured | met |\n|".to_owned() + &" --- |".repeat(6);
         for goal in &self.goals {
@@ -150,9 +152,14 @@ impl Report {
                 heads = ["", ""];
             }
         }
+        let about = format!(
+            "Each figure is the median of {RUNS} runs (minimum–maximum). A time must be within \
+             its bound in the median, a count in every run. The last column also counts the runs \
+             within the bound."
+        );
         let sections = self.sections;
         let page = format!(
-            "{by_hand}{BEGIN}\n\n{machine}\n\n### The goals\n\nMedians of {RUNS} runs (least–most), and in how many of them the goal was met. A time must keep its bound in the median, a count in every run.\n\n{goals}\n{sections}"
+            "{by_hand}{BEGIN}\n\n{machine}\n\n### The goals\n\n{about}\n\n{goals}\n{sections}"
         );
         Ok(fs::write(path, page)?)
     }
@@ -172,9 +179,9 @@ impl Plot {
         let area = SVGBackend::new(&path, (860, height)).into_drawing_area();
         area.fill(&WHITE)?;
         let values = || bars.iter().map(|(_, value)| *value);
-        let most = values().fold(1.0, f64::max);
-        // The axis is logarithmic, and begins left of the smallest bar.
-        let least = 0.7 * values().filter(|value| *value > 0.0).fold(1.0, f64::min);
+        let max = values().fold(1.0, f64::max);
+        // The axis is logarithmic. It begins to the left of the shortest bar.
+        let min = 0.7 * values().filter(|value| *value > 0.0).fold(1.0, f64::min);
         let longest = bars.iter().map(|(name, _)| name.len()).max();
         let names = 20 + 6 * longest.unwrap_or_default() as u32;
         let mut chart = ChartBuilder::on(&area)
@@ -182,13 +189,10 @@ impl Plot {
             .margin(8)
             .set_label_area_size(LabelAreaPosition::Left, names)
             .set_label_area_size(LabelAreaPosition::Bottom, 24)
-            .build_cartesian_2d(
-                (least..most * 2.0).log_scale(),
-                (0..bars.len()).into_segmented(),
-            )?;
-        let name = |place: &SegmentValue<usize>| match place {
-            SegmentValue::CenterOf(place) => {
-                bars.get(bars.len().wrapping_sub(1 + place)).map_or("", |(name, _)| name).to_owned()
+            .build_cartesian_2d((min..max * 2.0).log_scale(), (0..bars.len()).into_segmented())?;
+        let name = |segment: &SegmentValue<usize>| match segment {
+            SegmentValue::CenterOf(index) => {
+                bars.get(bars.len().wrapping_sub(1 + index)).map_or("", |(name, _)| name).to_owned()
             }
             _ => String::new(),
         };
@@ -198,15 +202,15 @@ impl Plot {
             .y_labels(bars.len())
             .y_label_formatter(&name)
             .draw()?;
-        for (place, (name, value)) in bars.iter().rev().enumerate() {
+        for (index, (name, value)) in bars.iter().rev().enumerate() {
             let color = if name.starts_with("sitecore-auth") {
                 RGBColor(0, 110, 60)
             } else {
                 RGBColor(130, 130, 140)
             };
-            let corner = (value.max(least), SegmentValue::Exact(place + 1));
+            let corner = (value.max(min), SegmentValue::Exact(index + 1));
             let mut bar =
-                Rectangle::new([(least, SegmentValue::Exact(place)), corner], color.filled());
+                Rectangle::new([(min, SegmentValue::Exact(index)), corner], color.filled());
             bar.set_margin(4, 4, 0, 0);
             chart.draw_series([bar])?;
             let label = Text::new(
@@ -214,7 +218,7 @@ impl Plot {
                     0.0 => value.to_string(),
                     _ => format!("{value:.2}"),
                 },
-                (value.max(least), SegmentValue::CenterOf(place)),
+                (value.max(min), SegmentValue::CenterOf(index)),
                 ("sans-serif", 13),
             );
             chart.draw_series([label])?;

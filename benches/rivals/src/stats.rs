@@ -1,13 +1,13 @@
-//! What samples say: a median, and how far the others lie from it.
+//! Statistics of samples: the median with its spread, quantiles and confidence intervals.
 
 use std::fmt;
 
-/// The median of some samples, the least and the most of them.
+/// The median, minimum and maximum of some samples.
 #[derive(Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
@@ -15,8 +15,8 @@ impl Spread {
         samples.sort_by(f64::total_cmp);
         Self {
             median: quantile(&samples, 0.5),
-            least: quantile(&samples, 0.0),
-            most: quantile(&samples, 1.0),
+            min: quantile(&samples, 0.0),
+            max: quantile(&samples, 1.0),
         }
     }
 }
@@ -28,19 +28,20 @@ impl fmt::Display for Spread {
             ..100.0 => 1,
             _ => 0,
         };
-        let Self { median, least, most } = self;
-        write!(f, "{median:.digits$} ({least:.digits$}–{most:.digits$})")
+        let Self { median, min, max } = self;
+        write!(f, "{median:.digits$} ({min:.digits$}–{max:.digits$})")
     }
 }
 
-/// The value below which this part of the sorted samples lies.
-pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
+/// Returns the value below which this fraction of the sorted samples lies.
+pub(crate) fn quantile(sorted: &[f64], fraction: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
-    let place = (last as f64 * part).round() as usize;
-    sorted.get(place).copied().unwrap_or(f64::NAN)
+    let index = (last as f64 * fraction).round() as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-/// The 95 % confidence interval of the mean of samples that are means themselves.
+/// Returns the 95 % confidence interval of the mean. The samples should be means or medians
+/// themselves.
 pub(crate) fn interval(samples: &[f64]) -> (f64, f64) {
     let count = samples.len() as f64;
     let mean = samples.iter().sum::<f64>() / count;

@@ -1,4 +1,4 @@
-//! `aliri_tokens`: a background task publishes tokens to a watcher, which anybody may borrow from.
+//! `aliri_tokens`: a background task publishes tokens to a watcher, from which callers borrow them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::issuer::{Failed, Issuer};
 pub struct Aliri(TokenWatcher);
 
 impl Aliri {
-    /// What its middleware is made of.
+    /// Returns what its middleware is created from.
     pub fn watcher(&self) -> TokenWatcher {
         self.0.clone()
     }
@@ -24,14 +24,14 @@ impl Aliri {
 
 impl Rival for Aliri {
     const NAME: &'static str = "aliri_tokens 0.3.2";
-    const FED: &'static str =
-        "In process: an `AsyncTokenSource` behind `TokenWatcher::spawn_from_token_source`.";
+    const SETUP: &'static str =
+        "In process: an `AsyncTokenSource` in `TokenWatcher::spawn_from_token_source`.";
 
     const STALE: Result<(Duration, Duration), &'static str> =
-        Err("it draws the instant of its renewal from a minute");
+        Err("draws its refresh time at random from a whole minute");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
-        // Jitter and backoff are those of the crate's own example.
+        // The jitter and backoff of the crate's own example.
         let watcher = TokenWatcher::spawn_from_token_source(
             Source(issuer.clone()),
             RandomEarlyJitter::new(DurationSecs(60)),
@@ -41,7 +41,7 @@ impl Rival for Aliri {
     }
 
     async fn header(&self) -> Result<HeaderValue, String> {
-        // Its own middleware, aliri_reqwest, does not ask for the token's status either.
+        // Its own middleware, `aliri_reqwest`, does not check the token's status either.
         bearer(self.0.token().access_token().as_str())
     }
 }
@@ -53,11 +53,11 @@ impl AsyncTokenSource for Source {
     type Error = Failed;
 
     async fn request_token(&mut self) -> Result<TokenWithLifetime, Failed> {
-        let granted = self.0.grant().await?;
+        let granted = self.0.request_token().await?;
         Ok(TokenLifetimeConfig::default().create_token(
             AccessToken::new(granted.token),
             None::<IdToken>,
-            granted.life.into(),
+            granted.lifetime.into(),
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! `aws-smithy-runtime`: the cache beneath the AWS SDK's cache of identities.
+//! `aws-smithy-runtime`: the cache inside the AWS SDK's identity cache.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use http::HeaderValue;
 use super::{Rival, bearer, text_of};
 use crate::issuer::Issuer;
 
-/// What the SDK's own `LazyCacheBuilder` takes if nobody says otherwise.
+/// The default of the SDK's `LazyCacheBuilder`.
 const BUFFER_TIME: Duration = Duration::from_secs(10);
 
 pub struct AwsSmithy {
@@ -18,8 +18,8 @@ pub struct AwsSmithy {
 
 impl Rival for AwsSmithy {
     const NAME: &'static str = "aws-smithy-runtime 1.16.2";
-    const FED: &'static str =
-        "In process: the future given to `ExpiringCache::get_or_load`, which makes the header.";
+    const SETUP: &'static str =
+        "In process: a future for `ExpiringCache::get_or_load` that builds the header.";
 
     // Within the buffer time of 10 s.
     const STALE: Result<(Duration, Duration), &'static str> =
@@ -30,14 +30,14 @@ impl Rival for AwsSmithy {
     }
 
     async fn header(&self) -> Result<HeaderValue, String> {
-        // The two calls, and the clock before them, as the SDK's `LazyCache` does it.
+        // Reads the clock and makes the same two calls as the SDK's `LazyCache`.
         let now = SystemTime::now();
         if let Some(header) = self.cache.yield_or_clear_if_expired(now).await {
             return Ok(header);
         }
         let load = || async {
-            let granted = self.issuer.grant().await.map_err(text_of)?;
-            Ok((bearer(&granted.token)?, SystemTime::now() + granted.life))
+            let granted = self.issuer.request_token().await.map_err(text_of)?;
+            Ok((bearer(&granted.token)?, SystemTime::now() + granted.lifetime))
         };
         self.cache.get_or_load(load).await
     }

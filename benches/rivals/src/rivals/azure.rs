@@ -1,4 +1,4 @@
-//! `azure_core`: the policy of Azure's HTTP pipeline that puts bearer tokens on requests.
+//! `azure_core`: the policy of Azure's HTTP pipeline that adds bearer tokens to requests.
 
 use std::time::Duration;
 
@@ -23,17 +23,18 @@ use crate::issuer::Issuer;
 
 pub struct Azure {
     policy: BearerTokenAuthorizationPolicy,
-    /// Not the rival's: what each request is a clone of, so that no URL is parsed.
+    /// Not part of the rival: each request is a clone of this one, so that no URL is parsed.
     request: Request,
-    /// Not the rival's: it wants somebody to send the request.
+    /// Not part of the rival: the policy requires a next one that sends the request.
     rest: [Arc<dyn Policy>; 1],
 }
 
 impl Rival for Azure {
     const NAME: &'static str = "azure_core 1.1.0";
-    const FED: &'static str = "In process: a `TokenCredential` behind `BearerTokenAuthorizationPolicy`, by `Policy::send`.";
+    const SETUP: &'static str = "In process: a `TokenCredential` in a \
+                                 `BearerTokenAuthorizationPolicy`, called by `Policy::send`.";
 
-    // Within the five minutes before its end in which it is renewed.
+    // Within the five minutes before expiry in which it is refreshed.
     const STALE: Result<(Duration, Duration), &'static str> =
         Ok((Duration::from_millis(307_000), Duration::from_millis(7_200)));
 
@@ -52,7 +53,7 @@ impl Rival for Azure {
         let context = Context::new();
         let sent = self.policy.send(&context, &mut request, &self.rest);
         sent.await.map_err(text_of)?;
-        // Its headers are texts, of which its transport makes header values, too.
+        // Its headers are text; its own transport also converts them to header values.
         let text = request.headers().get_str(&AUTHORIZATION);
         sensitive(text.map_err(text_of)?.to_owned())
     }
@@ -68,14 +69,14 @@ impl TokenCredential for Credential {
         _scopes: &[&str],
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        let granted = self.0.grant().await;
+        let granted = self.0.request_token().await;
         let granted = granted.map_err(|failed| Error::new(ErrorKind::Credential, failed))?;
-        let expires_on = OffsetDateTime::now_utc() + granted.life;
+        let expires_on = OffsetDateTime::now_utc() + granted.lifetime;
         Ok(AccessToken::new(granted.token, expires_on))
     }
 }
 
-/// Answers every request at once with nothing.
+/// Returns an empty response at once.
 #[derive(Debug)]
 struct Transport;
 

@@ -1,4 +1,4 @@
-//! `cf-gears-toolkit-auth`: a background task keeps a client credentials token, which is handed out as text.
+//! `cf-gears-toolkit-auth`: a background task keeps a client-credentials token, returned as text.
 
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ pub struct CfGears(TokenProvider);
 
 impl Rival for CfGears {
     const NAME: &'static str = "cf-gears-toolkit-auth 0.8.3";
-    const FED: &'static str =
-        "By the loopback endpoint, as the `token_endpoint` of a `TokenProvider`'s config.";
+    const SETUP: &'static str =
+        "Loopback endpoint: the `token_endpoint` in the config of a `TokenProvider`.";
 
-    // A life below its offset of 30 min is renewed in its first half, and the jitter is as long as that.
+    // A lifetime below its offset of 30 min is refreshed at half-time, less a jitter that can be as
+    // long.
     const STALE: Result<(Duration, Duration), &'static str> =
-        Err("it draws the instant of its renewal from half of a short life");
+        Err("draws its refresh time at random from half of a short lifetime");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let config = OAuthClientConfig {
@@ -31,7 +32,7 @@ impl Rival for CfGears {
     }
 
     async fn header(&self) -> Result<HeaderValue, String> {
-        // Its own tower layer makes the header of the same text in the same way.
+        // Its own tower service builds the header from the same text in the same way.
         let token = self.0.get().await.map_err(text_of)?;
         bearer(token.expose())
     }

@@ -1,5 +1,5 @@
-//! The plainest cache: a header in an `ArcSwap`, never looked at, never renewed. All threads count the references of one
-//! header, and take turns at it.
+//! The simplest cache: a header in an `ArcSwap` that is never checked or refreshed. All threads
+//! update the reference count of one header and contend for its cache line.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ pub struct Floor(ArcSwap<HeaderValue>);
 
 impl Rival for Floor {
     const NAME: &'static str = "floor (arc-swap 1.9)";
-    const FED: &'static str = "By one grant in process, at the start.";
+    const SETUP: &'static str = "In process: one token at the start.";
 
-    const STALE: Result<(Duration, Duration), &'static str> = Err("it is never renewed");
+    const STALE: Result<(Duration, Duration), &'static str> = Err("never refreshes");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
-        let granted = issuer.grant().await.map_err(text_of)?;
+        let granted = issuer.request_token().await.map_err(text_of)?;
         Ok(Self(ArcSwap::from_pointee(bearer(&granted.token)?)))
     }
 

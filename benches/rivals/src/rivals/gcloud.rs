@@ -18,10 +18,11 @@ pub struct GcloudAuth(Arc<dyn TokenSource>);
 
 impl Rival for GcloudAuth {
     const NAME: &'static str = "gcloud-auth 1.4.0";
-    const FED: &'static str = "By the loopback endpoint, as the `token_uri` of an authorized user in a `CredentialsFile`.";
+    const SETUP: &'static str =
+        "Loopback endpoint: the `token_uri` of an authorized user in a `CredentialsFile`.";
 
     const STALE: Result<(Duration, Duration), &'static str> =
-        Err("it renews nothing before its end");
+        Err("never refreshes ahead of expiry");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let file = json!({
@@ -39,7 +40,7 @@ impl Rival for GcloudAuth {
     }
 
     async fn header(&self) -> Result<HeaderValue, String> {
-        // The text already says "Bearer".
+        // The text already begins with "Bearer".
         sensitive(self.0.token().await.map_err(text_of)?)
     }
 }

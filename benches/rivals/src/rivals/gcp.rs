@@ -1,4 +1,4 @@
-//! `gcp_auth`: a token per set of scopes, for a service account of Google's.
+//! `gcp_auth`: one token per set of scopes, for a Google service account.
 
 use std::time::Duration;
 
@@ -14,16 +14,17 @@ use serde_json::json;
 use super::{Rival, bearer, text_of};
 use crate::issuer::Issuer;
 
-/// Those of the crate's own example.
+/// The scopes of the crate's own example.
 const SCOPES: &[&str] = &["https://www.googleapis.com/auth/cloud-platform"];
 
 pub struct GcpAuth(CustomServiceAccount);
 
 impl Rival for GcpAuth {
     const NAME: &'static str = "gcp_auth 0.12.7";
-    const FED: &'static str = "By the loopback endpoint, as the `token_uri` of a key for `CustomServiceAccount::from_json`.";
+    const SETUP: &'static str =
+        "Loopback endpoint: the `token_uri` of a key for `CustomServiceAccount::from_json`.";
 
-    // Within the 20 s before its end in which it is renewed.
+    // Within the 20 s before expiry in which it is refreshed.
     const STALE: Result<(Duration, Duration), &'static str> =
         Ok((Duration::from_millis(27_000), Duration::from_millis(7_200)));
 
@@ -45,8 +46,8 @@ impl Rival for GcpAuth {
     }
 }
 
-/// Makes a new key: the crate signs a JWT with it for each grant, and one in the repository would upset
-/// every scanner for secrets.
+/// Generates the key with which the crate signs a JWT for each token request. A key in the
+/// repository would alarm every secret scanner.
 fn private_key() -> Result<String, String> {
     let pair = KeyPair::generate(KeySize::Rsa2048).map_err(text_of)?;
     let der: Pkcs8V1Der<'_> = pair.as_der().map_err(text_of)?;

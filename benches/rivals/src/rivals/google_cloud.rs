@@ -1,4 +1,5 @@
-//! `google-cloud-auth`: Google's own; a background task keeps the token, each call makes a map of headers.
+//! `google-cloud-auth`: Google's own. A background task keeps the token; each call builds a header
+//! map.
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ pub struct GoogleCloudAuth(Credentials);
 
 impl Rival for GoogleCloudAuth {
     const NAME: &'static str = "google-cloud-auth 1.18.0";
-    const FED: &'static str =
-        "By the loopback endpoint, through `user_account::Builder::with_token_uri`.";
+    const SETUP: &'static str =
+        "Loopback endpoint: the token URI in `user_account::Builder::with_token_uri`.";
 
-    // Its task looks again after 10 s at what lies within its slack of 240 s.
+    // A token that expires within the slack of 240 s is refreshed after 10 s.
     const STALE: Result<(Duration, Duration), &'static str> =
         Ok((Duration::from_millis(120_000), Duration::from_millis(9_800)));
 
@@ -32,8 +33,8 @@ impl Rival for GoogleCloudAuth {
     }
 
     async fn header(&self) -> Result<HeaderValue, String> {
-        // As in its examples, without an entity tag: a caller with one would be told that nothing has
-        // changed, and had to keep a cache of its own.
+        // As in its examples, without an entity tag. With one, it reports only that nothing has
+        // changed, and the caller must cache the headers.
         let headers = self.0.headers(Extensions::new());
         match headers.await.map_err(text_of)? {
             CacheableResource::New { mut data, .. } => data.remove(AUTHORIZATION),

@@ -1,4 +1,4 @@
-//! `huskarl`: a certified OAuth2 client, with a cache that renews tokens on its callers' time.
+//! `huskarl`: a certified OAuth2 client, with a cache that refreshes tokens while callers wait.
 
 use std::time::Duration;
 
@@ -27,10 +27,11 @@ pub struct Huskarl {
 
 impl Rival for Huskarl {
     const NAME: &'static str = "huskarl 0.11.10";
-    const FED: &'static str = "In process: an `HttpClient` beneath a client credentials grant, in the caching guide's `HttpAuthorizer`.";
+    const SETUP: &'static str = "In process: an `HttpClient` for a `ClientCredentialsGrant`, in \
+                                 the `HttpAuthorizer` of its caching guide.";
 
     const STALE: Result<(Duration, Duration), &'static str> =
-        Err("it draws the instant of its renewal from all the time before it must be renewed");
+        Err("draws its refresh time at random from the whole refresh window");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
         let token_endpoint = EndpointUrl::try_from(issuer.token_url()).map_err(text_of)?;
@@ -59,7 +60,7 @@ impl Rival for Huskarl {
     }
 }
 
-/// Carries the grant's request to the issuer without a network.
+/// Passes the token request to the issuer without a network.
 struct Transport(Issuer);
 
 impl HttpClient for Transport {
@@ -69,8 +70,8 @@ impl HttpClient for Transport {
         _idempotency: Idempotency,
     ) -> MaybeSendBoxFuture<'_, Result<HttpResponse, Error>> {
         Box::pin(async {
-            let (status, body) = match self.0.grant_json().await {
-                Ok(answer) => (StatusCode::OK, Bytes::from(answer.to_string())),
+            let (status, body) = match self.0.request_token_json().await {
+                Ok(response) => (StatusCode::OK, Bytes::from(response.to_string())),
                 Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new()),
             };
             Ok(HttpResponse { status, headers: HeaderMap::new(), body })

@@ -1,4 +1,4 @@
-//! `middle`: a background task keeps the header of a client credentials grant fresh.
+//! `middle`: a background task keeps the header of a client-credentials token fresh.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ pub struct Middle(BasicClientCredentialAuthorizer);
 
 impl Rival for Middle {
     const NAME: &'static str = "middle 0.5.0";
-    const FED: &'static str = "By the loopback endpoint, as the token URL of `BasicClientCredentialAuthorizer::basic_builder`.";
+    const SETUP: &'static str =
+        "Loopback endpoint: the token URL of `BasicClientCredentialAuthorizer::basic_builder`.";
 
-    // Renewed when half of a life below its tolerance of 30 s is over.
+    // A lifetime below its tolerance of 30 s is refreshed at half-time.
     const STALE: Result<(Duration, Duration), &'static str> =
         Ok((Duration::from_millis(20_000), Duration::from_millis(9_800)));
 

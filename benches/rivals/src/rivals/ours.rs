@@ -10,12 +10,12 @@ use crate::issuer::Issuer;
 
 pub struct Ours(TokenCache);
 
-/// The same with one grant per refresh.
-pub struct OneGrant(TokenCache);
+/// The same cache with one token request per refresh.
+pub struct OneAttempt(TokenCache);
 
-impl Rival for OneGrant {
+impl Rival for OneAttempt {
     const NAME: &'static str = Ours::NAME;
-    const FED: &'static str = Ours::FED;
+    const SETUP: &'static str = Ours::SETUP;
     const STALE: Result<(Duration, Duration), &'static str> = Err("not measured");
 
     async fn start(issuer: &Issuer) -> Result<Self, String> {
@@ -33,9 +33,9 @@ impl Rival for OneGrant {
 
 impl Rival for Ours {
     const NAME: &'static str = "sitecore-auth 0.1.0";
-    const FED: &'static str = "In process: a closure as the cache's source, by `source_fn`.";
+    const SETUP: &'static str = "In process: a closure is the cache's source, by `source_fn`.";
 
-    // Stale from 10.5 to 12 s on, usable until 13.5 s.
+    // Stale after 10.5 to 12 s, and usable until 13.5 s.
     const STALE: Result<(Duration, Duration), &'static str> =
         Ok((Duration::from_millis(15_000), Duration::from_millis(12_050)));
 
@@ -51,13 +51,13 @@ impl Rival for Ours {
 
 fn source(issuer: &Issuer) -> impl TokenSource + use<> {
     let issuer = issuer.clone();
-    source_fn(move |_replacing| {
+    source_fn(move |_| {
         let issuer = issuer.clone();
         async move {
-            // The kind that its own client gives to an answer 503.
+            // `TokenClient` reports a 503 as this kind.
             let failed = |failed| Error::new(ErrorKind::Unavailable, failed);
-            let granted = issuer.grant().await.map_err(failed)?;
-            Token::bearer(granted.token, granted.life)
+            let granted = issuer.request_token().await.map_err(failed)?;
+            Token::bearer(granted.token, granted.lifetime)
         }
     })
 }

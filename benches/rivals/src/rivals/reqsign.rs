@@ -1,4 +1,5 @@
-//! `reqsign-core`: a signer that loads a credential, keeps it while it is valid, and signs request heads.
+//! `reqsign-core`: a signer that loads a credential, caches it while it is valid, and signs
+//! requests.
 
 use std::{fmt, time::Duration};
 
@@ -11,16 +12,17 @@ use reqsign_core::{
 use super::{Rival, bearer, text_of};
 use crate::issuer::Issuer;
 
-/// How early a token is renewed: what reqsign's own service for Google's bearer tokens takes.
+/// How long before expiry a token is refreshed: the value of reqsign's own Google service.
 const BUFFER: Duration = Duration::from_secs(120);
 
 pub struct Reqsign(Signer<Bearer>);
 
 impl Rival for Reqsign {
     const NAME: &'static str = "reqsign-core 3.3.2";
-    const FED: &'static str = "In process: a `ProvideCredential`, and a `SignRequest` that clones the ready header, in a `Signer`.";
+    const SETUP: &'static str = "In process: a `Signer` with a `ProvideCredential`, and a \
+                                 `SignRequest` that clones the header.";
 
-    // Within the buffer.
+    // Within the buffer before expiry.
     const STALE: Result<(Duration, Duration), &'static str> =
         Ok((Duration::from_millis(127_000), Duration::from_millis(7_200)));
 
@@ -30,7 +32,7 @@ impl Rival for Reqsign {
     }
 
     async fn header(&self) -> Result<HeaderValue, String> {
-        // Not the rival's: the least of all request heads, which allocates nothing.
+        // Not part of the rival: the smallest request head, which allocates nothing.
         let (mut head, ()) = Request::new(()).into_parts();
         self.0.sign(&mut head, None).await.map_err(text_of)?;
         let header = head.headers.remove(AUTHORIZATION);
@@ -38,8 +40,8 @@ impl Rival for Reqsign {
     }
 }
 
-/// Not the rival's: it leaves the credential to its users. This one holds the header ready, so that
-/// neither the signer's clone of it nor the signing copies the token.
+/// Not part of the rival, which leaves the credential to its users. This one contains the finished
+/// header, so that neither the signer's clone of it nor the signing copies the token.
 #[derive(Clone)]
 struct Bearer {
     header: HeaderValue,
@@ -69,11 +71,11 @@ impl ProvideCredential for Loader {
     type Credential = Bearer;
 
     async fn provide_credential(&self, _ctx: &Context) -> Signed<Option<Bearer>> {
-        let granted = self.0.grant().await;
+        let granted = self.0.request_token().await;
         let granted = granted.map_err(|failed| Error::unexpected(failed.to_string()))?;
         Ok(Some(Bearer {
             header: bearer(&granted.token).map_err(Error::unexpected)?,
-            expires_at: Timestamp::now() + granted.life,
+            expires_at: Timestamp::now() + granted.lifetime,
         }))
     }
 }

@@ -1,5 +1,5 @@
-//! The year of `aliri_tokens`, by the wall clock, with the jitter and backoff of its own example; its task's waits are
-//! Tokio's, of 30 s at most. It is told nothing of refusals: it has no call for that.
+//! The year of `aliri_tokens`, by the wall clock, with the jitter and backoff of its own example.
+//! Its task waits by Tokio's clock, for at most 30 s. It has no way to report a rejected token.
 
 use std::{io, sync::Arc};
 
@@ -11,7 +11,7 @@ use aliri_tokens::{
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::{DAY, World, WorldClock, Year, live};
+use super::world::{self, DAY, World, WorldClock, Year};
 
 pub(super) async fn year(world: Arc<World>) -> Year {
     let watcher = TokenWatcher::spawn_from_token_source_with_clock(
@@ -21,8 +21,10 @@ pub(super) async fn year(world: Arc<World>) -> Year {
         WorldClock(Arc::clone(&world)),
     );
     let watcher = watcher.await.expect("no outage yet");
-    live(&world, async |url: &str| world.accepts(url, watcher.token().access_token().as_str()))
-        .await
+    world::run(&world, async |url: &str| {
+        world.accepts(url, watcher.token().access_token().as_str())
+    })
+    .await
 }
 
 struct Source(Arc<World>);
@@ -32,8 +34,8 @@ impl AsyncTokenSource for Source {
     type Error = io::Error;
 
     async fn request_token(&mut self) -> io::Result<TokenWithLifetime> {
-        let token = self.0.grant().await.map_err(io::Error::other)?;
-        // What its default `TokenLifetimeConfig` would make, if it took a clock of ours.
+        let token = self.0.request_token().await.map_err(io::Error::other)?;
+        // What its default `TokenLifetimeConfig` would create if it accepted another clock.
         let issued = self.0.wall().as_secs();
         let token = json!({
             "access_token": token,

@@ -1,15 +1,19 @@
-//! The year of `cf-gears-toolkit-auth`, by Tokio's monotonic clock. Called as its layers call it: that which refreshes
-//! drops the token at a 401, and makes the call once more with another. The layer itself has a limit of its own, of one
-//! drop in 15 min by std's clock, which cannot be paused; calls so seldom as these do not come to it.
+//! The year of `cf-gears-toolkit-auth`, by Tokio's monotonic clock, called as by its two tower
+//! services. The refreshing one drops the token after a 401 and repeats the call with another. It
+//! is not used itself, because it allows one drop in 15 min by std's clock, which cannot be paused.
+//! Calls as rare as these hardly ever reach that limit.
 
 use std::sync::Arc;
 
 use toolkit_auth::{OAuthClientConfig, SecretString, TokenProvider};
 use url::Url;
 
-use super::{World, Year, live, loopback};
+use super::{
+    loopback,
+    world::{self, World, Year},
+};
 
-/// The layer that refreshes is before these APIs, the plain one before the others.
+/// Calls these APIs as the refreshing service does, and the others as the plain one does.
 pub(super) async fn year(world: Arc<World>, refreshing: &[&str]) -> Year {
     let token_url = loopback::serve(&world).await;
     let config = OAuthClientConfig {
@@ -19,7 +23,7 @@ pub(super) async fn year(world: Arc<World>, refreshing: &[&str]) -> Year {
         ..OAuthClientConfig::default()
     };
     let provider = TokenProvider::new(config).expect("a provider");
-    live(&world, async |url: &str| {
+    world::run(&world, async |url: &str| {
         let Ok(token) = provider.get().await else {
             return false;
         };

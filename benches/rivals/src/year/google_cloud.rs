@@ -1,4 +1,5 @@
-//! The year of `google-cloud-auth`, by Tokio's monotonic clock. It is told nothing of refusals: it has no call for that.
+//! The year of `google-cloud-auth`, by Tokio's monotonic clock. It has no way to report a rejected
+//! token.
 
 use std::sync::Arc;
 
@@ -6,7 +7,10 @@ use google_cloud_auth::credentials::{CacheableResource, user_account::Builder};
 use http::{Extensions, header::AUTHORIZATION};
 use serde_json::json;
 
-use super::{World, Year, live, loopback};
+use super::{
+    loopback,
+    world::{self, World, Year},
+};
 
 pub(super) async fn year(world: Arc<World>) -> Year {
     let user = json!({
@@ -17,7 +21,7 @@ pub(super) async fn year(world: Arc<World>) -> Year {
     });
     let builder = Builder::new(user).with_token_uri(loopback::serve(&world).await);
     let credentials = builder.build().expect("credentials");
-    live(&world, async |url: &str| {
+    world::run(&world, async |url: &str| {
         let headers = credentials.headers(Extensions::new()).await;
         let Ok(CacheableResource::New { data, .. }) = headers else {
             return false;

@@ -1,5 +1,6 @@
-//! The year of `huskarl`, by the wall clock, and a monotonic one for its breaker, which no answer 503 opens. Called as
-//! its guide to requests has it: it is shown every refusal's challenge, and the call is made once more.
+//! The year of `huskarl`, by the wall clock, with a monotonic clock for its circuit breaker, which
+//! a 503 does not open. As in its guide, it processes the response that rejects a token, and the
+//! call is then repeated.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -23,9 +24,9 @@ use huskarl::{
 };
 use serde_json::json;
 
-use super::{CHALLENGE, DAY, World, WorldClock, Year, live};
+use super::world::{self, CHALLENGE, DAY, World, WorldClock, Year};
 
-/// It is told of refusals `by` these APIs: all of them, or those that an application believes.
+/// Only rejections by these APIs are reported.
 pub(super) async fn year(world: Arc<World>, by: &[&str]) -> Year {
     let endpoint = "https://issuer.example/token".parse();
     let grant = ClientCredentialsGrant::builder()
@@ -43,24 +44,24 @@ pub(super) async fn year(world: Arc<World>, by: &[&str]) -> Year {
         .build();
     let cache = InMemoryTokenCache::builder().source(source).build();
     let authorizer = HttpAuthorizer::builder().cache(cache).build();
-    let refusal = HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))]);
+    let rejection = HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))]);
     let send = async |url: &str| {
         let uri: Uri = url.parse().expect("a URI");
         let headers = authorizer.get_headers(&Method::GET, &uri).await.ok()?;
         let is_accepted = world.accepts(url, headers.get(AUTHORIZATION)?.to_str().ok()?);
         if !is_accepted && by.contains(&url) {
-            authorizer.process_response(&uri, &refusal);
+            authorizer.process_response(&uri, &rejection);
         }
         Some(is_accepted)
     };
-    live(&world, async |url: &str| match send(url).await {
+    world::run(&world, async |url: &str| match send(url).await {
         Some(false) => send(url).await == Some(true),
         first => first == Some(true),
     })
     .await
 }
 
-/// Carries the grant's request to the issuer.
+/// Passes the token request to the issuer.
 struct Transport(Arc<World>);
 
 impl HttpClient for Transport {
@@ -70,11 +71,11 @@ impl HttpClient for Transport {
         _idempotency: Idempotency,
     ) -> MaybeSendBoxFuture<'_, Result<HttpResponse, Error>> {
         Box::pin(async {
-            let (status, body) = match self.0.grant().await {
+            let (status, body) = match self.0.request_token().await {
                 Ok(token) => {
-                    let answer =
+                    let response =
                         json!({"access_token": token, "token_type": "Bearer", "expires_in": DAY});
-                    (StatusCode::OK, Bytes::from(answer.to_string()))
+                    (StatusCode::OK, Bytes::from(response.to_string()))
                 }
                 Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new()),
             };
@@ -95,12 +96,12 @@ struct WorldTimer(Arc<World>, TimerDomain);
 
 impl Timer for WorldTimer {
     fn now(&self) -> MonotonicInstant {
-        MonotonicInstant::from_duration_since_origin(self.1, self.0.begun.elapsed())
+        MonotonicInstant::from_duration_since_origin(self.1, self.0.started.elapsed())
     }
 
     fn sleep_until(&self, deadline: MonotonicInstant) -> MaybeSendBoxFuture<'_, ()> {
         deadline.assert_same_domain(self.1);
-        let deadline = self.0.begun + deadline.duration_since_origin();
+        let deadline = self.0.started + deadline.duration_since_origin();
         Box::pin(tokio::time::sleep_until(deadline))
     }
 }

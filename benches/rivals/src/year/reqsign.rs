@@ -1,4 +1,4 @@
-//! The year of `reqsign-core`, by the wall clock. It is told nothing of refusals: it has no call for that.
+//! The year of `reqsign-core`, by the wall clock. It has no way to report a rejected token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,15 +8,15 @@ use reqsign_core::{
     time::Timestamp,
 };
 
-use super::{DAY, World, Year, live};
+use super::world::{self, DAY, World, Year};
 
-/// How early a token is renewed: what reqsign's own service for Google's bearer tokens takes.
+/// How long before expiry a token is refreshed: the value of reqsign's own Google service.
 const BUFFER: Duration = Duration::from_secs(120);
 
 pub(super) async fn year(world: Arc<World>) -> Year {
     let loader = Loader(Arc::clone(&world));
     let signer = Signer::new(Context::new(), loader, Attach(Arc::clone(&world)));
-    live(&world, async |url: &str| {
+    world::run(&world, async |url: &str| {
         let (mut head, ()) = Request::new(()).into_parts();
         let signed = signer.sign(&mut head, None).await;
         let header = head.headers.get(AUTHORIZATION);
@@ -26,7 +26,8 @@ pub(super) async fn year(world: Arc<World>) -> Year {
     .await
 }
 
-/// The user's to write, as are the two below; as in reqsign's own services, but for whose clock it reads.
+/// Users write this type and the next two themselves. They follow reqsign's own services, except
+/// for the clock.
 #[derive(Clone, Debug)]
 struct Bearer {
     token: String,
@@ -53,7 +54,7 @@ impl ProvideCredential for Loader {
     async fn provide_credential(&self, _ctx: &Context) -> Result<Option<Bearer>> {
         let world = Arc::clone(&self.0);
         Ok(Some(Bearer {
-            token: world.grant().await.map_err(Error::unexpected)?,
+            token: world.request_token().await.map_err(Error::unexpected)?,
             expires_at: now(&world) + Duration::from_secs(DAY),
             world,
         }))
@@ -85,6 +86,6 @@ impl SignRequest for Attach {
 }
 
 fn now(world: &World) -> Timestamp {
-    let millis = i64::try_from(world.wall().as_millis()).expect("no year so far");
-    Timestamp::from_millisecond(millis).expect("no year so far")
+    let millis = i64::try_from(world.wall().as_millis()).expect("a valid timestamp");
+    Timestamp::from_millisecond(millis).expect("a valid timestamp")
 }

@@ -1,4 +1,5 @@
-//! `aliri_reqwest`, the middleware of `aliri_tokens`, and its floor: both on reqwest-middleware 0.4.
+//! `aliri_reqwest`, the middleware of `aliri_tokens`, and its floor. Both use reqwest-middleware
+//! 0.4.
 
 use std::hint::black_box;
 
@@ -11,19 +12,19 @@ use tokio::runtime::Runtime;
 
 use crate::{
     issuer::Issuer,
-    layer::{ANSWER, HOST},
-    rivals::{Aliri, Rival as _},
+    rivals::{Rival as _, aliri::Aliri},
+    support::{HOST, RESPONSE_BODY},
 };
 
-/// Stands for the network.
+/// Returns a JSON response instead of sending the request.
 struct Canned;
 
 #[async_trait]
 impl Middleware for Canned {
     async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
-        let answer = http::Response::builder().url(request.url().clone());
-        let answer = answer.header("content-type", "application/json");
-        Ok(answer.body(ANSWER).expect("an answer").into())
+        let response = http::Response::builder().url(request.url().clone());
+        let response = response.header("content-type", "application/json");
+        Ok(response.body(RESPONSE_BODY).expect("a valid response").into())
     }
 }
 
@@ -45,22 +46,22 @@ pub(crate) fn nothing(runtime: &Runtime) -> impl Fn(u32) {
     through(runtime, Nothing)
 }
 
-/// With its own default, by which it puts the token on every https request.
+/// By default, it adds the token to every https request.
 pub(crate) fn aliri<'a>(runtime: &'a Runtime, issuer: &Issuer) -> impl Fn(u32) + use<'a> {
     issuer.restore();
     let aliri = runtime.block_on(Aliri::start(issuer)).expect("a token");
     through(runtime, AccessTokenMiddleware::new(aliri.watcher()))
 }
 
-fn through(runtime: &Runtime, layer: impl Middleware) -> impl Fn(u32) {
-    let client = ClientBuilder::new(Client::new()).with(layer);
+fn through(runtime: &Runtime, middleware: impl Middleware) -> impl Fn(u32) {
+    let client = ClientBuilder::new(Client::new()).with(middleware);
     let client = client.with(Canned).build();
     let url = format!("https://{HOST}/api/projects/v1");
     move |calls| {
         runtime.block_on(async {
             for _ in 0..calls {
                 let request = client.get(&url).header("accept", "application/json");
-                black_box(request.send().await.expect("an answer"));
+                black_box(request.send().await.expect("a response"));
             }
         });
     }
