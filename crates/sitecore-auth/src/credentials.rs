@@ -21,8 +21,10 @@ use crate::{
 /// Provides the current credentials.
 #[async_trait]
 pub trait CredentialsProvider: Send + Sync + 'static {
-    /// Returns the current credentials. Called before every token request, and again if the issuer
-    /// refuses them.
+    /// Returns the current credentials.
+    ///
+    /// Called before every token request, again if the issuer refuses them, and then about once a
+    /// second while the cooldown lasts. A store calls it to find its entry. Keep it cheap.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// shows the outermost error only; walk the [`source`](StdError::source) chain for the cause.
 ///
 /// To find it in the error of a request, use `downcast_ref`. If reqwest-retry is added before this
-/// middleware, it is inside reqwest-retry's `RetryError`, which is found the same way.
+/// middleware, the error is wrapped in reqwest-retry's `RetryError`, which is found the same way.
 ///
 /// ```
 /// # fn example(error: reqwest_middleware::Error) {
@@ -42,13 +42,14 @@ struct ErrorInner {
 pub enum ErrorKind {
     /// The program or its environment is misconfigured. Fix what the source names.
     Config,
-    /// The issuer refuses the client. Check its id, secret, kind and audience.
+    /// The issuer refuses the client, or an API refuses it when asked for a key. Check its id,
+    /// secret, audience and kind.
     Refused,
     /// The issuer limits the rate of token requests; see [`Error::retry_after`].
     RateLimited,
     /// There is no token for a reason that may pass: the network, a timeout, or a failing server.
     Unavailable,
-    /// The source returned something that is not a usable token.
+    /// The response is not a usable token or key.
     Malformed,
     /// The request's own deadline passed before there was a token.
     Timeout,
@@ -84,20 +85,20 @@ impl Error {
         causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
-    /// Returns what to do about the error.
+    /// Returns the kind of the error, which suggests what to do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Returns `true` if the same call may succeed later without a change by anyone.
+    /// Returns `true` if the same call may succeed later without anyone changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
-    /// Returns how long a retry is pointless. For an error from a cache, this is the time until it
-    /// makes the next token request. `None` if that is not known, as with
+    /// Returns how long to wait before trying again. For an error from a cache, this is the time
+    /// until its next token request. `None` if that is not known, as with
     /// [`Timeout`](ErrorKind::Timeout).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -120,12 +121,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.kind {
             ErrorKind::Config => "authentication is misconfigured",
-            ErrorKind::Refused => {
-                "the issuer refused the client; check its id, secret, kind and audience"
-            }
+            ErrorKind::Refused => "the client was refused; check its id, secret, audience and kind",
             ErrorKind::RateLimited => "rate limited by the token issuer",
             ErrorKind::Unavailable => "no token available",
-            ErrorKind::Malformed => "the issuer's response is not a usable token",
+            ErrorKind::Malformed => "the response is not usable",
             ErrorKind::Timeout => "the request timed out while it waited for a token",
         })?;
         match self.0.retry_after {

@@ -63,7 +63,7 @@
 //! # Caching
 //!
 //! [`TokenCache`] holds one token, and [`CacheStatus`] reports on it for health checks.
-//! [`RefreshPolicy`] and [`Backoff`] contain the numbers. [`Freshness`] and [`Fingerprint`]
+//! [`RefreshPolicy`] and [`Backoff`] contain the timing settings. [`Freshness`] and [`Fingerprint`]
 //! describe a [`Token`] in logs.
 //!
 //! # Credentials and sources
@@ -84,7 +84,8 @@
 //!
 //! - `rustls` (default): TLS with rustls.
 //! - `native-tls`: TLS with the platform's library.
-//! - `metrics`: metrics for the `metrics` facade, described in `docs/operations.md`.
+//! - `metrics`: metrics for the `metrics` facade. The repository's `docs/operations.md` describes
+//!   them.
 //! - `test-util`: `ManualClock` and a policy without jitter, for your tests.
 
 // Shows in the published documentation which feature an item needs.

@@ -84,17 +84,16 @@ pub struct RefreshPolicy {
     /// The number of token requests in one refresh while a caller waits for it; 3. If no caller
     /// waits, there is only one: background refreshes must not make an outage worse.
     pub attempts_per_refresh: u32,
-    /// The cooldown after a failed refresh while a token is usable; 30 s to 5 min. No caller is in
-    /// need.
+    /// The cooldown after a failed refresh while a token is usable; 30 s to 5 min. Callers still
+    /// get a token.
     pub cooldown_with_token: Backoff,
-    /// The cooldown after a failed refresh without a usable token; 1 s to 30 s. Every caller is in
-    /// need.
+    /// The cooldown after a failed refresh without a usable token; 1 s to 30 s. Callers fail until
+    /// it ends.
     pub cooldown_without_token: Backoff,
-    /// The cooldown after the issuer refused the client; 1 min to 15 min. Someone has to fix a
+    /// The cooldown after the issuer refused the client; 1 min to 15 min. It takes someone to fix a
     /// setting.
     pub cooldown_refused: Backoff,
-    /// The longest wait that a server can impose; 1 h. The quota may have been raised in the
-    /// meantime.
+    /// The longest wait that a server can impose; 1 h. After that, a raised quota is noticed.
     pub max_retry_after: Duration,
     is_without_jitter: bool,
 }
@@ -166,8 +165,8 @@ impl RefreshPolicy {
         scale(lifetime, self.stale_from - self.spread(STALE_SPREAD) * jitter)
     }
 
-    /// Returns the pause before the next attempt of a refresh whose last of `attempts` attempts
-    /// failed with `error`, with `time_left`. `None` if there is no further attempt.
+    /// Returns the pause before the next attempt, after `attempts` attempts of which the last
+    /// failed with `error`. `None` if there is no further attempt, or too little time left for one.
     pub(crate) fn retry_pause(
         &self,
         error: &Error,
@@ -200,9 +199,9 @@ impl RefreshPolicy {
         scale(wait.min(self.max_retry_after), 1.0 + spread * jitter)
     }
 
-    /// Returns how long a token is kept if it is rejected too, after `count` consecutive
-    /// replacements of rejected tokens. A key without expiry is kept no longer than a refused
-    /// client waits.
+    /// Returns how long to wait before replacing yet another rejected token, after `count`
+    /// replacements in a row. For a key without expiry, the longest wait is that of
+    /// `cooldown_refused`.
     pub(crate) fn rejection_delay(&self, lifetime: Option<Duration>, count: u32) -> Duration {
         let max = lifetime.map_or(self.cooldown_refused.max, |lifetime| {
             scale(lifetime, MAX_REJECTION_BACKOFF_FRACTION)

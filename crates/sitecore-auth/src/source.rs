@@ -44,8 +44,9 @@ pub trait TokenSource: Send + Sync + 'static {
     /// transient error, and does not call the source for a while after a failed refresh.
     async fn fetch(&self, context: FetchContext<'_>) -> Result<Token>;
 
-    /// Returns a key that identifies whose tokens these are, with the current credentials. Sources
-    /// with equal keys may share tokens through a store. `None` if the source cannot tell.
+    /// Returns a key, derived from the current credentials, that identifies whose tokens this
+    /// source fetches. Sources with equal keys may share tokens through a store. `None` if the
+    /// source cannot tell.
     ///
     /// # Errors
     ///
@@ -198,8 +199,8 @@ impl<S: TokenSource + ?Sized> TokenSource for Box<S> {
     }
 }
 
-/// Creates a source from a closure. What the future needs of the context must be taken out of it
-/// first.
+/// Creates a source from a closure. The future cannot borrow the context. Copy what it needs before
+/// the `async` block.
 ///
 /// ```
 /// use std::time::Duration;

@@ -17,8 +17,8 @@ const EDGE_ADMIN_PATHS: [&str; 2] = ["/api/admin/", "/api/apikey/"];
 /// A set of origins and paths that a token may be sent to.
 ///
 /// An origin is a scheme, a host and a port. All three must match exactly: subdomains and other
-/// ports are not covered. The scheme must be https. Plain http is accepted only for loopback, that
-/// is for an IP literal or exactly `localhost`.
+/// ports are not covered. The scheme must be https. Plain http is accepted only for a loopback IP
+/// address, such as `127.0.0.1`, or for exactly `localhost`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     rules: Vec<Rule>,
@@ -47,9 +47,9 @@ impl Target {
     /// middleware the targets of its own kind instead: [`deploy`](Self::deploy),
     /// [`edge_admin`](Self::edge_admin).
     ///
-    /// A CM is not included, because it runs customers' code and the token is valid for every CM it
-    /// has access to. Name yours with [`authoring`](Self::authoring). Edge Delivery is not included
-    /// either, because it requires a key.
+    /// A content management instance (CM) is not included. It runs customers' code, which could use
+    /// the token on every other CM that accepts it. Name yours with [`authoring`](Self::authoring).
+    /// Edge Delivery is not included either, because it requires a key.
     #[must_use]
     pub fn sitecore_cloud() -> Self {
         let rest = [
@@ -112,7 +112,7 @@ impl Target {
         Self { rules: vec![Rule::https(EDGE, "/api/graphql/")] }
     }
 
-    /// Returns all paths of any other origin.
+    /// Returns a target that covers every path of this origin.
     ///
     /// # Errors
     ///

@@ -101,8 +101,8 @@ impl Token {
         self
     }
 
-    /// Sets how long the source waited before it sent the token request, or determined the age. The
-    /// lifetime is counted from that point. Repeated calls add up.
+    /// Adds to the time that the source waited before it sent the token request or determined the
+    /// age. The lifetime is counted from the end of that wait.
     #[must_use]
     pub fn asked_after(mut self, waited: Duration) -> Self {
         let inner = Arc::make_mut(&mut self.0);
@@ -154,8 +154,9 @@ impl Token {
         self
     }
 
-    /// Returns the lifetime that the token was issued with; `None` for a key without expiry, and
-    /// while the lifetime is unknown.
+    /// Returns the token's lifetime; `None` for a key without expiry, and while the lifetime is
+    /// unknown. Once a cache has accepted the token, this is the lifetime that the cache works
+    /// with.
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
         match self.0.lifetime {

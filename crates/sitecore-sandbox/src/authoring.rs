@@ -1,6 +1,7 @@
 //! The Authoring and Management GraphQL API: sites and an item tree.
 //!
-//! Like the real API, it rejects invalid tokens with HTTP 200 and the error code `AUTH_NOT_AUTHENTICATED`.
+//! Like the real API, it rejects invalid tokens with HTTP 200 and the error code
+//! `AUTH_NOT_AUTHENTICATED`.
 
 use std::{
     collections::BTreeMap,

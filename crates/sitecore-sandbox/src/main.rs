@@ -29,7 +29,7 @@ async fn run() -> io::Result<()> {
         let seconds = lifetime.parse().ok().filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(|| {
             io::Error::other(format!(
-                "invalid token lifetime `{lifetime}`: expected whole seconds, such as 60"
+                "invalid token lifetime `{lifetime}`: expected a positive whole number of seconds, such as 60"
             ))
         })?;
         sandbox = sandbox.token_lifetime(Duration::from_secs(seconds));

@@ -52,7 +52,8 @@ pub struct Sandbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Api {
-    /// The issuer, `auth.sitecorecloud.io`: token endpoint, signing keys and discovery.
+    /// The issuer, `auth.sitecorecloud.io`: token endpoint, signing keys and discovery. Not to be
+    /// confused with Edge's Token API.
     Token,
     /// The Authoring and Management GraphQL API of one CM instance.
     Authoring,

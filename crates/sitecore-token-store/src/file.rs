@@ -210,7 +210,9 @@ fn check_private(path: &Path, metadata: &fs::Metadata, is_expected_type: bool) -
     let shown = path.display();
     let fail = |message| Err(io::Error::other(message));
     if !is_expected_type {
-        return fail(format!("{shown} is a symlink or of the wrong type; use another folder"));
+        return fail(format!(
+            "{shown} is a symlink or of the wrong type; remove it, or use another folder"
+        ));
     }
     #[cfg(unix)]
     {

@@ -2,7 +2,8 @@
 //! sealed in a [`TokenStore`].
 //!
 //! Issuers count and bill machine-to-machine tokens. With a store, a job that starts fifty times a
-//! day, or a hundred workers that start together, make one token request per token lifetime.
+//! day, or a hundred workers that start together, share each token, so together they need one or
+//! two token requests a day.
 //!
 //! In this example, three caches stand for three processes, and the crate `sitecore-sandbox` for
 //! Sitecore Cloud:
@@ -35,7 +36,7 @@
 //! ```
 //!
 //! A store only saves token requests. If it is down, slow or full, each process makes its own. An
-//! entry that cannot be opened is treated as missing.
+//! entry that cannot be decrypted is treated as missing.
 //!
 //! # Features
 //!

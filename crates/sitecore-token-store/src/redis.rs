@@ -259,7 +259,9 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
 fn sanitized(addr: &ConnectionAddr, error: &RedisError) -> io::Error {
     let reason = match error.code() {
         Some("NOAUTH") => "a password is required; add it to the URL".to_owned(),
-        Some("NOPERM") => "the user may not run a required command; see RedisStore".to_owned(),
+        Some("NOPERM") => {
+            "the user is not allowed to run a required command; see RedisStore".to_owned()
+        }
         Some("OOM") => "the server is out of memory".to_owned(),
         Some(code) => format!("the server returned the error {code}"),
         None if error.is_io_error() => error.to_string(),

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 /// Keeps small sealed entries by name, for several processes.
 ///
-/// A store need not be reliable, fast or durable: a failed call costs one token request
-/// at most. Each call is abandoned after 250 ms if it yields; put blocking code into
+/// A store need not be reliable, fast or durable: a failed call costs one token request at most.
+/// Each call is abandoned after 250 ms. That only works at an `.await`, so put blocking code into
 /// [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
 /// A name is 32 hexadecimal digits, with or without `-fallback` at the end. An entry takes a few

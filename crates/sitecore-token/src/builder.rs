@@ -120,7 +120,7 @@ impl TokenClientBuilder {
             settings.parameters.iter().find(|(name, _)| RESERVED.contains(&name.as_str()))
         {
             return Err(Error::config(format!(
-                "the client sets the parameter `{name}` itself; use the builder method for it"
+                "`{name}` is a standard parameter, which the client sets itself; configure it with the credentials, the endpoint or `scope`"
             )));
         }
         let mut names: Vec<_> = settings.parameters.iter().map(|(name, _)| name).collect();

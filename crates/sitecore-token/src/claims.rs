@@ -23,12 +23,13 @@ pub struct Claims(Map<String, Value>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientKind {
-    /// Accepted by the Authoring and Management API of one environment, and by its Sites and
-    /// Publishing APIs.
+    /// Its tokens are accepted by the Authoring and Management API of one environment, and by the
+    /// Sites, Pages, Publishing and Agent APIs.
     Environment,
-    /// Accepted by the Deploy API, and by the Authoring API of all environments.
+    /// Its tokens are accepted by the Deploy API, and by the Authoring and Management API of all
+    /// environments.
     Organization,
-    /// Accepted by the Admin API and the Token API of Experience Edge.
+    /// Its tokens are accepted by the Admin API and the Token API of Experience Edge.
     EdgeAdministration,
 }
 

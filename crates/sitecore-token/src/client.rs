@@ -83,11 +83,11 @@ impl TokenClient {
         serde_json::to_string(&parts).unwrap_or_default()
     }
 
-    /// Asks for one token: one request, however it ends.
+    /// Sends one token request. It is never repeated.
     ///
     /// # Errors
     ///
-    /// By [`ErrorKind`]; see there for what to do.
+    /// See [`ErrorKind`] for the reasons, and for what to do about each.
     ///
     /// # Cancel safety
     ///

@@ -20,8 +20,8 @@ pub struct ClientCredentials {
 }
 
 impl ClientCredentials {
-    /// Creates credentials from an id and a secret. Line breaks at the end of either are removed,
-    /// because they come from files.
+    /// Creates credentials from an id and a secret. Trailing line breaks, which secrets read from
+    /// files often have, are removed from both.
     ///
     /// An empty id or secret is reported when a client is built.
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<SecretString>) -> Self {

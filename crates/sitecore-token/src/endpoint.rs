@@ -15,7 +15,7 @@ const SITECORE_AUDIENCE: &str = "https://api.sitecorecloud.io";
 /// A token endpoint and the audience to request tokens for.
 ///
 /// The URL must use https, because the request carries the client secret. Plain http is accepted
-/// only for loopback, that is for an IP literal such as `127.0.0.1` or exactly `localhost`.
+/// only for a loopback IP address, such as `127.0.0.1`, or for exactly `localhost`.
 ///
 /// # Examples
 ///

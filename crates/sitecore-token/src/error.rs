@@ -29,8 +29,8 @@ pub enum ErrorKind {
     /// The program or its environment is misconfigured. No request was sent. Fix the setting that
     /// the message names.
     Config,
-    /// The issuer refused the client with an OAuth error ([RFC 6749 §5.2]). Check the secret, the
-    /// audience and the kind of client. See [`Error::refusal`].
+    /// The issuer refused the client with an OAuth error ([RFC 6749 §5.2]). Check the id, the
+    /// secret, the audience and the kind of client. See [`Error::refusal`].
     ///
     /// [RFC 6749 §5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
     Refused,
@@ -88,13 +88,13 @@ impl Error {
         self
     }
 
-    /// Returns what to do about the error.
+    /// Returns the kind of the error, which suggests what to do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Returns `true` if the same request may succeed later without a change by anyone.
+    /// Returns `true` if the same request may succeed later without anyone changing anything.
     ///
     /// This is the case for [`ErrorKind::Unavailable`] and [`ErrorKind::RateLimited`], and for
     /// [`ErrorKind::Malformed`] if the response is truncated or probably not from the issuer.

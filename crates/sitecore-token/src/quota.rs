@@ -12,7 +12,7 @@ pub struct Quota {
     buckets: Vec<QuotaBucket>,
 }
 
-/// One time window of a [`Quota`].
+/// One time window of a [`Quota`], which Auth0 calls a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QuotaBucket {
     name: String,

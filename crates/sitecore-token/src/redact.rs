@@ -17,8 +17,8 @@ impl Redactor<'_> {
     /// Returns a server's text in a form that is fit for a message: without secrets and control
     /// characters, and of limited length.
     ///
-    /// A secret is removed both in plain and in percent-encoded form. Every other encoding keeps
-    /// its letters and digits together. If the longest such run is still in the text, the whole
+    /// A secret is removed both in plain and in percent-encoded form. Most other escapes leave its
+    /// runs of letters and digits intact. If the longest such run is still in the text, the whole
     /// text is removed.
     pub(crate) fn sanitize(&self, text: &str) -> String {
         let mut text: String = text.chars().filter(|c| !c.is_control()).collect();

@@ -116,9 +116,13 @@ impl RawResponse<'_> {
                 // Only a short name is quoted: a token may be in the wrong field.
                 let is_name_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
                 let is_name = kind.len() <= 20 && kind.bytes().all(is_name_char);
-                let shown = if is_name { redactor.sanitize(&kind) } else { "other".to_owned() };
+                let shown = if is_name {
+                    format!("of type `{}`", redactor.sanitize(&kind))
+                } else {
+                    "of an unsupported type".to_owned()
+                };
                 return Err(Error::malformed(format!(
-                    "the issuer granted a token of type `{shown}`, but only Bearer is supported"
+                    "the issuer granted a token {shown}, but only Bearer is supported"
                 )));
             }
         }
@@ -167,7 +171,7 @@ impl RawResponse<'_> {
                 "too many token requests; cache tokens and share them between processes",
             ),
             (_, "server_error" | "temporarily_unavailable") => {
-                (ErrorKind::Unavailable, "the issuer has a problem")
+                (ErrorKind::Unavailable, "it is temporarily unable to grant tokens")
             }
             (404 | 405, _) => (ErrorKind::Unavailable, "check the path of the token URL"),
             (200 | 400 | 401 | 403, "unauthorized_client" | "unsupported_grant_type") => (
@@ -185,9 +189,9 @@ impl RawResponse<'_> {
                 ErrorKind::Refused,
                 "check the client id and the client secret, then the audience and the kind of client",
             ),
-            _ => (ErrorKind::Unavailable, "the issuer could not process the request"),
+            _ => (ErrorKind::Unavailable, "it could not process the request"),
         };
-        Error::new(kind, format!("the issuer refused the token request ({refusal}); {advice}"))
+        Error::new(kind, format!("the issuer returned the error {refusal}; {advice}"))
             .with_retry_after(self.wait(kind))
             .with_refusal(refusal)
     }

@@ -78,12 +78,12 @@ impl ClientCredentials {
         })?;
         let login = user.endpoints.get(CLOUD).ok_or_else(|| {
             Error::config(format!(
-                "{place} has no endpoint `{CLOUD}`; run `dotnet sitecore cloud login --client-credentials`"
+                "{place} has no endpoint `{CLOUD}`; run `dotnet sitecore cloud login --client-credentials true`"
             ))
         })?;
         let (Some(id), Some(secret)) = (&login.client_id, &login.client_secret) else {
             return Err(Error::config(format!(
-                "the endpoint `{CLOUD}` in {place} has no clientId and clientSecret; log in with `--client-credentials`"
+                "the endpoint `{CLOUD}` in {place} has no clientId and clientSecret; log in with `--client-credentials true`"
             )));
         };
         let credentials = Self::new(id.as_str(), secret.clone());
@@ -125,7 +125,7 @@ fn find(start: &Path) -> Result<(PathBuf, File)> {
         }
     }
     Err(Error::config(format!(
-        "there is no .sitecore/user.json in {} or its parent folders; run `dotnet sitecore cloud login --client-credentials`",
+        "there is no .sitecore/user.json in {} or its parent folders; run `dotnet sitecore cloud login --client-credentials true`",
         start.display()
     )))
 }

@@ -35,11 +35,11 @@ pub(crate) fn measure(report: &mut Report) {
         ("aliri_tokens 0.3.2", run(SEED, aliri::year)),
         ("aws-smithy-runtime 1.16.2", run(SEED, aws_smithy::year)),
         ("huskarl 0.11.10", run(SEED, |world| huskarl::year(world, by_both))),
-        ("huskarl 0.11.10, good API only", run(SEED, |world| huskarl::year(world, by_good))),
+        ("huskarl 0.11.10, working API only", run(SEED, |world| huskarl::year(world, by_good))),
         ("google-cloud-auth 1.18.0", run(SEED, google_cloud::year)),
         ("cf-gears-toolkit-auth 0.8.3", run(SEED, |world| cf_gears::year(world, by_both))),
         (
-            "cf-gears-toolkit-auth 0.8.3, good API only",
+            "cf-gears-toolkit-auth 0.8.3, working API only",
             run(SEED, |world| cf_gears::year(world, by_good)),
         ),
         ("reqsign-core 3.3.2", run(SEED, reqsign::year)),
@@ -56,12 +56,12 @@ pub(crate) fn measure(report: &mut Report) {
          for half an hour, and its wall clock is set to within ten minutes of the true time. \
          Every week there are new signing keys, which the APIs require at once. Outages are at \
          least eight hours apart, and keys do not change within an hour of one. Every five \
-         minutes a call goes to a good API, and every hour one goes to an API that rejects every \
-         token. Only the former are counted.\n\nThe table contains the rivals that use Tokio's \
+         minutes a call goes to a working API, and every hour one goes to an API that rejects every \
+         token. Only calls to the working API are counted.\n\nThe table contains the rivals that use Tokio's \
          clock or accept another one, each called as its documentation says. The others read \
          clocks that cannot be set. Two rivals accept reports of rejected tokens, after which the \
          call is repeated. In their first row, rejections by both APIs are reported; in the \
-         second, only those by the good API.",
+         second, only those by the working API.",
         &["", "calls", "failed", "waited", "tokens granted", "token requests"],
         rows.collect(),
     );

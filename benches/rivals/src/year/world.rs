@@ -154,7 +154,7 @@ impl Clock for WorldClock {
     }
 }
 
-/// What happened in a year. Calls are those to the good API.
+/// What happened in a year. Calls are those to the working API.
 #[derive(Default)]
 pub(super) struct Year {
     pub(super) calls: u64,
@@ -164,7 +164,7 @@ pub(super) struct Year {
     pub(super) token_requests: u64,
 }
 
-/// Calls the good API every five minutes and the rejecting one every hour, for a year.
+/// Calls the working API every five minutes and the rejecting one every hour, for a year.
 pub(super) async fn run(world: &World, call: impl AsyncFn(&str) -> bool) -> Year {
     let mut year = Year::default();
     while world.true_time().as_secs() < DAYS * DAY {

@@ -49,10 +49,11 @@ use crate::{
 /// 3. At most one refresh is in flight. All waiting callers share its result, including an error.
 /// 4. Refreshes are independent of callers: dropping a caller neither cancels the refresh nor
 ///    affects other callers. If the runtime of a refresh dies, the next waiter starts another one.
-/// 5. A failed refresh starts a *cooldown*, during which no new refresh starts. Callers with a
-///    usable token notice nothing. Callers without one fail at once.
+/// 5. A failed refresh starts a *cooldown*, during which no token request is made unless the source
+///    has new credentials. Callers with a usable token notice nothing. Callers without one fail at
+///    once.
 /// 6. No error stops refreshing permanently.
-/// 7. A newer token wins: a token that expires earlier does not replace a usable one.
+/// 7. A usable token is replaced only by one that does not expire earlier, unless it was rejected.
 /// 8. The cache spawns one short task per refresh and nothing else.
 ///
 /// ```

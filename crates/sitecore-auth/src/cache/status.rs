@@ -59,22 +59,23 @@ impl CacheStatus {
         (unusable_at != Moment::NEVER).then(|| self.now.until(unusable_at))
     }
 
-    /// Returns the current token's expiry as given by the issuer; `None` if there is no token or it
+    /// Returns the current token's expiry; `None` if there is no token or it
     /// does not expire.
     #[must_use]
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
         self.token.as_ref()?.expires_at()
     }
 
-    /// Returns why the last refresh failed, or `None` if it succeeded. A token that an API rejects
-    /// is not a failed refresh and is not reported here.
+    /// Returns why the last refresh failed, or `None` if it succeeded. A rejected token is not
+    /// reported here, unless the issuer returned the same token again.
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
 
     /// Returns the time until the next token request, if there are callers; `None` for a key
-    /// without expiry. If an API rejects the current token, a token request can be made earlier.
+    /// without expiry. A rejected token, or new credentials after a refusal, can lead to an earlier
+    /// token request.
     #[must_use]
     pub fn next_attempt_in(&self) -> Option<Duration> {
         self.next_attempt_in
@@ -86,7 +87,8 @@ impl CacheStatus {
         self.is_refreshing
     }
 
-    /// Returns the number of token requests since the cache was created, successful or not.
+    /// Returns the number of token requests since the cache was created, successful or not. This is
+    /// the number of calls of the source: with a store, adopted tokens count too.
     #[must_use]
     pub fn token_requests(&self) -> u64 {
         self.token_requests

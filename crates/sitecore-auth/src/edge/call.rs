@@ -33,7 +33,9 @@ pub(super) async fn send(request: RequestBuilder, client_kind: ClientKind) -> Re
     Err(match status {
         StatusCode::UNAUTHORIZED => error(
             ErrorKind::Refused,
-            format!("; check that it is a target of the middleware, which needs {client_kind}"),
+            format!(
+                "; add this host as a target of the middleware, with the credentials of {client_kind}"
+            ),
         ),
         StatusCode::FORBIDDEN => {
             error(ErrorKind::Refused, format!("; this call requires {client_kind}"))

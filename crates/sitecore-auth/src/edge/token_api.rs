@@ -45,7 +45,7 @@ pub struct KeyInfo {
     /// What the key may be used for.
     #[serde(alias = "Scopes", default)]
     pub scopes: Vec<String>,
-    /// Whether the key has been revoked.
+    /// Whether the key has been revoked. [`TokenApi::list_keys`] returns only keys that have not.
     #[serde(alias = "Revoked", alias = "isRevoked", alias = "IsRevoked", default)]
     pub revoked: bool,
 }
@@ -103,7 +103,12 @@ impl TokenApi {
         Ok(key.into())
     }
 
-    /// Lists the keys with this label, or all keys. Revoked keys are left out.
+    /// Lists the keys whose label contains `label`, or all keys. Revoked keys are left out.
+    ///
+    /// Compare the whole label before you revoke a key.
+    ///
+    /// **Not verified:** Sitecore documents a paged response, which this call does not accept.
+    /// Expect it to fail against the real service.
     ///
     /// # Errors
     ///
@@ -119,6 +124,9 @@ impl TokenApi {
     }
 
     /// Changes a key's label.
+    ///
+    /// **Not verified:** Sitecore documents another request body. Expect this call to fail against
+    /// the real service.
     ///
     /// # Errors
     ///
@@ -147,7 +155,8 @@ impl TokenApi {
     ///
     /// # Cancel safety
     ///
-    /// As [`rename_key`](Self::rename_key).
+    /// If the future is dropped after the request was sent, the key may or may not have been
+    /// revoked. Repeat the call.
     pub async fn revoke_key(&self, hash: &str) -> Result<()> {
         let path = ["revokebyhash", hash];
         self.call(Method::PUT, &path, &[], None::<&()>).await.map(drop)

@@ -24,7 +24,7 @@ pub(crate) enum Verdict {
     Accepted,
     /// Every field was rejected, so nothing was executed.
     Rejected,
-    /// All errors are rejections, but no data proves that nothing else was executed.
+    /// All errors are rejections, but there is no `data` to prove that nothing was executed.
     RejectedInPart,
 }
 

@@ -36,13 +36,13 @@ use crate::{
 
 /// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
 ///
-/// # Which requests
+/// # Which requests get a token
 ///
 /// A request is passed on unchanged if it matches no target, if it carries [`NoAuth`], or if it
 /// already has an `Authorization` or `sc_apikey` header. Several middlewares with different
 /// credentials can therefore be added to one client. A request that already has the header that
-/// this cache's tokens use is passed on unchanged too. Two middlewares that use different headers,
-/// other than those two, do not notice each other.
+/// this cache's tokens use is passed on unchanged too. The middleware does not notice other custom
+/// headers.
 ///
 /// reqwest adds its `default_headers` after all middleware. They are not seen here, and a header
 /// that is set here takes precedence over them.
@@ -57,20 +57,21 @@ use crate::{
 /// responses. The request is then replayed once, provided its body can be cloned. The second
 /// response is final.
 ///
-/// The first response is returned unchanged if there is no other token, if the body is a stream, or
-/// if the request was redirected and a replay might repeat its work. The next request then uses the
-/// new token.
+/// The first response is returned unchanged if there is no other token, if replay is off, if the
+/// body is a stream, or if a replay might repeat work. If the token was replaced, the next request
+/// uses the new one.
 ///
 /// # Timeouts
 ///
 /// A request's own `timeout()` covers the wait for a token, the request and the replay together. A
-/// timeout of the whole client is not visible here. It applies to each of them separately.
+/// timeout set on the reqwest client is not visible here. It limits the request and the replay
+/// separately, and not the wait for a token.
 ///
 /// # Other middleware
 ///
-/// Add reqwest-retry before this middleware, so that each attempt gets a current token. It treats
-/// errors of a middleware as fatal, unless its strategy looks into them. reqwest-tracing can be
-/// added before or after.
+/// Add reqwest-retry before (outside) this middleware, so that each attempt gets a current token.
+/// It treats errors of a middleware as fatal, unless its strategy looks into them. reqwest-tracing
+/// can be added before or after.
 ///
 /// ```
 /// # fn main() -> Result<(), sitecore_auth::Error> {

@@ -13,16 +13,16 @@ use super::{
 };
 use crate::target::Target;
 
-/// Which responses count as rejecting the token. The token is then replaced and the request is
-/// replayed.
+/// Which responses count as rejecting the token. The token is then replaced, and the request is
+/// replayed if that is safe.
 ///
 /// By default these are:
 ///
 /// - a 401, unless all of its challenges ([RFC 9110 §11.6.1]) are for schemes other than Bearer, or
 ///   one of them says `insufficient_scope` ([RFC 6750 §3.1]), which another token would not fix;
 /// - on the path of the Authoring API, a 200 with a GraphQL response in which *every* error has the
-///   code `AUTH_NOT_AUTHENTICATED` and nothing was executed. If the response does not prove that
-///   nothing was executed, a mutation is not replayed.
+///   code `AUTH_NOT_AUTHENTICATED` and no field has data. The request is replayed only if the
+///   response proves that nothing was executed, or if it is clearly not a mutation.
 ///
 /// To detect the latter, the middleware reads at most the first 16 KiB of a response. As soon as it
 /// is clear that the response does not reject the token, it is passed on unchanged.

@@ -80,7 +80,7 @@ pub(super) fn warn_if_forbidden(response: &Response, token: &Token, rule: &Rule)
         organization = name("org_name"),
         environment = name("tenant_name"),
         required = rule.client_kind.map(tracing::field::display),
-        "API returned 403; the token is valid, but its client may not do this"
+        "API returned 403; the token was accepted, but its client is not allowed to do this"
     );
 }
 
