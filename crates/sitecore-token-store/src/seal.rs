@@ -14,7 +14,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// The version of the format. Each version has entries of its own.
-const VERSION: &str = "sitecore-token-store 1";
+const VERSION: &str = "sitecore-token-store 2";
 
 const NONCE_BYTES: usize = 24;
 

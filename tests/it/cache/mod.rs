@@ -3,6 +3,7 @@
 mod attempts;
 mod clocks;
 mod concurrency;
+mod context;
 mod cooldown;
 mod credentials_rotation;
 mod keep_fresh;

@@ -198,7 +198,8 @@ fn every_test_named_in_failure_modes_exists() {
     files(&root.join("tests/it"), "rs", &mut sources);
     let modules = sources.into_iter().map(|path| {
         let module = path.strip_prefix(root.join("tests/it")).unwrap().with_extension("");
-        (module.to_str().unwrap().replace('/', "::"), path)
+        let parts = module.iter().map(|part| part.to_str().unwrap());
+        (parts.collect::<Vec<_>>().join("::"), path)
     });
     let memory = ("memory".to_owned(), root.join("tests/memory/main.rs"));
     let tests: HashSet<String> = modules

@@ -81,10 +81,7 @@ impl Shared {
         }
         state.cooldown = None;
         state.failures = None;
-        let was_rejected = |token: &Token| {
-            state.last_rejected.as_ref().is_some_and(|rejected| rejected.is_same(token))
-        };
-        let is_rejected_one = was_rejected(&token);
+        let is_rejected_one = state.was_rejected(&token);
         if let Reason::Rejected(by) = &refresh.reason {
             // A token with an age was adopted from elsewhere and did not cost a token request.
             if is_rejected_one || token.age().is_zero() {
@@ -99,7 +96,7 @@ impl Shared {
             if let Some(current) = current
                 && (current.is_same(&token)
                     || is_rejected_one
-                    || (token.expires_before(&current, now) && !was_rejected(&current)))
+                    || (token.expires_before(&current, now) && !state.was_rejected(&current)))
             {
                 return Ok(RefreshOutcome::Unchanged(defer_refresh(state, &current, now)));
             }

@@ -167,21 +167,19 @@ async fn fetch_token(
     refresh: &Refresh,
     attempts: &mut Attempts,
 ) -> Result<Option<Token>> {
-    if refresh.permit == Permit::NewCredentialsOnly && !shared.source.has_new_credentials().await {
-        return Ok(None);
-    }
     let started = shared.now();
     let time_left = || {
         let elapsed = shared.now().elapsed_since(started);
         shared.policy.refresh_timeout.saturating_sub(elapsed)
     };
+    if refresh.permit == Permit::NewCredentialsOnly && !shared.source.has_new_credentials().await {
+        return Ok(None);
+    }
     loop {
         let requested_at = shared.now();
-        if !shared.state.begin_request(refresh.generation) {
-            return Err(lost());
-        }
+        let context = shared.state.begin_request(refresh, time_left()).ok_or_else(lost)?;
         attempts.count += 1;
-        let result = shared.source.fetch(refresh.context(time_left())).await;
+        let result = shared.source.fetch(context).await;
         let label = metrics::outcome_label(&result, "token");
         metrics::count_request(&shared.name, refresh.reason.label(), label);
         let error = match result {

@@ -27,11 +27,12 @@ impl Shared {
         let usable = current.clone().filter(|current| current.freshness(now) != Freshness::Expired);
         if let Some(token) = &usable {
             match rejected {
-                Some((rejected, _)) if rejected.is_same(token) => {
-                    state.last_rejected = Some(token.clone());
-                }
+                Some((rejected, _)) if rejected.is_same(token) => {}
                 _ => return Ok((Join::Ready(token.clone()), None)),
             }
+        }
+        if let Some((token, _)) = rejected {
+            state.last_rejected = Some(token.clone());
         }
         if let Some(waiter) = state.waiter_at(now) {
             return Ok((Join::Wait(waiter), None));
@@ -46,10 +47,7 @@ impl Shared {
             _ if current.is_some() => Reason::Expired,
             _ => Reason::Empty,
         };
-        let replacing = match rejected {
-            Some((token, _)) => Some((token.clone(), true)),
-            None => current.map(|token| state.with_rejected(token)),
-        };
+        let replacing = rejected.map(|(token, _)| token.clone()).or(current);
         let (refresh, waiter) = self.start(&mut state, now, permit, reason, replacing);
         Ok((Join::Wait(waiter), Some(refresh)))
     }
@@ -72,8 +70,7 @@ impl Shared {
             None => Reason::Empty,
         };
         let runtime = Handle::try_current().ok()?;
-        let replacing = current.map(|token| state.with_rejected(token));
-        Some((runtime, self.start(&mut state, now, permit, reason, replacing).0))
+        Some((runtime, self.start(&mut state, now, permit, reason, current).0))
     }
 
     fn start(
@@ -82,7 +79,7 @@ impl Shared {
         now: Moment,
         permit: Permit,
         reason: Reason,
-        replacing: Option<(Token, bool)>,
+        replacing: Option<Token>,
     ) -> (Refresh, Waiter) {
         state.generation += 1;
         let generation = state.generation;

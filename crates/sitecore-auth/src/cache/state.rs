@@ -80,8 +80,7 @@ pub(super) struct Refresh {
     pub(super) reason: Reason,
     pub(super) permit: Permit,
     pub(super) result: watch::Sender<Option<Result<()>>>,
-    /// The token to replace, and whether it was rejected.
-    pub(super) replacing: Option<(Token, bool)>,
+    pub(super) replacing: Option<Token>,
 }
 
 impl Reason {
@@ -97,31 +96,29 @@ impl Reason {
     }
 }
 
-impl Refresh {
-    /// Returns the context for the source.
-    pub(super) fn context(&self, time_left: Duration) -> FetchContext<'_> {
-        let context = FetchContext::new(time_left);
-        match &self.replacing {
-            Some((token, rejected)) => context.with_replacing(token, *rejected),
-            None => context,
-        }
-    }
-}
-
 impl State {
     /// Drops a refresh that was lost.
     pub(super) fn abandon(&self, generation: u64) {
         self.lock().in_flight.take_if(|in_flight| in_flight.generation() == generation);
     }
 
-    /// Counts a token request that is about to be sent. Returns `false` if its refresh has been
-    /// abandoned. Another refresh has taken its place then, and this one must not send a request.
-    pub(super) fn begin_request(&self, generation: u64) -> bool {
+    /// Counts a token request that is about to be sent, and returns the context for the source. Returns
+    /// `None` if the refresh has been abandoned. Another refresh has taken its place then, and this one
+    /// must not send a request.
+    pub(super) fn begin_request<'a>(
+        &self,
+        refresh: &'a Refresh,
+        time_left: Duration,
+    ) -> Option<FetchContext<'a>> {
         let mut state = self.lock();
         let in_flight = state.in_flight.as_ref();
-        let is_current = in_flight.is_some_and(|in_flight| in_flight.generation() == generation);
-        state.token_requests += u64::from(is_current);
-        is_current
+        in_flight.filter(|in_flight| in_flight.generation() == refresh.generation)?;
+        state.token_requests += 1;
+        let context = FetchContext::new(time_left);
+        Some(match &refresh.replacing {
+            Some(token) => context.with_replacing(token, state.was_rejected(token)),
+            None => context,
+        })
     }
 
     /// Locks the state unless another thread has locked it.
@@ -156,11 +153,9 @@ impl CacheState {
         self.cooldown.as_ref().map_or(Ok(Permit::Any), |cooldown| cooldown.permit(now))
     }
 
-    /// Adds whether the token was rejected.
-    pub(super) fn with_rejected(&self, token: Token) -> (Token, bool) {
-        let last_rejected = self.last_rejected.as_ref();
-        let rejected = last_rejected.is_some_and(|rejected| rejected.is_same(&token));
-        (token, rejected)
+    /// Returns `true` if this is the token that was rejected last.
+    pub(super) fn was_rejected(&self, token: &Token) -> bool {
+        self.last_rejected.as_ref().is_some_and(|rejected| rejected.is_same(token))
     }
 
     pub(super) fn check_rejections(&self, by: &RejectedBy, now: Moment) -> Result<()> {

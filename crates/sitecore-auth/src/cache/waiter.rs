@@ -67,7 +67,8 @@ impl Waiter {
 
 /// Returns the error of a caller whose refreshes were all lost.
 pub(super) fn lost() -> Error {
-    let message =
-        format!("gave up after {MAX_REJOINS} cancelled refreshes; is the runtime shutting down?");
+    let message = format!(
+        "gave up after {MAX_REJOINS} refreshes without a usable token; is the runtime shutting down?"
+    );
     Error::new(ErrorKind::Unavailable, message)
 }
