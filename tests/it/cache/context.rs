@@ -10,17 +10,20 @@ use crate::support::{
     DAY, HOUR, PausedClock, SECOND, ScriptedSource, Step, cache_of, first_fetch, settle, text,
 };
 
+/// The token to replace, and whether it was rejected.
+type Replacing = (Option<String>, bool);
+
 /// A scripted source that records what its contexts say.
 #[derive(Clone)]
-struct Recorded(ScriptedSource, Arc<Mutex<Vec<(Option<String>, bool)>>>);
+struct Recorded(ScriptedSource, Arc<Mutex<Vec<Replacing>>>);
 
 impl Recorded {
     fn new(source: ScriptedSource) -> Self {
         Self(source, Arc::default())
     }
 
-    /// The token to replace and whether it was rejected, in the last fetch.
-    fn last(&self) -> (Option<String>, bool) {
+    /// What the last context said.
+    fn last(&self) -> Replacing {
         self.1.lock().unwrap().last().cloned().unwrap()
     }
 }
