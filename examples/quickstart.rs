@@ -52,6 +52,7 @@ async fn run() -> Result<()> {
     println!("    token requests: {}", cold.status().token_requests());
 
     if let Some(sandbox) = cloud.sandbox {
+        println!("calling with the first client for 11 s …");
         let (started, mut calls) = (Instant::now(), 0);
         while started.elapsed() < Duration::from_secs(11) {
             graphql(&client, &url, SITES, json!({})).await?;
@@ -59,8 +60,8 @@ async fn run() -> Result<()> {
             calls += 1;
         }
         let requests = cache.status().token_requests();
-        println!("{calls} calls in 11 s, across several token expiries");
-        println!("    token requests since the start: {requests}");
+        println!("{calls} calls, across several token expiries");
+        println!("    token requests of the first client: {requests}");
         let rejected = [Api::Token, Api::Authoring, Api::Deploy].map(|api| sandbox.rejections(api));
         println!("rejected calls in total: {}", rejected.iter().sum::<u64>());
     }
@@ -76,6 +77,6 @@ async fn create_item(client: &ClientWithMiddleware, sandbox: &Sandbox) -> Result
     let created = timed("create an item", graphql(client, &url, CREATE, item)).await?;
     let id = json!({ "w": { "itemId": created["createItem"]["item"]["itemId"] } });
     let read = timed("read it back", graphql(client, &url, ITEM, id)).await?;
-    println!("    path: {}", read["item"]["path"]);
+    println!("    path: {}", read["item"]["path"].as_str().unwrap_or_default());
     Ok(())
 }

@@ -11,7 +11,8 @@ use crate::{error::Result, freshness::Lifetime, token::Token};
 /// Fetches tokens, one per call.
 ///
 /// A source need not cache, retry, or handle concurrent callers. The
-/// [`TokenCache`](crate::TokenCache) in front of it does.
+/// [`TokenCache`](crate::TokenCache) in front of it does. It must return a new token on each call,
+/// because a token that is returned again keeps its first expiry.
 ///
 /// An implementation needs the crate `async-trait`. This one wraps a [`TokenClient`], whose
 /// inherent `fetch` hides the trait's:

@@ -42,7 +42,8 @@ pub(crate) struct TokenInner {
 
 impl Token {
     /// Creates a token that is sent as `Authorization: Bearer …` ([RFC 6750 §2.1]). Its `lifetime`
-    /// is counted from before it was requested. A token with a lifetime of zero is never used.
+    /// is counted from before it was requested. A token with a lifetime of zero is never used. If
+    /// you do not know the lifetime, use a short one, such as 5 min.
     ///
     /// # Errors
     ///

@@ -218,6 +218,9 @@ impl Sandbox {
     }
 
     /// Revokes all tokens granted so far. The APIs reject them.
+    ///
+    /// A cache replaces the first rejected token at once, but waits before it replaces another one.
+    /// To test that again, use a new cache.
     pub fn revoke_tokens(&self) {
         self.world.keys.revoke_all();
     }

@@ -150,9 +150,9 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token). Also if the source returns the same token again, or if too many
-    /// tokens in a row have been rejected. [`Error::retry_after`](crate::Error::retry_after) says
-    /// when to try again.
+    /// As [`token`](Self::token). Also if the source returns the same token again, or if a token
+    /// that replaced a rejected one has been rejected too.
+    /// [`Error::retry_after`](crate::Error::retry_after) says when to try again.
     ///
     /// # Cancel safety
     ///

@@ -102,9 +102,9 @@ impl State {
         self.lock().in_flight.take_if(|in_flight| in_flight.generation() == generation);
     }
 
-    /// Counts a token request that is about to be sent, and returns the context for the source. Returns
-    /// `None` if the refresh has been abandoned. Another refresh has taken its place then, and this one
-    /// must not send a request.
+    /// Counts a token request that is about to be sent, and returns the context for the source.
+    /// Returns `None` if the refresh has been abandoned. Another refresh has taken its place then,
+    /// and this one must not send a request.
     pub(super) fn begin_request<'a>(
         &self,
         refresh: &'a Refresh,
@@ -160,9 +160,11 @@ impl CacheState {
 
     pub(super) fn check_rejections(&self, by: &RejectedBy, now: Moment) -> Result<()> {
         match self.rejections.get(by) {
-            Some(backoff) if !now.has_reached(backoff.retry_at) => {
-                Err(self.rejected_error("the API keeps rejecting new tokens", by, now))
-            }
+            Some(backoff) if !now.has_reached(backoff.retry_at) => Err(self.rejected_error(
+                "the API rejected the last replacement too; waiting before the next one",
+                by,
+                now,
+            )),
             _ => Ok(()),
         }
     }

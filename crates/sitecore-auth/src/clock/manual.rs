@@ -9,20 +9,28 @@ use super::{Clock, Moment, nanos};
 
 /// A clock for tests that moves only when told to. Clones share the time.
 ///
+/// Ages and cooldowns follow this clock. Time limits, and the pauses between the attempts of one
+/// refresh, use Tokio's timer.
+///
 /// ```
-/// use std::time::Duration;
+/// use std::{sync::atomic::{AtomicU32, Ordering}, time::Duration};
 /// use sitecore_auth::{ManualClock, Token, TokenCache, source_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), sitecore_auth::Error> {
 /// let clock = ManualClock::new();
-/// let source = source_fn(|_| async { Token::bearer("a-token", Duration::from_secs(900)) });
+/// let granted = AtomicU32::new(0);
+/// let source = source_fn(move |_| {
+///     let number = granted.fetch_add(1, Ordering::Relaxed);
+///     async move { Token::bearer(format!("token-{number}"), Duration::from_secs(900)) }
+/// });
 /// let cache = TokenCache::builder(source).clock(clock.clone()).build()?;
-/// cache.token().await?;
+/// let first = cache.token().await?;
 /// clock.advance(Duration::from_secs(839));
-/// assert!(cache.current().is_some());
+/// assert_eq!(cache.current().map(|token| token.fingerprint()), Some(first.fingerprint()));
 /// clock.advance(Duration::from_secs(900));
 /// assert!(cache.current().is_none());
+/// assert_ne!(cache.token().await?.fingerprint(), first.fingerprint());
 /// # Ok(())
 /// # }
 /// ```

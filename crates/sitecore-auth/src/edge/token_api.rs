@@ -71,7 +71,7 @@ impl TokenApi {
 
     /// Creates a key for the Delivery API. **The key is valid until it is revoked**, and it is
     /// returned only this once. Store it, and [revoke](Self::revoke_key) it when it is no longer
-    /// needed.
+    /// needed. Revoking takes the hash that only [`list_keys`](Self::list_keys) returns.
     ///
     /// A program that only reads the Delivery API does not need a key of its own. It can obtain its
     /// environment's key with [`EdgeKeySource`](super::EdgeKeySource).

@@ -34,7 +34,7 @@ use crate::{
     target::{API_KEY, Rule, Target},
 };
 
-/// A [`reqwest_middleware::Middleware`] that authenticates the requests for its targets.
+/// A `reqwest-middleware` [`Middleware`] that authenticates the requests for its targets.
 ///
 /// # Which requests get a token
 ///
