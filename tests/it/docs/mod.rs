@@ -194,16 +194,22 @@ fn operations_names_the_existing_log_lines_and_metrics() {
 fn every_test_named_in_failure_modes_exists() {
     let root = root();
     let rows = fs::read_to_string(root.join("docs/failure-modes.md")).unwrap();
-    let mut sources = Vec::new();
-    files(&root.join("tests/it"), "rs", &mut sources);
-    let modules = sources.into_iter().map(|path| {
-        let module = path.strip_prefix(root.join("tests/it")).unwrap().with_extension("");
-        let parts = module.iter().map(|part| part.to_str().unwrap());
-        (parts.collect::<Vec<_>>().join("::"), path)
-    });
+    let modules_of = |folder: PathBuf| {
+        let mut sources = Vec::new();
+        files(&folder, "rs", &mut sources);
+        sources.into_iter().map(move |path| {
+            let module = path.strip_prefix(&folder).unwrap().with_extension("");
+            let parts = module.iter().map(|part| part.to_str().unwrap());
+            (parts.collect::<Vec<_>>().join("::"), path)
+        })
+    };
+    // A test in a source file is in the module `tests` of that file.
+    let unit_tests =
+        LIBRARIES.iter().flat_map(|name| modules_of(root.join("crates").join(name).join("src")));
+    let unit_tests = unit_tests.map(|(module, path)| (format!("{module}::tests"), path));
     let memory = ("memory".to_owned(), root.join("tests/memory/main.rs"));
+    let modules = modules_of(root.join("tests/it")).chain(unit_tests).chain([memory]);
     let tests: HashSet<String> = modules
-        .chain([memory])
         .flat_map(|(module, path)| {
             let source = fs::read_to_string(path).unwrap();
             let names = source.split("fn ").skip(1).map(|rest| rest.split('(').next().unwrap());
