@@ -179,6 +179,8 @@ impl RefreshPolicy {
         }
         let pause = match error.retry_after() {
             Some(wait) => self.retry_after_delay(wait, jitter),
+            // The quota is used up for an unknown time.
+            None if error.kind() == ErrorKind::RateLimited => return None,
             None => {
                 let backoff = Backoff::new(FIRST_RETRY_PAUSE, self.refresh_timeout);
                 scale(backoff.after(attempts), jitter)
@@ -312,6 +314,8 @@ pub(crate) mod tests {
         assert_eq!(policy.retry_pause(&transient, 1, second + second / 4, 1.0), None);
         assert_eq!(policy.retry_pause(&limited(5 * second), 1, 30 * second, 0.0), Some(5 * second));
         assert_eq!(policy.retry_pause(&limited(30 * second), 1, 30 * second, 0.0), None);
+        let limited_for_unknown_time = Error::new(ErrorKind::RateLimited, "");
+        assert_eq!(policy.retry_pause(&limited_for_unknown_time, 1, 30 * second, 0.0), None);
         for kind in [ErrorKind::Refused, ErrorKind::Malformed, ErrorKind::Config] {
             assert_eq!(policy.retry_pause(&Error::new(kind, ""), 1, 30 * second, 0.0), None);
         }

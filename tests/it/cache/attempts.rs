@@ -62,8 +62,8 @@ async fn a_hanging_source_times_out_after_30_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_times_out_reports_why_its_previous_attempt_failed() {
-    let limited = Step::SlowFail(10 * SECOND, ErrorKind::RateLimited);
-    let source = ScriptedSource::new([limited], Step::Hang);
+    let unavailable = Step::SlowFail(10 * SECOND, ErrorKind::Unavailable);
+    let source = ScriptedSource::new([unavailable], Step::Hang);
     let cache = cache_of(&source, PausedClock::new());
     let error = cache.token().await.expect_err("a hang");
     assert_eq!(source.calls(), 2);
@@ -88,4 +88,12 @@ async fn no_caller_waits_for_a_hanging_issuer_while_the_token_is_usable() {
     }
     // Each refresh takes 30 s, and a cooldown follows it.
     assert!(source.calls() <= 6, "{} token requests for {calls} calls", source.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_without_a_wait_is_not_retried_within_the_refresh() {
+    let source = ScriptedSource::new([], Step::Fail(ErrorKind::RateLimited));
+    let cache = cache_of(&source, PausedClock::new());
+    cache.token().await.expect_err("a rate limit");
+    assert_eq!(source.calls(), 1);
 }
