@@ -1,15 +1,19 @@
 //! Credentials that can change while the program runs: they are read before every token request.
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
-use sitecore_token::{ClientCredentials, TokenClient};
-use tokio::task::spawn_blocking;
+use secrecy::ExposeSecret;
+use sitecore_token::{ClientCredentials, TokenClient, read_credential};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 use tracing::info;
 
 use crate::{
@@ -17,6 +21,14 @@ use crate::{
     source::{FetchContext, SharingKey, TokenSource, token_from},
     token::Token,
 };
+
+/// How long reading a file may take. A network mount can hang for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many reads of one provider run at once. A read that hangs occupies its thread for ever.
+const MAX_READS: usize = 4;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Provides the current credentials.
 #[async_trait]
@@ -57,11 +69,16 @@ impl CredentialsProvider for EnvironmentCredentials {
 }
 
 /// Reads the secret, and optionally the client id, from a file each time, for example from a
-/// mounted Kubernetes secret. A line break at the end of the file is ignored.
+/// mounted Kubernetes secret.
+///
+/// A byte order mark and surrounding white space are removed. A file that is not a regular one,
+/// that is larger than 1 MiB, or that contains anything but printable ASCII is a
+/// [`Config`](crate::ErrorKind::Config) error. Reading is given up after 5 s.
 #[derive(Clone, Debug)]
 pub struct FileCredentials {
     client_id: Id,
     secret: PathBuf,
+    reader: Reader,
 }
 
 #[derive(Clone, Debug)]
@@ -73,20 +90,30 @@ enum Id {
 impl FileCredentials {
     /// Creates a provider with a fixed client id that reads the secret from a file.
     pub fn new(client_id: impl Into<String>, secret: impl Into<PathBuf>) -> Self {
-        Self { client_id: Id::Fixed(client_id.into()), secret: secret.into() }
+        Self {
+            client_id: Id::Fixed(client_id.into()),
+            secret: secret.into(),
+            reader: Reader::default(),
+        }
     }
 
     /// Creates a provider that reads the client id and the secret from one file each.
     pub fn from_files(client_id: impl Into<PathBuf>, secret: impl Into<PathBuf>) -> Self {
-        Self { client_id: Id::File(client_id.into()), secret: secret.into() }
+        Self {
+            client_id: Id::File(client_id.into()),
+            secret: secret.into(),
+            reader: Reader::default(),
+        }
     }
 
     fn read(&self) -> Result<ClientCredentials> {
-        let secret = SecretString::from(read(&self.secret)?);
-        match &self.client_id {
-            Id::Fixed(id) => Ok(ClientCredentials::new(id, secret)),
-            Id::File(path) => Ok(ClientCredentials::new(read(path)?, secret)),
-        }
+        let secret = read_credential(&self.secret)?;
+        Ok(match &self.client_id {
+            Id::Fixed(id) => ClientCredentials::new(id, secret),
+            Id::File(path) => {
+                ClientCredentials::new(read_credential(path)?.expose_secret(), secret)
+            }
+        })
     }
 }
 
@@ -94,7 +121,7 @@ impl FileCredentials {
 impl CredentialsProvider for FileCredentials {
     async fn credentials(&self) -> Result<ClientCredentials> {
         let files = self.clone();
-        blocking(move || {
+        let read = move || {
             // The files may be replaced between the two reads. A pair that is read twice is
             // consistent.
             let mut pair = files.read()?;
@@ -106,8 +133,8 @@ impl CredentialsProvider for FileCredentials {
                 pair = again;
             }
             Ok(pair)
-        })
-        .await
+        };
+        self.reader.run(&self.secret.display().to_string(), read).await
     }
 }
 
@@ -116,12 +143,13 @@ impl CredentialsProvider for FileCredentials {
 #[derive(Clone, Debug)]
 pub struct SitecoreCliCredentials {
     start_dir: PathBuf,
+    reader: Reader,
 }
 
 impl SitecoreCliCredentials {
     /// Creates a provider that looks for the file in `start_dir` and its parent folders.
     pub fn new(start_dir: impl Into<PathBuf>) -> Self {
-        Self { start_dir: start_dir.into() }
+        Self { start_dir: start_dir.into(), reader: Reader::default() }
     }
 }
 
@@ -129,7 +157,47 @@ impl SitecoreCliCredentials {
 impl CredentialsProvider for SitecoreCliCredentials {
     async fn credentials(&self) -> Result<ClientCredentials> {
         let start_dir = self.start_dir.clone();
-        blocking(move || Ok(ClientCredentials::from_sitecore_cli(start_dir)?.0)).await
+        let read = move || Ok(ClientCredentials::from_sitecore_cli(start_dir)?.0);
+        self.reader.run(&self.start_dir.display().to_string(), read).await
+    }
+}
+
+/// Runs blocking reads of files, each on a thread of its own. On Tokio's blocking threads, a read
+/// that hangs would keep the runtime from shutting down.
+#[derive(Clone, Debug)]
+struct Reader(Arc<Semaphore>);
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_READS)))
+    }
+}
+
+impl Reader {
+    async fn run<T: Send + 'static>(
+        &self,
+        place: &str,
+        read: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let unavailable = |error: BoxError| Error::new(ErrorKind::Unavailable, error);
+        let result = async {
+            let slot = Arc::clone(&self.0).acquire_owned().await;
+            let (sender, result) = oneshot::channel();
+            let work = move || {
+                let _slot = slot;
+                // It does not matter if the result is no longer awaited.
+                let _ = sender.send(read());
+            };
+            let thread = thread::Builder::new().name("sitecore-auth-read".to_owned());
+            thread.spawn(work).map_err(|error| unavailable(error.into()))?;
+            result.await.map_err(|error| unavailable(error.into()))?
+        };
+        timeout(READ_TIMEOUT, result).await.unwrap_or_else(|_elapsed| {
+            let message = format!(
+                "reading {place} takes longer than {READ_TIMEOUT:?}; check its file system"
+            );
+            Err(unavailable(message.into()))
+        })
     }
 }
 
@@ -215,16 +283,40 @@ fn is_same(one: &ClientCredentials, other: &ClientCredentials) -> bool {
         && one.client_secret().expose_secret() == other.client_secret().expose_secret()
 }
 
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| {
-        let message = format!("cannot read {}: {error}", path.display());
-        Error::new(ErrorKind::Config, io::Error::new(error.kind(), message))
-    })
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
 
-/// Runs blocking file access outside the async worker threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    spawn_blocking(work).await.map_err(|error| Error::new(ErrorKind::Unavailable, error))?
+    use super::*;
+
+    #[test]
+    fn hanging_reads_are_given_up_and_bounded_and_do_not_hold_the_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let reader = Reader::default();
+        let mut release = Vec::new();
+        for _ in 0..MAX_READS {
+            let (sender, hang) = mpsc::channel::<()>();
+            release.push(sender);
+            let read = move || {
+                let _ = hang.recv();
+                Ok(())
+            };
+            let error = runtime.block_on(reader.run("the-file", read)).expect_err("a hang");
+            assert!(error.cause().contains("reading the-file takes longer than 5s"), "{error:?}");
+        }
+        let error = runtime.block_on(reader.run("the-file", || Ok(()))).expect_err("no thread");
+        assert!(error.is_transient());
+        // The threads still hang, and yet this returns.
+        drop(runtime);
+        drop(release);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime
+            .expect("a runtime")
+            .block_on(reader.run("the-file", || Ok(())))
+            .expect("a free thread");
+    }
 }

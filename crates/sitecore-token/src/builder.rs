@@ -110,7 +110,7 @@ impl TokenClientBuilder {
     /// the encoding is JSON, or if the HTTP client cannot be built.
     pub fn build(self) -> Result<TokenClient> {
         let Self { credentials, http, settings } = self;
-        credentials.check()?;
+        credentials.check_present()?;
         if settings.timeout.is_zero() {
             return Err(Error::config(
                 "the timeout must not be zero; allow a few seconds for a token request",

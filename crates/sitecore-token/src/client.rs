@@ -56,7 +56,7 @@ impl TokenClient {
     ///
     /// [`Config`](ErrorKind::Config) if the id or the secret is empty.
     pub fn with_credentials(&self, credentials: ClientCredentials) -> Result<Self> {
-        credentials.check()?;
+        credentials.check_present()?;
         Ok(Self { credentials, ..self.clone() })
     }
 

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 use crate::{
     env::variable,
     error::{Error, Result},
+    text::check,
 };
 
 /// The id and the secret of an automation client.
@@ -20,45 +22,42 @@ pub struct ClientCredentials {
 }
 
 impl ClientCredentials {
-    /// Creates credentials from an id and a secret. Trailing line breaks, which secrets read from
-    /// files often have, are removed from both.
+    /// Creates credentials from an id and a secret, which are used unchanged.
     ///
     /// An empty id or secret is reported when a client is built.
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<SecretString>) -> Self {
-        let (client_id, secret) = (client_id.into(), client_secret.into());
-        let line_breaks = ['\r', '\n'];
-        Self {
-            client_id: client_id.trim_end_matches(line_breaks).to_owned(),
-            client_secret: match secret.expose_secret().trim_end_matches(line_breaks) {
-                trimmed if trimmed.len() < secret.expose_secret().len() => trimmed.into(),
-                _ => secret,
-            },
-        }
+        Self { client_id: client_id.into(), client_secret: client_secret.into() }
     }
 
     /// Reads `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`; if neither is set,
     /// `SITECORE_CLIENT_ID` and `SITECORE_CLIENT_SECRET`.
     ///
+    /// A byte order mark and surrounding white space are removed.
+    ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) if a variable is missing or empty. The error names it.
-    /// An incomplete pair is never completed from the other one.
+    /// [`Config`](crate::ErrorKind::Config) if a variable is missing or empty, is enclosed in
+    /// quotation marks, or contains a character other than printable ASCII. The error names the
+    /// variable and the character. An incomplete pair is never completed from the other one.
     pub fn from_env() -> Result<Self> {
-        const PAIRS: [[&str; 2]; 2] = [
-            ["SITECORE_AUTH_CLIENT_ID", "SITECORE_AUTH_CLIENT_SECRET"],
-            ["SITECORE_CLIENT_ID", "SITECORE_CLIENT_SECRET"],
-        ];
-        for [id_name, secret_name] in PAIRS {
-            return match (variable(id_name)?, variable(secret_name)?.map(SecretString::from)) {
-                (Some(id), Some(secret)) => Ok(Self::new(id.trim(), secret)),
-                (Some(_), None) => Err(incomplete_pair(id_name, secret_name)),
-                (None, Some(_)) => Err(incomplete_pair(secret_name, id_name)),
-                (None, None) => continue,
-            };
+        match pair("SITECORE_AUTH")? {
+            Some(credentials) => Ok(credentials),
+            None => pair("SITECORE")?.ok_or_else(|| missing_pair(
+                "SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or SITECORE_CLIENT_ID and SITECORE_CLIENT_SECRET)",
+            )),
         }
-        Err(Error::config(
-            "no credentials in the environment; set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or SITECORE_CLIENT_ID and SITECORE_CLIENT_SECRET)",
-        ))
+    }
+
+    /// Reads `<prefix>_CLIENT_ID` and `<prefix>_CLIENT_SECRET`, such as `SITECORE_EDGE_CLIENT_ID`
+    /// for the prefix `SITECORE_EDGE`. For programs with several clients.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
+    pub fn from_env_prefix(prefix: impl AsRef<str>) -> Result<Self> {
+        let prefix = prefix.as_ref();
+        pair(prefix)?
+            .ok_or_else(|| missing_pair(&format!("{prefix}_CLIENT_ID and {prefix}_CLIENT_SECRET")))
     }
 
     /// Returns the client id, which is not secret.
@@ -73,7 +72,7 @@ impl ClientCredentials {
         &self.client_secret
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(crate) fn check_present(&self) -> Result<()> {
         let missing = match (&*self.client_id, self.client_secret.expose_secret()) {
             (id, _) if id.trim().is_empty() => "id",
             (_, secret) if secret.trim().is_empty() => "secret",
@@ -93,6 +92,22 @@ impl fmt::Debug for ClientCredentials {
     }
 }
 
-fn incomplete_pair(present: &str, missing: &str) -> Error {
-    Error::config(format!("{present} is set but {missing} is not; set both or neither"))
+/// Reads a pair of variables; `None` if neither is set.
+fn pair(prefix: &str) -> Result<Option<ClientCredentials>> {
+    let (id_name, secret_name) = (format!("{prefix}_CLIENT_ID"), format!("{prefix}_CLIENT_SECRET"));
+    let incomplete = |present: &str, missing: &str| {
+        Err(Error::config(format!("{present} is set but {missing} is not; set both or neither")))
+    };
+    match (variable(&id_name)?, variable(&secret_name)?.map(Zeroizing::new)) {
+        (Some(id), Some(secret)) => {
+            Ok(Some(ClientCredentials::new(check(&id_name, &id)?, check(&secret_name, &secret)?)))
+        }
+        (Some(_), None) => incomplete(&id_name, &secret_name),
+        (None, Some(_)) => incomplete(&secret_name, &id_name),
+        (None, None) => Ok(None),
+    }
+}
+
+fn missing_pair(names: &str) -> Error {
+    Error::config(format!("no credentials in the environment; set {names}"))
 }

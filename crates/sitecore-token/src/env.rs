@@ -2,18 +2,22 @@
 
 use std::env::{VarError, var};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text::trim,
+};
 
-/// Returns a variable's value, or `None` if it is not set.
+/// Returns a variable's value without a byte order mark and surrounding white space, or `None` if
+/// it is not set.
 pub(crate) fn variable(name: &str) -> Result<Option<String>> {
     match var(name) {
-        Ok(value) if value.trim().is_empty() => Err(Error::config(format!(
+        Ok(value) if trim(&value).is_empty() => Err(Error::config(format!(
             "the environment variable {name} is empty; set it or unset it"
         ))),
-        Ok(value) => Ok(Some(value)),
+        Ok(value) => Ok(Some(trim(&value).to_owned())),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => {
-            Err(Error::config(format!("the environment variable {name} is not valid UTF-8")))
-        }
+        Err(VarError::NotUnicode(_)) => Err(Error::config(format!(
+            "the environment variable {name} is not valid UTF-8; set it again"
+        ))),
     }
 }

@@ -56,6 +56,7 @@ mod doctests;
 mod endpoint;
 mod env;
 mod error;
+mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod json;
@@ -64,6 +65,7 @@ mod redact;
 mod response;
 mod settings;
 mod sitecore_cli;
+mod text;
 
 pub use builder::TokenClientBuilder;
 pub use claims::{Claims, ClientKind};
@@ -73,6 +75,8 @@ pub use endpoint::Endpoint;
 #[doc(hidden)]
 pub use endpoint::is_loopback;
 pub use error::{Error, ErrorKind, Refusal, Result};
+#[doc(hidden)]
+pub use file::read_credential;
 #[doc(hidden)]
 pub use json::{MAX_LIFETIME, check_bearer};
 pub use quota::{Quota, QuotaBucket};

@@ -3,26 +3,24 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use crate::{
     credentials::ClientCredentials,
     endpoint::{Endpoint, SITECORE_AUTHORITY},
     error::{Error, Result},
+    file,
     json::without_bom,
+    text,
 };
 
 /// The CLI's name for the login to the cloud, as opposed to a login to one CM.
 const CLOUD: &str = "xmCloud";
-
-/// Larger than any file that the CLI writes.
-const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The parts of the file that we read. Its tokens are ignored.
 #[derive(Deserialize)]
@@ -48,28 +46,24 @@ impl ClientCredentials {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) if there is no such file, if it cannot be read, if it
-    /// contains no client credentials, or if it belongs to another user, who could have put their
-    /// own credentials there. The error names the file and what to do.
+    /// contains no client credentials, or if others could have put their own credentials there: it
+    /// belongs to another user, others can write to it, or it or its folder is a symbolic link. The
+    /// error names the file and what to do.
     pub fn from_sitecore_cli(start_dir: impl AsRef<Path>) -> Result<(Self, Endpoint)> {
         let start = start_dir.as_ref();
-        let (path, mut file) = find(start)?;
-        let place = path.display();
-        let unreadable = |error: io::Error| {
-            Error::config(format!("cannot read {place}; check its permissions")).with_source(error)
-        };
-        let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(Error::config(format!("{place} is not a regular file")));
-        }
-        if !is_ours(&metadata) {
+        let (path, file) = find(start)?;
+        let place = path.display().to_string();
+        let metadata = file.metadata().map_err(|error| unreadable(&path, error))?;
+        if metadata.is_file()
+            && let Some(reason) = file::distrust(&metadata)
+        {
             return Err(Error::config(format!(
-                "{place} belongs to another user and is not trusted; log in again as yourself, or pass the credentials in another way"
+                "{place} {reason}, or pass the credentials in another way"
             )));
         }
-        let mut text = Zeroizing::new(Vec::new());
-        file.by_ref().take(MAX_BYTES).read_to_end(&mut text).map_err(unreadable)?;
+        let bytes = file::read(file, &place)?;
         // The error gives the position but not the content, which could be the secret.
-        let user: UserFile = serde_json::from_slice(without_bom(&text)).map_err(|error| {
+        let user: UserFile = serde_json::from_slice(without_bom(&bytes)).map_err(|error| {
             Error::config(format!(
                 "{place} is not a login file of the Sitecore CLI (line {}, column {}); log in again",
                 error.line(),
@@ -86,14 +80,15 @@ impl ClientCredentials {
                 "the endpoint `{CLOUD}` in {place} has no clientId and clientSecret; log in with `--client-credentials true`"
             )));
         };
-        let credentials = Self::new(id.as_str(), secret.clone());
-        credentials.check().map_err(|error| {
-            Error::config(format!("the endpoint `{CLOUD}` in {place} is invalid: {error}"))
-        })?;
+        let member = |name| format!("`{name}` of endpoint `{CLOUD}` in {place}");
+        let credentials = Self::new(
+            text::check(&member("clientId"), id)?,
+            text::check(&member("clientSecret"), secret.expose_secret())?,
+        );
         let endpoint = match (&login.authority, &login.audience) {
             (None, None) => Endpoint::sitecore_cloud(),
             (authority, audience) => Endpoint::of_authority(
-                &format!("`authority` of endpoint `{CLOUD}` in {place}"),
+                &member("authority"),
                 authority.as_deref().unwrap_or(SITECORE_AUTHORITY),
                 audience.as_deref(),
             )?,
@@ -110,18 +105,23 @@ fn find(start: &Path) -> Result<(PathBuf, File)> {
             .with_source(error)
     })?;
     for folder in start.ancestors() {
-        let path = folder.join(".sitecore").join("user.json");
-        match open(&path) {
+        let folder = folder.join(".sitecore");
+        let path = folder.join("user.json");
+        let is_symlink = |path: &Path| path.symlink_metadata().is_ok_and(|data| data.is_symlink());
+        if let Some(link) = [&folder, &path].into_iter().find(|path| is_symlink(path)) {
+            return Err(Error::config(format!(
+                "{} is a symbolic link and is not trusted; replace it with what it points to",
+                link.display()
+            )));
+        }
+        match file::open(&path, false) {
             Ok(file) => return Ok((path, file)),
             Err(error)
                 if matches!(
                     error.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
                 ) => {}
-            Err(error) => {
-                let message = format!("cannot read {}; check its permissions", path.display());
-                return Err(Error::config(message).with_source(error));
-            }
+            Err(error) => return Err(unreadable(&path, error)),
         }
     }
     Err(Error::config(format!(
@@ -130,27 +130,7 @@ fn find(start: &Path) -> Result<(PathBuf, File)> {
     )))
 }
 
-/// Opens without blocking, in case the path is a pipe.
-#[cfg(unix)]
-fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    File::options().read(true).custom_flags(nonblocking).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<File> {
-    File::open(path)
-}
-
-#[cfg(unix)]
-fn is_ours(metadata: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    metadata.uid() == rustix::process::geteuid().as_raw()
-}
-
-/// On other systems, the folder's own permissions must protect the file.
-#[cfg(not(unix))]
-fn is_ours(_: &fs::Metadata) -> bool {
-    true
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let path = path.display();
+    Error::config(format!("cannot read {path}; check its permissions")).with_source(error)
 }

@@ -203,7 +203,7 @@ fn files_that_are_replaced_together_are_read_as_a_pair() {
             }
             done.store(true, Ordering::SeqCst);
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         while !done.load(Ordering::SeqCst) {
             let pair = runtime.block_on(files.credentials()).unwrap();
             assert_eq!(pair.client_id(), pair.client_secret().expose_secret());
@@ -243,4 +243,40 @@ async fn credentials_the_environment_and_the_cli_login_are_providers() {
         futures_util::FutureExt::now_or_never(EnvironmentCredentials.credentials())
     });
     assert_eq!(environment.expect("no wait").unwrap().client_id(), "env");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_secret_file_that_is_not_what_it_seems_is_an_error_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let pipe = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+    assert!(pipe.success());
+    fs::create_dir(path("folder")).unwrap();
+    fs::File::create(path("huge")).unwrap().set_len(1 << 30).unwrap();
+    fs::write(path("utf16"), b"\xff\xfes\0e\0").unwrap();
+    fs::write(path("quoted"), "\"secret\"\n").unwrap();
+    fs::write(path("empty"), "\u{feff}\r\n").unwrap();
+    for (name, text) in [
+        ("pipe", "not a regular file"),
+        ("folder", "not a regular file"),
+        ("huge", "larger than"),
+        ("utf16", "UTF-8"),
+        ("quoted", "quotation marks"),
+        ("empty", "is empty"),
+        ("missing", "cannot read"),
+    ] {
+        for _ in 0..10 {
+            let started = tokio::time::Instant::now();
+            let files = FileCredentials::new("id", path(name));
+            let error = files.credentials().await.expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+            let shown = all_formats(&error);
+            assert!(shown.contains(text) && shown.contains(name), "{shown}");
+            assert!(started.elapsed() < Duration::from_secs(4), "{name}");
+        }
+    }
+    fs::write(path("bom"), "\u{feff} a secret \r\n").unwrap();
+    let credentials = FileCredentials::new("id", path("bom")).credentials().await.unwrap();
+    assert_eq!(credentials.client_secret().expose_secret(), "a secret");
 }

@@ -33,17 +33,61 @@ fn config(error: Error, text: &str) {
 #[test]
 fn credentials_come_from_one_pair_of_variables() {
     let first = [("SITECORE_AUTH_CLIENT_ID", "a"), ("SITECORE_AUTH_CLIENT_SECRET", "b\n")];
-    let second = [("SITECORE_CLIENT_ID", "c"), ("SITECORE_CLIENT_SECRET", " d d ")];
+    let second = [("SITECORE_CLIENT_ID", "c"), ("SITECORE_CLIENT_SECRET", "\u{feff} d d \r\n")];
     with_env(&first, || {
         assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("a", "b"));
     });
     with_env(&second, || {
-        assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("c", " d d "));
+        assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("c", "d d"));
     });
     let both = [first, second].concat();
     with_env(&both, || {
         assert_eq!(pair(&ClientCredentials::from_env().unwrap()), ("a", "b"));
     });
+}
+
+#[test]
+fn credentials_of_several_clients_have_prefixes() {
+    let variables = [
+        ("SITECORE_EDGE_CLIENT_ID", Some("edge")),
+        ("SITECORE_EDGE_CLIENT_SECRET", Some("\u{feff}edge-secret\n")),
+        ("MINE_CLIENT_ID", Some("mine")),
+        ("MINE_CLIENT_SECRET", None),
+    ];
+    temp_env::with_vars(variables, || {
+        let edge = ClientCredentials::from_env_prefix("SITECORE_EDGE").unwrap();
+        assert_eq!(pair(&edge), ("edge", "edge-secret"));
+        config(ClientCredentials::from_env_prefix("MINE").unwrap_err(), "MINE_CLIENT_SECRET");
+        config(ClientCredentials::from_env_prefix("OTHER").unwrap_err(), "OTHER_CLIENT_ID");
+    });
+}
+
+#[test]
+fn a_value_with_a_character_that_no_secret_has_is_an_error_that_names_it() {
+    for (value, text) in [
+        ("\"quoted\"", "quotation marks"),
+        ("'quoted'", "quotation marks"),
+        ("\u{201c}curly\u{201d}", "U+201C"),
+        ("non\u{a0}breaking", "U+00A0"),
+        ("zero\u{200b}width", "U+200B"),
+        ("two\nlines", "U+000A"),
+        ("a\ttab", "U+0009"),
+        ("ümlaut", "'ü'"),
+    ] {
+        for name in ["SITECORE_AUTH_CLIENT_ID", "SITECORE_AUTH_CLIENT_SECRET"] {
+            let mut set =
+                vec![("SITECORE_AUTH_CLIENT_ID", "a"), ("SITECORE_AUTH_CLIENT_SECRET", "b")];
+            set.iter_mut().find(|(other, _)| *other == name).unwrap().1 = value;
+            let error = with_env(&set, || ClientCredentials::from_env().expect_err(value));
+            assert!(error.to_string().contains(name), "{error}");
+            config(error, text);
+        }
+    }
+    // Printable ASCII is fine.
+    let set =
+        [("SITECORE_AUTH_CLIENT_ID", "a"), ("SITECORE_AUTH_CLIENT_SECRET", "a \"b\" 'c' ~!%+&=:/")];
+    let credentials = with_env(&set, || ClientCredentials::from_env().unwrap());
+    assert_eq!(pair(&credentials).1, "a \"b\" 'c' ~!%+&=:/");
 }
 
 #[test]
@@ -134,7 +178,7 @@ fn errors_in_the_cli_login_are_named_without_quoting_it() {
         (r#"{"endpoints":{"xmCloud":{"clientSecret":"sentinel"}}}"#, "clientId"),
         (
             r#"{"endpoints":{"xmCloud":{"clientId":"","clientSecret":"sentinel"}}}"#,
-            "client id is empty",
+            "`clientId` of endpoint",
         ),
         (
             r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"sentinel","authority":"http://auth.example"}}}"#,
@@ -178,6 +222,54 @@ fn a_cli_login_of_another_user_is_not_trusted() {
         std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
     }
     config(ClientCredentials::from_sitecore_cli(root.path()).unwrap_err(), "another user");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cli_login_that_others_can_write_to_is_not_trusted() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"b"}}}"#);
+    let file = root.path().join(".sitecore").join("user.json");
+    for (mode, is_trusted) in
+        [(0o600, true), (0o644, true), (0o620, false), (0o666, false), (0o602, false)]
+    {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        match ClientCredentials::from_sitecore_cli(root.path()) {
+            Ok(_) => assert!(is_trusted, "{mode:o}"),
+            Err(error) => {
+                assert!(!is_trusted, "{mode:o}: {error}");
+                config(error, "chmod go-w");
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cli_login_behind_a_symbolic_link_is_not_trusted() {
+    use std::os::unix::fs::symlink;
+
+    let root = tempfile::tempdir().unwrap();
+    let (real, project) = (root.path().join("real"), root.path().join("project"));
+    fs::create_dir(&real).unwrap();
+    fs::create_dir(&project).unwrap();
+    write(&real, r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"b"}}}"#);
+    // The folder is a link, and then the file in it. A dangling link is one too.
+    symlink(real.join(".sitecore"), project.join(".sitecore")).unwrap();
+    config(ClientCredentials::from_sitecore_cli(&project).unwrap_err(), "is a symbolic link");
+    fs::remove_file(project.join(".sitecore")).unwrap();
+    fs::create_dir(project.join(".sitecore")).unwrap();
+    let link = project.join(".sitecore").join("user.json");
+    for target in [real.join(".sitecore").join("user.json"), real.join("missing")] {
+        symlink(target, &link).unwrap();
+        config(ClientCredentials::from_sitecore_cli(&project).unwrap_err(), "is a symbolic link");
+        fs::remove_file(&link).unwrap();
+    }
+    // The start folder itself may be one.
+    symlink(&real, root.path().join("start")).unwrap();
+    ClientCredentials::from_sitecore_cli(root.path().join("start")).expect("a login");
 }
 
 #[test]

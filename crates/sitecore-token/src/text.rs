@@ -1,0 +1,39 @@
+//! Checks text that people copy into files and variables: ids and secrets.
+
+use crate::error::{Error, Result};
+
+/// Returns a text without a byte order mark, which .NET and PowerShell write, and surrounding white
+/// space.
+pub(crate) fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+/// Trims an id or a secret from a file or a variable and checks its characters. `place` says where
+/// it comes from.
+///
+/// # Errors
+///
+/// [`Config`](crate::ErrorKind::Config) if it is empty, is enclosed in quotation marks, or contains
+/// anything but printable ASCII ([RFC 6749 appendix A]). Such a character is usually a mistake in
+/// copying, and the issuer would refuse the client for it.
+///
+/// [RFC 6749 appendix A]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A
+pub(crate) fn check<'a>(place: &str, text: &'a str) -> Result<&'a str> {
+    let text = trim(text);
+    let config = |what: &str| Err(Error::config(format!("{place} {what}")));
+    let enclosed_in =
+        |quote: char| text.strip_prefix(quote).is_some_and(|rest| rest.ends_with(quote));
+    if text.is_empty() {
+        return config("is empty");
+    }
+    if enclosed_in('"') || enclosed_in('\'') {
+        return config("is enclosed in quotation marks; remove them");
+    }
+    match text.char_indices().find(|(_, char)| !(' '..='~').contains(char)) {
+        None => Ok(text),
+        Some((at, char)) => config(&format!(
+            "contains the character {char:?} (U+{:04X}) after {at} bytes, which no id or secret may have; copy the value again",
+            u32::from(char)
+        )),
+    }
+}
