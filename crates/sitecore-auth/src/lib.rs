@@ -83,6 +83,7 @@
 //! # Features
 //!
 //! - `rustls` (default): TLS with rustls.
+//! - `rustls-no-provider`: TLS with rustls and the cryptography that the program chooses.
 //! - `native-tls`: TLS with the platform's library.
 //! - `metrics`: metrics for the `metrics` facade. The repository's `docs/operations.md` describes
 //!   them.
@@ -133,8 +134,8 @@ pub use middleware::{
 pub use policy::{Backoff, RefreshPolicy};
 #[doc(inline)]
 pub use sitecore_token::{
-    Claims, ClientCredentials, ClientKind, Encoding, Endpoint, Quota, QuotaBucket, TokenClient,
-    TokenClientBuilder,
+    Claims, ClientAuth, ClientCredentials, ClientKind, Encoding, Endpoint, Quota, QuotaBucket,
+    TokenClient, TokenClientBuilder,
 };
 pub use source::{FetchContext, SharingKey, TokenSource, source_fn};
 pub use target::Target;

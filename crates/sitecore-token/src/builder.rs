@@ -13,7 +13,7 @@ use crate::{
     credentials::ClientCredentials,
     endpoint::Endpoint,
     error::{Error, Result},
-    settings::{Encoding, Settings},
+    settings::{ClientAuth, Encoding, Settings},
 };
 
 /// The time limit of one token request. A healthy issuer needs a tenth of it.
@@ -54,6 +54,7 @@ impl TokenClientBuilder {
             settings: Settings {
                 endpoint: Endpoint::default(),
                 encoding: Encoding::default(),
+                client_auth: ClientAuth::default(),
                 scope: None,
                 parameters: Vec::new(),
                 timeout: DEFAULT_TIMEOUT,
@@ -70,6 +71,12 @@ impl TokenClientBuilder {
     /// Sets the encoding of the request; [`Encoding::Form`] by default.
     pub fn encoding(mut self, encoding: Encoding) -> Self {
         self.settings.encoding = encoding;
+        self
+    }
+
+    /// Sets how the client authenticates itself; [`ClientAuth::Body`] by default.
+    pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
+        self.settings.client_auth = client_auth;
         self
     }
 
@@ -95,7 +102,8 @@ impl TokenClientBuilder {
     }
 
     /// Sets the HTTP client to start from, with its proxies, certificates and user agent. The
-    /// settings that [`TokenClient`] guarantees are applied on top.
+    /// settings that [`TokenClient`] guarantees are applied on top. Without a user agent of its
+    /// own, it gets `sitecore-auth/<version>`, because firewalls block requests that have none.
     pub fn http(mut self, builder: reqwest::ClientBuilder) -> Self {
         self.http = builder;
         self
@@ -105,12 +113,14 @@ impl TokenClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) if the id or the secret is empty, if the timeout is
-    /// zero, if a parameter is one that the client sets itself, if a parameter is duplicated and
-    /// the encoding is JSON, or if the HTTP client cannot be built.
+    /// [`Config`](crate::ErrorKind::Config) if the id or the secret is empty, if the token URL has
+    /// no path, if the timeout is zero, if a parameter is one that the client sets itself, if a
+    /// parameter is duplicated and the encoding is JSON, if this crate was compiled without TLS and
+    /// the token URL needs it, or if the HTTP client could not be built.
     pub fn build(self) -> Result<TokenClient> {
         let Self { credentials, http, settings } = self;
         credentials.check_present()?;
+        settings.endpoint.check()?;
         if settings.timeout.is_zero() {
             return Err(Error::config(
                 "the timeout must not be zero; allow a few seconds for a token request",
@@ -146,11 +156,16 @@ impl fmt::Debug for TokenClientBuilder {
     }
 }
 
+const USER_AGENT: &str = concat!("sitecore-auth/", env!("CARGO_PKG_VERSION"));
+
 /// Configures the client to send the secret to the endpoint and nowhere else.
 fn hardened(http: reqwest::ClientBuilder, endpoint: &Endpoint) -> reqwest::ClientBuilder {
     // Port 0 means the port of the URL.
     let loopback: [SocketAddr; 2] =
         [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    // A builder shows its headers only in its `Debug` output.
+    let has_user_agent = format!("{http:?}").contains("\"user-agent\"");
+    let http = if has_user_agent { http } else { http.user_agent(USER_AGENT) };
     let http = http
         .redirect(redirect::Policy::none())
         .retry(retry::never())

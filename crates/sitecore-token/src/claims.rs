@@ -1,7 +1,10 @@
 //! What a token says about itself. Decoded for messages and lifetimes, never verified and never
 //! trusted.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -112,9 +115,30 @@ impl Claims {
     /// than `iat`.
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
-        let seconds = |name| self.0.get(name).and_then(Value::as_f64);
-        let lifetime = (seconds("exp")? - seconds("iat")?).floor();
-        Duration::try_from_secs_f64(lifetime).ok().filter(|lifetime| !lifetime.is_zero())
+        self.seconds_to_expiry(self.number("iat")?).filter(|lifetime| !lifetime.is_zero())
+    }
+
+    /// Returns how much lifetime a token has left that was returned at `date`, the response's own
+    /// time. A token issued more than a minute before was cached on the way, so only its rest
+    /// counts.
+    pub(crate) fn remaining_lifetime(&self, date: Option<SystemTime>) -> Option<Duration> {
+        let date = date.and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok());
+        match (self.number("iat"), date.map(|date| date.as_secs_f64())) {
+            (Some(issued_at), Some(date)) if issued_at < date - 60.0 => {
+                self.seconds_to_expiry(date)
+            }
+            _ => self.lifetime(),
+        }
+    }
+
+    /// Returns the time from `start` to `exp`, in whole seconds; zero if it has passed.
+    fn seconds_to_expiry(&self, start: f64) -> Option<Duration> {
+        let seconds = (self.number("exp")? - start).floor().max(0.0);
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    fn number(&self, name: &str) -> Option<f64> {
+        self.0.get(name).and_then(Value::as_f64)
     }
 
     fn text(&self, name: &str) -> Option<&str> {

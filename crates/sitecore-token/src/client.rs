@@ -1,26 +1,43 @@
 //! Sends one token request: the client credentials grant of [RFC 6749 §4.4].
 //!
-//! It has no cache, no retry and no clock. `sitecore-auth` adds those.
+//! It does not cache, retry or track expiry. `sitecore-auth` does.
 //!
 //! [RFC 6749 §4.4]: https://www.rfc-editor.org/rfc/rfc6749#section-4.4
 
-use std::{fmt, io};
+use std::{
+    any::Any,
+    fmt,
+    future::{Future as _, poll_fn},
+    panic::{self, AssertUnwindSafe},
+    pin::pin,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{
+    RequestBuilder, Response,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+};
 use secrecy::ExposeSecret;
+use tokio::time;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use crate::{
     credentials::ClientCredentials,
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     redact::Redactor,
     response::{RawResponse, TokenResponse},
-    settings::{Encoding, Settings},
+    settings::{ClientAuth, Encoding, Settings},
+    transport::{has_os_cause, transport_error},
 };
 
 /// The largest response body that is read, after decompression.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// How long the body of an error response is waited for. Its status already says what to do.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Requests tokens from one endpoint on behalf of one client. Cheap to clone.
 ///
@@ -54,7 +71,7 @@ impl TokenClient {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) if the id or the secret is empty.
+    /// [`Config`](crate::ErrorKind::Config) if the id or the secret is empty.
     pub fn with_credentials(&self, credentials: ClientCredentials) -> Result<Self> {
         credentials.check_present()?;
         Ok(Self { credentials, ..self.clone() })
@@ -87,13 +104,74 @@ impl TokenClient {
     ///
     /// # Errors
     ///
-    /// See [`ErrorKind`] for the reasons, and for what to do about each.
+    /// See [`ErrorKind`](crate::ErrorKind) for the reasons, and for what to do about each.
+    /// [`Config`](crate::ErrorKind::Config) outside a Tokio runtime, or in one without I/O or
+    /// timers.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection. The issuer may still count the token request.
     pub async fn fetch(&self) -> Result<TokenResponse> {
+        let mut exchange = pin!(self.exchange());
+        poll_fn(|context| {
+            let poll = AssertUnwindSafe(|| exchange.as_mut().poll(context));
+            // Only Tokio's panics say that a runtime lacks something.
+            panic::catch_unwind(poll).unwrap_or_else(|panic| match is_from_tokio(&*panic) {
+                true => Poll::Ready(Err(Error::config(
+                    "a token request needs a Tokio runtime with I/O and timers; build it with `enable_all()`",
+                ))),
+                false => panic::resume_unwind(panic),
+            })
+        })
+        .await
+    }
+
+    async fn exchange(&self) -> Result<TokenResponse> {
         let Settings { endpoint, timeout, .. } = &self.settings;
+        let transport_error = |error| transport_error(error, endpoint.host(), *timeout);
+        let mut response = self.request().send().await.map_err(transport_error)?;
+        let (status, received_at) = (response.status(), now());
+        let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
+        let read = read(&mut response, &mut body);
+        let end = if status.is_success() {
+            read.await
+        } else {
+            time::timeout(ERROR_BODY_TIMEOUT, read).await.unwrap_or(Ok(()))
+        };
+        let response = RawResponse {
+            url: endpoint.token_url(),
+            client_id: self.credentials.client_id(),
+            client_auth: self.settings.client_auth,
+            status,
+            headers: response.headers(),
+            body: &body,
+            received_at,
+        };
+        let redactor = self.redactor();
+        match end {
+            Ok(()) => response.interpret(&redactor),
+            // An error can be interpreted even if its body is incomplete.
+            Err(_) if !status.is_success() || response.has_oauth_code() => {
+                response.interpret(&redactor)
+            }
+            Err(BodyError::TooLong) => Err(Error::malformed(format!(
+                "the token response of {} is longer than {MAX_BODY_BYTES} bytes; check the token URL",
+                endpoint.host()
+            ))),
+            Err(BodyError::Truncated) => Err(response.truncated(&redactor)),
+            Err(BodyError::Failed(error)) => Err(transport_error(error)),
+        }
+    }
+
+    fn redactor(&self) -> Redactor {
+        let parameters = self.settings.parameters.iter().map(|(_, value)| value.as_str());
+        let (_, secret) = self.id_and_secret();
+        let texts = parameters.chain([secret]).map(|text| Zeroizing::new(text.to_owned()));
+        Redactor { secrets: texts.chain([self.basic()]).collect() }
+    }
+
+    fn request(&self) -> RequestBuilder {
+        let Settings { endpoint, timeout, client_auth, .. } = &self.settings;
         let (content_type, body) = self.body();
         let request = self
             .http
@@ -102,39 +180,41 @@ impl TokenClient {
             .header(CONTENT_TYPE, content_type)
             .timeout(*timeout)
             .body(body);
-        let mut response = request.send().await.map_err(|error| self.transport_error(error))?;
-        let status = response.status();
-        let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
-        let end = self.read(&mut response, &mut body).await;
-        let response = RawResponse {
-            url: endpoint.token_url(),
-            status,
-            headers: response.headers(),
-            body: &body,
-        };
-        let redactor = self.redactor();
-        match end {
-            Ok(()) => response.interpret(&redactor),
-            // An error status can be interpreted even if its body is incomplete.
-            Err(_) if !status.is_success() => response.interpret(&redactor),
-            Err(BodyError::Truncated) => Err(response.truncated(&redactor)),
-            Err(BodyError::Failed(error)) => Err(error),
+        match client_auth {
+            ClientAuth::Body => request,
+            ClientAuth::Basic => {
+                let text = Zeroizing::new(format!("Basic {}", *self.basic()));
+                let mut value = HeaderValue::try_from(text.as_str()).expect("Base64 is ASCII");
+                value.set_sensitive(true);
+                request.header(AUTHORIZATION, value)
+            }
         }
     }
 
-    fn redactor(&self) -> Redactor<'_> {
-        let parameters = self.settings.parameters.iter().map(|(_, value)| value.as_str());
-        let secret = self.credentials.client_secret().expose_secret();
-        Redactor { secrets: parameters.chain([secret]).collect() }
+    /// Encodes the id and the secret for HTTP Basic, after encoding each as in a form (RFC 6749
+    /// §2.3.1).
+    fn basic(&self) -> Zeroizing<String> {
+        let (id, secret) = self.id_and_secret();
+        let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect();
+        let (id, secret): (String, Zeroizing<String>) =
+            (encode(id), Zeroizing::new(encode(secret)));
+        let pair = Zeroizing::new(format!("{id}:{}", *secret));
+        Zeroizing::new(STANDARD.encode(pair.as_bytes()))
+    }
+
+    fn id_and_secret(&self) -> (&str, &str) {
+        (self.credentials.client_id(), self.credentials.client_secret().expose_secret())
     }
 
     /// Encodes the request's parameters (RFC 6749 §4.4.2, with the credentials as in §2.3.1).
     fn body(&self) -> (&'static str, String) {
-        let Settings { endpoint, encoding, scope, parameters, .. } = &self.settings;
+        let Settings { endpoint, encoding, client_auth, scope, parameters, .. } = &self.settings;
+        let (id, secret) = self.id_and_secret();
+        let in_body = *client_auth == ClientAuth::Body;
         let own = [
             ("grant_type", Some("client_credentials")),
-            ("client_id", Some(self.credentials.client_id())),
-            ("client_secret", Some(self.credentials.client_secret().expose_secret())),
+            ("client_id", in_body.then_some(id)),
+            ("client_secret", in_body.then_some(secret)),
             ("audience", endpoint.audience()),
             ("scope", scope.as_deref()),
         ];
@@ -148,46 +228,36 @@ impl TokenClient {
             Encoding::Json => ("application/json", serde_json::Value::from_iter(all).to_string()),
         }
     }
+}
 
-    async fn read(
-        &self,
-        response: &mut reqwest::Response,
-        body: &mut Vec<u8>,
-    ) -> Result<(), BodyError> {
-        loop {
-            match response.chunk().await {
-                Ok(None) => return Ok(()),
-                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_BYTES => {
-                    body.clear();
-                    let message =
-                        format!("the token response is longer than {MAX_BODY_BYTES} bytes");
-                    return Err(BodyError::Failed(Error::malformed(message)));
-                }
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                // The server closed the connection in an orderly way but too early, or the body
-                // cannot be decoded.
-                Err(error) if !error.is_timeout() && !has_os_cause(&error) => {
-                    return Err(BodyError::Truncated);
-                }
-                Err(error) => return Err(BodyError::Failed(self.transport_error(error))),
+/// Returns the time of receipt, against which a `Retry-After` date without a `Date` is measured.
+#[expect(clippy::disallowed_methods, reason = "the only clock that this crate reads")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn is_from_tokio(panic: &(dyn Any + Send)) -> bool {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.is_some_and(|text| text.contains("Tokio 1.x"))
+}
+
+/// Reads the body. What has been read so far stays in `body` if this fails or is dropped.
+async fn read(response: &mut Response, body: &mut Vec<u8>) -> Result<(), BodyError> {
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(()),
+            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_BYTES => {
+                return Err(BodyError::TooLong);
             }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            // The server closed the connection in an orderly way but too early, or the body cannot
+            // be decoded.
+            Err(error) if !error.is_timeout() && !has_os_cause(&error) => {
+                return Err(BodyError::Truncated);
+            }
+            Err(error) => return Err(BodyError::Failed(error)),
         }
-    }
-
-    /// There is no complete response. Names the phase and the host. The cause is the error's
-    /// source.
-    fn transport_error(&self, error: reqwest::Error) -> Error {
-        let host = self.settings.endpoint.host();
-        let message = match phase(&error) {
-            Phase::Lookup => format!("could not resolve {host}"),
-            Phase::Connect => format!("could not connect to {host}"),
-            Phase::Tls => format!("the TLS handshake with {host} failed"),
-            Phase::Exchange if error.is_timeout() => {
-                format!("timed out after {:?} waiting for {host}", self.settings.timeout)
-            }
-            Phase::Exchange => format!("the connection to {host} was interrupted"),
-        };
-        Error::new(ErrorKind::Unavailable, message).with_source(error.without_url())
     }
 }
 
@@ -202,34 +272,7 @@ impl fmt::Debug for TokenClient {
 
 /// Why a response body is incomplete.
 enum BodyError {
+    TooLong,
     Truncated,
-    Failed(Error),
-}
-
-enum Phase {
-    Lookup,
-    Connect,
-    Tls,
-    Exchange,
-}
-
-fn phase(error: &reqwest::Error) -> Phase {
-    if error.is_dns() {
-        return Phase::Lookup;
-    }
-    if !error.is_connect() {
-        return Phase::Exchange;
-    }
-    // Errors below TLS have an operating system error code. Errors of TLS itself do not.
-    let is_tls = io_causes(error).next().is_some() && !error.is_timeout() && !has_os_cause(error);
-    if is_tls { Phase::Tls } else { Phase::Connect }
-}
-
-fn has_os_cause(error: &reqwest::Error) -> bool {
-    io_causes(error).any(|cause| cause.raw_os_error().is_some())
-}
-
-fn io_causes(error: &reqwest::Error) -> impl Iterator<Item = &io::Error> {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.filter_map(|cause| cause.downcast_ref())
+    Failed(reqwest::Error),
 }

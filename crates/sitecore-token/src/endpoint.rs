@@ -145,6 +145,31 @@ impl Endpoint {
         self.audience.as_deref()
     }
 
+    /// Checks what can only be said when a client is built.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.token_url.path() == "/" {
+            return Err(Error::config(format!(
+                "the token URL {} has no path; use the URL of the token endpoint, such as {SITECORE_AUTHORITY}/oauth/token",
+                self.shown_url()
+            )));
+        }
+        let has_tls =
+            cfg!(any(feature = "rustls", feature = "rustls-no-provider", feature = "native-tls"));
+        if self.token_url.scheme() == "https" && !has_tls {
+            return Err(Error::config(
+                "compiled without TLS, which the token URL needs; enable the feature `rustls`, `rustls-no-provider` or `native-tls`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the URL without its query, where some gateways expect a key.
+    fn shown_url(&self) -> Url {
+        let mut url = self.token_url.clone();
+        url.set_query(None);
+        url
+    }
+
     pub(crate) fn host(&self) -> &str {
         self.token_url.host_str().unwrap_or_default()
     }
@@ -154,13 +179,10 @@ impl Endpoint {
     }
 }
 
-/// Leaves out the URL's query, where some gateways expect a key.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.token_url.clone();
-        url.set_query(None);
         f.debug_struct("Endpoint")
-            .field("token_url", &url.as_str())
+            .field("token_url", &self.shown_url().as_str())
             .field("audience", &self.audience)
             .finish()
     }
@@ -188,5 +210,20 @@ pub fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
+    }
+}
+
+#[cfg(all(
+    test,
+    not(any(feature = "rustls", feature = "rustls-no-provider", feature = "native-tls"))
+))]
+mod tests {
+    use crate::{ClientCredentials, ErrorKind, TokenClient};
+
+    #[test]
+    fn a_client_without_tls_is_a_config_error() {
+        let error = TokenClient::new(ClientCredentials::new("id", "secret")).expect_err("no TLS");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("enable the feature `rustls`"), "{error}");
     }
 }

@@ -17,9 +17,12 @@ struct ErrorInner {
     kind: ErrorKind,
     transient: bool,
     message: String,
+    never_reached_issuer: bool,
     retry_after: Option<Duration>,
     refusal: Option<Refusal>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// How many causes at the start of the chain the message already covers.
+    covered_causes: usize,
 }
 
 /// What to do about an [`Error`].
@@ -50,9 +53,11 @@ impl Error {
             kind,
             transient: matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable),
             message: message.into(),
+            never_reached_issuer: false,
             retry_after: None,
             refusal: None,
             source: None,
+            covered_causes: 0,
         }))
     }
 
@@ -80,6 +85,15 @@ impl Error {
         self.with(|inner| inner.source = Some(Box::new(source)))
     }
 
+    /// Marks the first causes of the chain as covered by the message.
+    pub(crate) fn covering(self, causes: usize) -> Self {
+        self.with(|inner| inner.covered_causes = causes)
+    }
+
+    pub(crate) fn never_reaching_issuer(self) -> Self {
+        self.with(|inner| inner.never_reached_issuer = true)
+    }
+
     /// Changes an error that is still being built and therefore has no clone.
     fn with(mut self, change: impl FnOnce(&mut ErrorInner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
@@ -103,11 +117,18 @@ impl Error {
         self.0.transient
     }
 
+    /// Returns `true` if the issuer got nothing of the request: its host could not be resolved, or
+    /// no connection to it could be opened.
+    #[must_use]
+    pub fn never_reached_issuer(&self) -> bool {
+        self.0.never_reached_issuer
+    }
+
     /// Returns how long the server asked us to wait, counted from its response and without a limit.
     ///
     /// The value comes from `Retry-After` ([RFC 9110 §10.2.3]). For [`ErrorKind::RateLimited`] it
     /// otherwise comes from Auth0's `Auth0-Client-Quota-Limit` or `x-ratelimit-reset`. A date is
-    /// measured against the response's own `Date`, and is ignored without one.
+    /// measured against the response's own `Date`, or else against the time of receipt.
     ///
     /// [RFC 9110 §10.2.3]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
     #[must_use]
@@ -135,6 +156,7 @@ impl fmt::Debug for Error {
             .field("kind", &inner.kind)
             .field("message", &inner.message)
             .field("transient", &inner.transient)
+            .field("never_reached_issuer", &inner.never_reached_issuer)
             .field("retry_after", &inner.retry_after)
             .field("refusal", &inner.refusal)
             .field("source", &inner.source)
@@ -144,7 +166,8 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        let first: &(dyn StdError + 'static) = self.0.source.as_deref()?;
+        std::iter::successors(Some(first), |&cause| cause.source()).nth(self.0.covered_causes)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Entry points for the fuzz targets: the code that reads responses, without a network.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::{StatusCode, header::HeaderMap};
 use url::Url;
@@ -10,6 +10,7 @@ use crate::{
     quota,
     redact::Redactor,
     response::{RawResponse, TokenResponse},
+    settings::ClientAuth,
 };
 
 /// Interprets the response to a token request whose secret was `secret`.
@@ -20,11 +21,19 @@ pub fn interpret(
     secret: &str,
 ) -> Result<TokenResponse> {
     let url = Url::parse("https://issuer.example/oauth/token").expect("a URL");
-    let response = RawResponse { url: &url, status, headers, body };
-    response.interpret(&Redactor { secrets: vec![secret] })
+    let response = RawResponse {
+        url: &url,
+        client_id: "client",
+        client_auth: ClientAuth::Body,
+        status,
+        headers,
+        body,
+        received_at: SystemTime::UNIX_EPOCH,
+    };
+    response.interpret(&Redactor { secrets: vec![secret.to_owned().into()] })
 }
 
 /// Reads from a response's headers how long to wait.
 pub fn wait(headers: &HeaderMap) -> Option<Duration> {
-    quota::rate_limit_wait(headers)
+    quota::rate_limit_wait(headers, SystemTime::UNIX_EPOCH)
 }

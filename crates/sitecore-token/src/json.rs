@@ -1,9 +1,12 @@
 //! Parses the JSON of a token response: strictly where it is ambiguous, and leniently where servers
 //! are known to differ.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer as _,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
@@ -25,8 +28,89 @@ pub(crate) struct Fields<'a> {
     pub(crate) token_type: Option<&'a RawValue>,
     pub(crate) expires_in: Option<&'a RawValue>,
     pub(crate) scope: Option<&'a RawValue>,
-    pub(crate) error: Option<&'a RawValue>,
-    pub(crate) error_description: Option<&'a RawValue>,
+}
+
+/// The fields of an OAuth error, as far as they can be read.
+#[derive(Default)]
+pub(crate) struct ErrorFields {
+    pub(crate) code: Option<String>,
+    pub(crate) description: Option<String>,
+    /// Should not be there, and must not be shown.
+    pub(crate) access_token: Option<String>,
+}
+
+impl ErrorFields {
+    /// Reads what is readable. The body may be cut off, the first of duplicate keys counts, and
+    /// text that is not UTF-8 is taken as Latin-1. Strings may contain line breaks and backslashes
+    /// that are not escaped.
+    pub(crate) fn read(body: &[u8]) -> Self {
+        let mut fields = Self::default();
+        let text = escape(&decode(without_bom(body)));
+        // An error only means that nothing more can be read.
+        let _ = serde_json::Deserializer::from_str(&text).deserialize_map(&mut fields);
+        fields
+    }
+}
+
+impl<'de> Visitor<'de> for &mut ErrorFields {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key::<Cow<'_, str>>()? {
+            let value = members.next_value::<&RawValue>()?;
+            let field = match &*name {
+                "error" => &mut self.code,
+                "error_description" => &mut self.description,
+                "access_token" => &mut self.access_token,
+                _ => continue,
+            };
+            if field.is_none() {
+                *field = serde_json::from_str(value.get()).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decodes text that should be UTF-8, of which the last character may be cut off.
+fn decode(text: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(text) {
+        Ok(text) => text.into(),
+        Err(error) if error.error_len().is_none() => {
+            String::from_utf8_lossy(&text[..error.valid_up_to()])
+        }
+        Err(_) => text.iter().map(|byte| char::from(*byte)).collect(),
+    }
+}
+
+/// Makes JSON that was written by hand readable: control characters become spaces, and a backslash
+/// that begins no escape stands for itself.
+fn escape(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    let mut rest = json.chars();
+    while let Some(char) = rest.next() {
+        match char {
+            '\\' => {
+                let next = rest.as_str();
+                let is_hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let is_escape = match next.chars().next() {
+                    Some('u') => next.get(1..5).is_some_and(is_hex),
+                    next => next.is_some_and(|char| "\"\\/bfnrt".contains(char)),
+                };
+                escaped.push_str(if is_escape { "\\" } else { "\\\\" });
+                if is_escape {
+                    escaped.extend(rest.next());
+                }
+            }
+            char if char.is_control() => escaped.push(' '),
+            char => escaped.push(char),
+        }
+    }
+    escaped
 }
 
 /// Why a body could not be parsed. The parser's own message is discarded, because it can quote the
@@ -98,7 +182,8 @@ pub(crate) fn parse_text<'a>(
 /// Parses `expires_in`: a number, or a string with a number, as some servers write it. Fractions
 /// are rounded down, except below one second, because zero means "not specified".
 pub(crate) fn parse_lifetime(value: &RawValue) -> Result<Duration> {
-    let text = value.get().trim_matches('"').trim();
+    let text: Option<String> = serde_json::from_str(value.get()).ok();
+    let text = text.as_deref().unwrap_or_else(|| value.get()).trim();
     let seconds =
         text.parse::<f64>().ok().filter(|_| text.starts_with(|first: char| first.is_ascii_digit()));
     let seconds = seconds.ok_or_else(|| {

@@ -1,8 +1,8 @@
 //! Fetches access tokens from Sitecore Cloud's issuer with the OAuth2 client credentials grant: one
 //! `POST`, one typed response.
 //!
-//! This is the raw token client. It has no cache, no retry and no clock. A program that calls APIs
-//! should use the crate `sitecore-auth`, which builds all of that on top of this one.
+//! This is the raw token client. It does not cache, retry or track expiry. A program that calls
+//! APIs should use the crate `sitecore-auth`, which builds all of that on top of this one.
 //!
 //! With `ClientCredentials::from_env()` and `Endpoint::from_env()` it requests a token from
 //! Sitecore Cloud. This example uses the sandbox of the crate `sitecore-sandbox` instead:
@@ -33,6 +33,7 @@
 //! # Features
 //!
 //! - `rustls` (default): TLS with rustls.
+//! - `rustls-no-provider`: TLS with rustls and the cryptography that the program chooses.
 //! - `native-tls`: TLS with the platform's library.
 
 // Shows in the published documentation which feature an item needs.
@@ -66,6 +67,7 @@ mod response;
 mod settings;
 mod sitecore_cli;
 mod text;
+mod transport;
 
 pub use builder::TokenClientBuilder;
 pub use claims::{Claims, ClientKind};
@@ -81,4 +83,4 @@ pub use file::read_credential;
 pub use json::{MAX_LIFETIME, check_bearer};
 pub use quota::{Quota, QuotaBucket};
 pub use response::TokenResponse;
-pub use settings::Encoding;
+pub use settings::{ClientAuth, Encoding};

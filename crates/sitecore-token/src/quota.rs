@@ -1,6 +1,7 @@
 //! How long a server asks clients to wait: `Retry-After` and Auth0's quota headers.
 //!
-//! Nothing here reads a clock. A date is measured against the response's own `Date`.
+//! Nothing here reads a clock. A date is measured against the response's own `Date`, or else
+//! against the time of receipt.
 
 use std::time::{Duration, SystemTime};
 
@@ -88,34 +89,52 @@ impl QuotaBucket {
 /// Returns how long a server that limits token requests asks clients to wait: `Retry-After` if it
 /// is usable, otherwise the quota's reset, otherwise `x-ratelimit-reset`. A time in the past or an
 /// unreadable value is ignored.
-pub(crate) fn rate_limit_wait(headers: &HeaderMap) -> Option<Duration> {
-    retry_after(headers)
-        .or_else(|| Quota::from_headers(headers)?.exhausted_for())
-        .or_else(|| {
-            let reset =
-                header_values(headers, "x-ratelimit-reset").find_map(|reset| reset.parse().ok())?;
-            let reset = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
-            since_response(headers, reset)
-        })
-        .filter(|wait| !wait.is_zero())
+pub(crate) fn rate_limit_wait(headers: &HeaderMap, received_at: SystemTime) -> Option<Duration> {
+    let reset = || {
+        let values = header_values(headers, "x-ratelimit-reset").flat_map(|line| line.split(','));
+        let reset = SystemTime::UNIX_EPOCH.checked_add(values.filter_map(parse_seconds).max()?)?;
+        time_until(reset, headers, received_at)
+    };
+    retry_after(headers, received_at)
+        .or_else(|| Quota::from_headers(headers)?.exhausted_for().filter(|wait| !wait.is_zero()))
+        .or_else(reset)
 }
 
-/// Returns the wait in `Retry-After`, which is a number of seconds or a date (RFC 9110 §10.2.3).
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let mut waits = header_values(headers, RETRY_AFTER.as_str()).filter_map(|value| {
-        if value.bytes().all(|byte| byte.is_ascii_digit()) {
-            Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)))
-        } else {
-            since_response(headers, httpdate::parse_http_date(value).ok()?)
-        }
+/// Returns the wait in `Retry-After` (RFC 9110 §10.2.3), never zero. A value is a number of seconds
+/// or a date. Of several values, also in one line, the largest counts.
+pub(crate) fn retry_after(headers: &HeaderMap, received_at: SystemTime) -> Option<Duration> {
+    let waits = header_values(headers, RETRY_AFTER.as_str()).filter_map(|line| {
+        let parts: Vec<_> = line.split(',').collect();
+        let seconds = parts.iter().filter_map(|part| parse_seconds(part)).max();
+        // Most formats of a date contain a comma.
+        let parts = parts.windows(1).chain(parts.windows(2));
+        let dates = parts.filter_map(|parts| {
+            let date = httpdate::parse_http_date(parts.join(",").trim()).ok()?;
+            time_until(date, headers, received_at)
+        });
+        dates.chain(seconds).max()
     });
-    waits.find(|wait| !wait.is_zero())
+    waits.max().filter(|wait| !wait.is_zero())
 }
 
-fn since_response(headers: &HeaderMap, time: SystemTime) -> Option<Duration> {
-    let responded = header_values(headers, DATE.as_str())
-        .find_map(|date| httpdate::parse_http_date(date).ok())?;
-    time.duration_since(responded).ok()
+/// Parses a number of seconds. Fractions are rounded up, so that we never retry too early.
+fn parse_seconds(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let seconds: f64 = text.parse().ok()?;
+    let is_number = text.starts_with(|first: char| first.is_ascii_digit());
+    is_number.then(|| Duration::try_from_secs_f64(seconds.ceil()).unwrap_or(Duration::MAX))
+}
+
+/// Returns the time from the response to `time`. The response's own `Date` is compared if it has
+/// one, because the two clocks may differ.
+fn time_until(time: SystemTime, headers: &HeaderMap, received_at: SystemTime) -> Option<Duration> {
+    let sent_at = response_date(headers).unwrap_or(received_at);
+    time.duration_since(sent_at).ok().filter(|wait| !wait.is_zero())
+}
+
+/// Returns the `Date` of a response.
+pub(crate) fn response_date(headers: &HeaderMap) -> Option<SystemTime> {
+    header_values(headers, DATE.as_str()).find_map(|date| httpdate::parse_http_date(date).ok())
 }
 
 /// Returns the values of a header that are valid text.

@@ -2,11 +2,15 @@
 //!
 //! Text from the network reaches a message only through [`Redactor::sanitize`].
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
     StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, LOCATION},
+    header::{CONTENT_TYPE, HeaderMap, LOCATION, WWW_AUTHENTICATE},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
@@ -15,9 +19,12 @@ use url::Url;
 use crate::{
     claims::Claims,
     error::{Error, ErrorKind, Refusal, Result},
-    json::{Fields, MAX_LIFETIME, ParseError, check_bearer, parse_lifetime, parse_text},
-    quota::{Quota, rate_limit_wait, retry_after},
+    json::{
+        ErrorFields, Fields, MAX_LIFETIME, ParseError, check_bearer, parse_lifetime, parse_text,
+    },
+    quota::{Quota, rate_limit_wait, response_date, retry_after},
     redact::Redactor,
+    settings::ClientAuth,
 };
 
 /// A granted access token ([RFC 6749 §5.1]).
@@ -76,53 +83,78 @@ impl fmt::Debug for TokenResponse {
     }
 }
 
+/// The codes that are shown even if they contain one of the request's own values: RFC 6749 §5.2,
+/// RFC 8707 and Auth0 define them.
+const KNOWN_CODES: [&str; 13] = [
+    "access_denied",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_target",
+    "server_error",
+    "slow_down",
+    "temporarily_unavailable",
+    "too_many_requests",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "unsupported_response_type",
+];
+
+/// The registered token types other than Bearer.
+const TOKEN_TYPES: [&str; 4] = ["DPoP", "mac", "N_A", "PoP"];
+
 /// The response of a token endpoint, as received.
 pub(crate) struct RawResponse<'a> {
     pub(crate) url: &'a Url,
+    pub(crate) client_id: &'a str,
+    pub(crate) client_auth: ClientAuth,
     pub(crate) status: StatusCode,
     pub(crate) headers: &'a HeaderMap,
+    /// All of it, or what arrived of an error's.
     pub(crate) body: &'a [u8],
+    pub(crate) received_at: SystemTime,
 }
 
 impl RawResponse<'_> {
     /// Returns the token in the response, or the reason why there is none.
-    pub(crate) fn interpret(&self, redactor: &Redactor<'_>) -> Result<TokenResponse> {
+    pub(crate) fn interpret(&self, redactor: &Redactor) -> Result<TokenResponse> {
         if self.status.is_redirection() {
             return Err(self.redirect(redactor));
         }
-        let parsed = Fields::parse(self.body);
-        let refusal = parsed.as_ref().ok().and_then(|fields| self.refusal(fields, redactor));
-        if let Some(refusal) = refusal {
-            return Err(self.oauth_error(refusal));
+        let ErrorFields { code, description, access_token } = ErrorFields::read(self.body);
+        if let Some(code) = code.filter(|code| is_oauth_code(code)) {
+            let redactor = redactor.and(access_token.unwrap_or_default());
+            return Err(self.oauth_error(&code, description.as_deref(), &redactor));
         }
         match self.status {
             StatusCode::OK => {
+                let parsed = Fields::parse(self.body);
                 let fields = parsed.map_err(|error| self.unreadable(error, redactor))?;
-                self.token(&fields, redactor)
+                self.token(&fields)
             }
             status if status.is_success() => Err(Error::malformed(format!(
-                "the issuer responded with status {}, but only 200 carries a token",
+                "{} responded with status {}, but only 200 carries a token; check the token URL",
+                self.host(),
                 status.as_u16()
             ))),
             status => Err(self.http_error(status)),
         }
     }
 
-    fn token(&self, fields: &Fields<'_>, redactor: &Redactor<'_>) -> Result<TokenResponse> {
+    fn token(&self, fields: &Fields<'_>) -> Result<TokenResponse> {
         match parse_text("token_type", fields.token_type)? {
             None => warn!("token response has no token_type, assuming Bearer"),
             Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
             Some(kind) => {
-                // Only a short name is quoted: a token may be in the wrong field.
-                let is_name_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-                let is_name = kind.len() <= 20 && kind.bytes().all(is_name_char);
-                let shown = if is_name {
-                    format!("of type `{}`", redactor.sanitize(&kind))
-                } else {
-                    "of an unsupported type".to_owned()
+                // Only a known name is quoted: a token may be in the wrong field.
+                let shown = match TOKEN_TYPES.iter().any(|name| kind.eq_ignore_ascii_case(name)) {
+                    true => format!("of type `{kind}`"),
+                    false => "of an unknown type".to_owned(),
                 };
                 return Err(Error::malformed(format!(
-                    "the issuer granted a token {shown}, but only Bearer is supported"
+                    "{} granted a token {shown}, but only Bearer is supported",
+                    self.host()
                 )));
             }
         }
@@ -135,8 +167,7 @@ impl RawResponse<'_> {
             warn!("token response has expires_in 0, treating it as missing");
         }
         let expires_in = expires_in.filter(|lifetime| !lifetime.is_zero());
-        let claimed = claims.as_ref().and_then(Claims::lifetime);
-        let lifetime = [expires_in, claimed].into_iter().flatten().min();
+        let lifetime = self.lifetime(expires_in, claims.as_ref())?;
         // Not needed, so an unreadable scope is not an error.
         let scope = parse_text("scope", fields.scope).ok().flatten().map(Cow::into_owned);
         Ok(TokenResponse {
@@ -147,33 +178,44 @@ impl RawResponse<'_> {
         })
     }
 
-    /// Finds an OAuth error: a JSON object whose `error` looks like a registered code. A gateway
-    /// that writes `"error": "Forbidden"` does not speak for the issuer.
-    fn refusal(&self, fields: &Fields<'_>, redactor: &Redactor<'_>) -> Option<Refusal> {
-        let code = parse_text("error", fields.error).ok()??;
-        let is_code_char =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let is_code = code.starts_with(|first: char| first.is_ascii_lowercase())
-            && code.bytes().all(is_code_char);
-        let description = parse_text("error_description", fields.error_description).ok().flatten();
-        is_code.then(|| Refusal {
-            status: self.status.as_u16(),
-            code: redactor.sanitize(&code),
-            description: description.map(|text| redactor.sanitize(&text)),
-        })
+    /// Returns the shorter of the lifetimes that the response and the token specify.
+    fn lifetime(
+        &self,
+        expires_in: Option<Duration>,
+        claims: Option<&Claims>,
+    ) -> Result<Option<Duration>> {
+        let date = response_date(self.headers);
+        let full = claims.and_then(Claims::lifetime);
+        let claimed = match claims.and_then(|claims| claims.remaining_lifetime(date)) {
+            // The issuer contradicts itself, so the token's times are not reliable.
+            Some(Duration::ZERO) if expires_in.is_some() && expires_in != full => full,
+            Some(Duration::ZERO) => {
+                let host = self.host();
+                let message = format!(
+                    "{host} returned a token that had already expired; a cache on the way may have kept it"
+                );
+                return Err(Error::malformed(message).transient());
+            }
+            claimed => claimed,
+        };
+        Ok([expires_in, claimed].into_iter().flatten().min())
     }
 
-    /// Classifies an OAuth error by what can be done about it.
-    fn oauth_error(&self, refusal: Refusal) -> Error {
-        let (kind, advice) = match (self.status.as_u16(), refusal.code.as_str()) {
+    /// Classifies an OAuth error by what can be done about it. Only what is shown is redacted.
+    fn oauth_error(&self, code: &str, description: Option<&str>, redactor: &Redactor) -> Error {
+        let status = self.status.as_u16();
+        let (kind, advice) = match (status, code) {
             (429, _) | (_, "too_many_requests" | "slow_down") => (
                 ErrorKind::RateLimited,
-                "too many token requests; cache tokens and share them between processes",
+                "cache tokens and share them between processes, or wait for the quota",
             ),
             (_, "server_error" | "temporarily_unavailable") => {
-                (ErrorKind::Unavailable, "it is temporarily unable to grant tokens")
+                (ErrorKind::Unavailable, "try again later")
             }
             (404 | 405, _) => (ErrorKind::Unavailable, "check the path of the token URL"),
+            (400 | 401, "invalid_client") if self.requires_basic() => {
+                (ErrorKind::Refused, "the issuer requires HTTP Basic; use ClientAuth::Basic")
+            }
             (200 | 400 | 401 | 403, "unauthorized_client" | "unsupported_grant_type") => (
                 ErrorKind::Refused,
                 "check the kind of client, which must be allowed to use client credentials",
@@ -189,9 +231,22 @@ impl RawResponse<'_> {
                 ErrorKind::Refused,
                 "check the client id and the client secret, then the audience and the kind of client",
             ),
-            _ => (ErrorKind::Unavailable, "it could not process the request"),
+            _ => (ErrorKind::Unavailable, "try again later"),
         };
-        Error::new(kind, format!("the issuer returned the error {refusal}; {advice}"))
+        let known = KNOWN_CODES.contains(&code);
+        let refusal = Refusal {
+            status,
+            code: if known { code.to_owned() } else { redactor.sanitize(code) },
+            description: description.map(|text| redactor.sanitize(text)),
+        };
+        let outcome = match kind {
+            ErrorKind::Refused => "refused",
+            ErrorKind::RateLimited => "limits the token requests of",
+            _ => "could not grant a token to",
+        };
+        let quoted = refusal.description().map(|text| format!(": \"{text}\"")).unwrap_or_default();
+        let (host, client) = (self.host(), self.client());
+        Error::new(kind, format!("{host} {outcome} {client} ({refusal}{quoted}); {advice}"))
             .with_retry_after(self.wait(kind))
             .with_refusal(refusal)
     }
@@ -199,60 +254,100 @@ impl RawResponse<'_> {
     /// An error status without an OAuth code. It may not come from the issuer.
     fn http_error(&self, status: StatusCode) -> Error {
         let (kind, advice) = match status.as_u16() {
-            404 | 405 => (ErrorKind::Unavailable, "; check the token URL"),
-            407 => (ErrorKind::Unavailable, "; the proxy requires credentials"),
-            429 => (ErrorKind::RateLimited, "; too many token requests"),
+            404 | 405 => (ErrorKind::Unavailable, "check the token URL"),
+            407 => (ErrorKind::Unavailable, "add a user name and a password to the proxy's URL"),
+            429 => (
+                ErrorKind::RateLimited,
+                "cache tokens and share them between processes, or wait for the quota",
+            ),
             400..500 => (
                 ErrorKind::Unavailable,
-                " without an OAuth error; it probably comes from a proxy or a firewall",
+                "a proxy or a firewall probably responded instead of the issuer",
             ),
-            _ => (ErrorKind::Unavailable, ""),
+            511 => (ErrorKind::Unavailable, "sign in to the network"),
+            _ => (ErrorKind::Unavailable, "try again later"),
         };
-        let host = self.url.host_str().unwrap_or_default();
-        Error::new(kind, format!("{host} responded with status {}{advice}", status.as_u16()))
-            .with_retry_after(self.wait(kind))
+        let (host, client, status) = (self.host(), self.client(), status.as_u16());
+        let message = format!(
+            "{host} responded to {client} with status {status} and no OAuth error; {advice}"
+        );
+        Error::new(kind, message).with_retry_after(self.wait(kind))
     }
 
     /// Every response can describe the quota. It is a reason to wait only if the quota is
     /// exhausted.
     fn wait(&self, kind: ErrorKind) -> Option<Duration> {
         match kind {
-            ErrorKind::RateLimited => rate_limit_wait(self.headers),
-            ErrorKind::Unavailable => retry_after(self.headers),
+            ErrorKind::RateLimited => rate_limit_wait(self.headers, self.received_at),
+            ErrorKind::Unavailable => retry_after(self.headers, self.received_at),
             ErrorKind::Config | ErrorKind::Refused | ErrorKind::Malformed => None,
         }
     }
 
     /// A redirect is never followed, because 307 and 308 would send the secret to its target.
-    fn redirect(&self, redactor: &Redactor<'_>) -> Error {
+    fn redirect(&self, redactor: &Redactor) -> Error {
         let location = self.headers.get(LOCATION);
         let target = location.and_then(|value| self.url.join(value.to_str().ok()?).ok());
         let target = target.as_ref().and_then(Url::host_str).unwrap_or("an unknown host");
+        let (host, status) = (self.host(), self.status.as_u16());
+        let target = redactor.sanitize(target);
         Error::new(
             ErrorKind::Unavailable,
             format!(
-                "the token endpoint redirects ({}) to {}, which is not followed; check the token URL",
-                self.status.as_u16(),
-                redactor.sanitize(target)
+                "{host} redirects ({status}) to {target}, which is not followed; check the token URL, or sign in to the network"
             ),
         )
     }
 
+    /// Returns `true` if an OAuth code can be read, even if the body is incomplete.
+    pub(crate) fn has_oauth_code(&self) -> bool {
+        ErrorFields::read(self.body).code.is_some_and(|code| is_oauth_code(&code))
+    }
+
     /// The body of a success ended early.
-    pub(crate) fn truncated(&self, redactor: &Redactor<'_>) -> Error {
+    pub(crate) fn truncated(&self, redactor: &Redactor) -> Error {
         self.unreadable(ParseError { what: "is truncated", transient: true }, redactor)
     }
 
-    fn unreadable(&self, error: ParseError, redactor: &Redactor<'_>) -> Error {
+    fn unreadable(&self, error: ParseError, redactor: &Redactor) -> Error {
         let content_type = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type =
             content_type.map_or_else(|| "none".to_owned(), |text| redactor.sanitize(text));
-        let (what, bytes) = (error.what, self.body.len());
-        let message =
-            format!("the token response {what} (content type {content_type}, {bytes} bytes)");
+        let (host, what, bytes) = (self.host(), error.what, self.body.len());
+        let message = format!(
+            "the token response of {host} {what} (content type {content_type}, {bytes} bytes); a proxy or a sign-in page may have responded instead of the issuer"
+        );
         match error.transient {
             true => Error::malformed(message).transient(),
             false => Error::malformed(message),
         }
     }
+
+    /// Returns `true` if the issuer asks for the header that was not sent.
+    fn requires_basic(&self) -> bool {
+        let lines = self.headers.get_all(WWW_AUTHENTICATE).into_iter();
+        let mut challenges = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        let is_basic = |challenge: &[u8]| {
+            let scheme = challenge.trim_ascii().split(|byte| *byte == b' ').next();
+            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
+        };
+        self.client_auth == ClientAuth::Body && challenges.any(is_basic)
+    }
+
+    fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
+    fn client(&self) -> String {
+        let id: String = self.client_id.chars().filter(|c| !c.is_control()).collect();
+        format!("client `{id}`")
+    }
+}
+
+/// Returns `true` if this looks like a registered code. A gateway that writes `"error":
+/// "Forbidden"` does not speak for the issuer.
+fn is_oauth_code(code: &str) -> bool {
+    let is_code_char =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    code.starts_with(|first: char| first.is_ascii_lowercase()) && code.bytes().all(is_code_char)
 }

@@ -32,6 +32,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use serde_json::{Value, json};
 use sitecore_auth::{AuthMiddleware, Target, TokenCache, TokenSource};
 use sitecore_token::{ClientCredentials, Endpoint, TokenClient, TokenClientBuilder};
+use url::Url;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -45,7 +46,10 @@ pub(crate) const SECRET: &str = "s3cret-sentinel-%+&=:/ ü";
 
 /// Returns a builder for a token client that uses `token_url`.
 pub(crate) fn client_of(token_url: &str) -> TokenClientBuilder {
-    let url = token_url.parse().expect("a URL");
+    let mut url: Url = token_url.parse().expect("a URL");
+    if url.path() == "/" {
+        url.set_path("/oauth/token");
+    }
     let endpoint = Endpoint::new(url, "https://api.example").expect("an endpoint");
     TokenClient::builder(ClientCredentials::new("client", SECRET)).endpoint(endpoint)
 }

@@ -5,7 +5,9 @@ use tokio::net::TcpListener;
 use wiremock::{MockServer, ResponseTemplate};
 
 use super::{error_of, granting};
-use crate::support::{AfterWrite, Logs, RawServer, SECOND, client_of, requests, serve};
+use crate::support::{
+    AfterWrite, HttpAndHttps, Logs, RawServer, SECOND, client_of, requests, serve,
+};
 
 #[tokio::test]
 async fn network_errors_name_the_phase_and_the_host() {
@@ -15,20 +17,80 @@ async fn network_errors_name_the_phase_and_the_host() {
     };
     let plain = RawServer::start("HTTP/1.1 400 Bad Request\r\n\r\n", AfterWrite::Close).await;
     let silent = RawServer::start("", AfterWrite::Close).await;
-    for (url, phase, host) in [
-        (format!("http://127.0.0.1:{closed}/"), "could not connect to", "127.0.0.1"),
-        (format!("https://127.0.0.1:{}/", plain.port()), "TLS handshake", "127.0.0.1"),
-        (silent.url(), "was interrupted", "127.0.0.1"),
-        ("https://issuer.invalid/".to_owned(), "could not resolve", "issuer.invalid"),
+    let https = HttpAndHttps::start().await;
+    for (url, text, host, never_reached) in [
+        (format!("http://127.0.0.1:{closed}/t"), "could not connect to", "127.0.0.1", true),
+        ("https://issuer.invalid/t".to_owned(), "could not resolve", "issuer.invalid", true),
+        (format!("https://127.0.0.1:{}/t", plain.port()), "does not speak TLS", "127.0.0.1", false),
+        (format!("https://localhost:{}/t", https.port()), "root certificate", "localhost", false),
+        (silent.url(), "was interrupted", "127.0.0.1", false),
     ] {
         let client = client_of(&url).http(reqwest::Client::builder().no_proxy()).build().unwrap();
         let error = client.fetch().await.expect_err("no response");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(error.is_transient());
+        assert_eq!(error.never_reached_issuer(), never_reached, "{error:?}");
         let message = error.to_string();
-        assert!(message.contains(phase) && message.contains(host), "{message}\n{error:#?}");
-        assert!(std::error::Error::source(&error).is_some());
+        assert!(message.contains(text) && message.contains(host), "{message}\n{error:#?}");
+        // The source begins below the generic errors of the HTTP client.
+        let source = std::error::Error::source(&error).expect("a source").to_string();
+        assert!(!source.contains("error sending request"), "{source}");
     }
+}
+
+#[tokio::test]
+async fn a_proxy_that_fails_is_named_as_such() {
+    let error = async |proxy: String| {
+        let proxy = reqwest::Client::builder().proxy(reqwest::Proxy::https(proxy).unwrap());
+        let client = client_of("https://issuer.example/t").http(proxy).build().unwrap();
+        let error = client.fetch().await.expect_err("no tunnel");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.never_reached_issuer() && error.is_transient(), "{error:?}");
+        error.to_string()
+    };
+    for (status, advice) in [
+        ("407 Proxy Authentication Required", "the proxy for issuer.example requires credentials"),
+        ("403 Forbidden", "the proxy did not connect to issuer.example"),
+        ("502 Bad Gateway", "NO_PROXY"),
+    ] {
+        let response = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+        let proxy = RawServer::start(response, AfterWrite::Close).await;
+        let message = error(format!("http://127.0.0.1:{}", proxy.port())).await;
+        assert!(message.contains(advice), "{status}: {message}");
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for proxy in [format!("http://{closed}"), "http://no-such-proxy.invalid:8080".to_owned()] {
+        let message = error(proxy).await;
+        assert!(message.contains("the proxy did not connect"), "{message}");
+    }
+}
+
+#[test]
+fn a_runtime_without_io_or_timers_is_a_config_error() {
+    let client = client_of("http://127.0.0.1:1/t").build().unwrap();
+    let builder = tokio::runtime::Builder::new_current_thread;
+    for runtime in
+        [builder().enable_time().build(), builder().enable_io().build(), builder().build()]
+    {
+        let error = runtime.unwrap().block_on(client.fetch()).expect_err("no token");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+        assert!(error.to_string().contains("enable_all()"), "{error}");
+    }
+    let error = futures_util::FutureExt::now_or_never(client.fetch()).expect("an end").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_page_instead_of_a_token_points_to_a_proxy_or_a_sign_in_page() {
+    let page = ResponseTemplate::new(200).set_body_raw("<h1>Guest network</h1>", "text/html");
+    let message = error_of(page).await.to_string();
+    assert!(
+        message.contains("sign-in page") && message.contains("text/html, 22 bytes"),
+        "{message}"
+    );
+    assert!(!message.contains("Guest"), "{message}");
+    let message = error_of(ResponseTemplate::new(407)).await.to_string();
+    assert!(message.contains("user name and a password to the proxy"), "{message}");
 }
 
 #[tokio::test]

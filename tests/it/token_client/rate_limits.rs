@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use sitecore_token::ErrorKind;
 use wiremock::ResponseTemplate;
 
@@ -31,8 +32,11 @@ async fn retry_after_may_be_seconds_or_a_date() {
         wait_of(&[("retry-after", TWO_MINUTES_LATER), ("date", DATE)]).await,
         Some(120 * SECOND)
     );
-    // Without a `Date` header there is no time to compare it with: this crate has no clock.
-    assert_eq!(wait_of(&[("retry-after", TWO_MINUTES_LATER)]).await, None);
+    // Without a `Date` header, the date is compared with the time of receipt.
+    let later = Utc::now() + chrono::TimeDelta::seconds(121);
+    let later = later.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let wait = wait_of(&[("retry-after", &later)]).await.expect("a wait");
+    assert!(wait > 110 * SECOND && wait <= 121 * SECOND, "{wait:?}");
     let error = error_of(ResponseTemplate::new(503).insert_header("retry-after", "5")).await;
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, Some(5 * SECOND)));
 }
@@ -51,7 +55,7 @@ async fn a_retry_after_of_hours_is_returned_at_once() {
 
 #[tokio::test]
 async fn an_invalid_retry_after_is_ignored() {
-    for value in ["-5", "abc", "", "0", "1.5", "Sun, 22 Nov 2026 11:00:00 GMT"] {
+    for value in ["-5", "abc", "", "0", "0.0", "NaN", "inf", "Sun, 22 Nov 2026 11:00:00 GMT"] {
         assert_eq!(wait_of(&[("retry-after", value), ("date", DATE)]).await, None, "{value}");
     }
     assert_eq!(wait_of(&[("retry-after", "1000000000")]).await, Some(1_000_000_000 * SECOND));
@@ -59,7 +63,28 @@ async fn an_invalid_retry_after_is_ignored() {
     let error = error_of(ResponseTemplate::new(503).insert_header("retry-after", "0")).await;
     assert_eq!(error.retry_after(), None);
     let beyond = wait_of(&[("retry-after", "99999999999999999999999")]).await;
-    assert_eq!(beyond, Some(Duration::from_secs(u64::MAX)));
+    assert!(beyond.is_some_and(|wait| wait > Duration::from_secs(1 << 60)), "{beyond:?}");
+}
+
+#[tokio::test]
+async fn a_retry_after_is_never_shortened() {
+    for (values, expected) in [
+        (&["299.997"][..], 300),
+        (&["0.001"], 1),
+        (&["1e3"], 1_000),
+        (&["300, 300"], 300),
+        (&["7, 300"], 300),
+        (&["300, abc"], 300),
+        (&["7", "300", "8"], 300),
+        (&["7", TWO_MINUTES_LATER], 120),
+        (&[&[TWO_MINUTES_LATER, "7"].join(", ")], 120),
+        (&[&["130", TWO_MINUTES_LATER].join(",")], 130),
+        (&[&[DATE, TWO_MINUTES_LATER].join(", ")], 120),
+    ] {
+        let mut headers: Vec<_> = values.iter().map(|value| ("retry-after", *value)).collect();
+        headers.push(("date", DATE));
+        assert_eq!(wait_of(&headers).await, Some(expected * SECOND), "{values:?}");
+    }
 }
 
 #[tokio::test]
@@ -71,7 +96,11 @@ async fn retry_after_is_derived_from_quota_headers() {
     assert_eq!(wait_of(&[(quota, both)]).await, Some(43_200 * SECOND));
     let reset = ("x-ratelimit-reset", TWO_MINUTES_LATER_UNIX);
     assert_eq!(wait_of(&[reset, ("date", DATE)]).await, Some(120 * SECOND));
-    assert_eq!(wait_of(&[reset]).await, None);
+    let two = format!("1700000000, {TWO_MINUTES_LATER_UNIX}");
+    assert_eq!(wait_of(&[("x-ratelimit-reset", &two), ("date", DATE)]).await, Some(120 * SECOND));
+    // Without a `Date` header, the time of receipt counts, which is later than this.
+    let past = ("x-ratelimit-reset", "1700000000");
+    assert_eq!(wait_of(&[past]).await, None);
     assert_eq!(wait_of(&[("retry-after", "7"), (quota, both)]).await, Some(7 * SECOND));
     for invalid in
         ["", "b=per_hour", "b=per_hour;q=10;r=0;t=-1", "nonsense;;==,,", "b=per_hour;q=10;r=5;t=60"]

@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, time::Duration};
 
+use chrono::Utc;
 use flate2::{Compression, write::GzEncoder};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -40,7 +41,7 @@ fn seconds(seconds: u64) -> Option<Duration> {
 
 #[tokio::test]
 async fn a_missing_lifetime_is_taken_from_the_token_itself() {
-    let token = jwt(&json!({ "iat": 1_000, "exp": 1_900 }));
+    let token = token_issued(Duration::ZERO, 900);
     for expires_in in [None, Some(Value::Null)] {
         let mut body = json!({ "access_token": token, "token_type": "Bearer" });
         if let Some(expires_in) = expires_in {
@@ -57,6 +58,8 @@ async fn a_lifetime_may_be_a_string_or_a_fraction() {
     for (expires_in, expected) in [
         (r#""86400""#, 86_400),
         ("86400.0", 86_400),
+        (r#"" 86400 ""#, 86_400),
+        (r#""\u0038\u00364\u0030\u0030""#, 86_400),
         ("8.64e4", 86_400),
         ("899.99", 899),
         (r#"" 60 ""#, 60),
@@ -73,7 +76,7 @@ async fn a_lifetime_below_a_second_is_not_zero() {
 #[tokio::test]
 async fn a_lifetime_of_zero_counts_as_missing_and_logs_a_warning() {
     let logs = Logs::capture();
-    let token = jwt(&json!({ "iat": 1_000, "exp": 1_900 }));
+    let token = token_issued(Duration::ZERO, 900);
     let body = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 0 });
     assert_eq!(fetch_body(body.to_string()).await.unwrap().expires_in(), seconds(900));
     assert_eq!(lifetime("0").await.unwrap(), None);
@@ -199,6 +202,50 @@ async fn the_shorter_of_two_lifetimes_counts() {
     assert_eq!(fetch_body(body.to_string()).await.unwrap().expires_in(), seconds(60));
 }
 
+/// A token that was issued `age` ago, with this lifetime in seconds.
+fn token_issued(age: Duration, lifetime: u64) -> String {
+    let now = Utc::now().timestamp().unsigned_abs();
+    let issued_at = now - age.as_secs();
+    jwt(&json!({ "iat": issued_at, "exp": issued_at + lifetime }))
+}
+
+/// The response of a server that sends these headers as they are.
+async fn fetch_raw(headers: &str, body: &str) -> Result<TokenResponse, Error> {
+    let length = body.len();
+    let response = format!("HTTP/1.1 200 OK\r\n{headers}content-length: {length}\r\n\r\n{body}");
+    let server = RawServer::start(response, AfterWrite::Close).await;
+    client_of(&server.url()).build().unwrap().fetch().await
+}
+
+#[tokio::test]
+async fn a_token_that_was_cached_on_the_way_has_only_its_remaining_lifetime() {
+    let date = "date: Sun, 22 Nov 2026 12:00:00 GMT\r\n";
+    let noon = 1_795_348_800_u64;
+    let day = 86_400;
+    for (issued_at, expected) in [
+        (noon - 3_600, day - 3_600),
+        (noon - 61, day - 61),
+        // A clock that is a little behind, or ahead.
+        (noon - 60, day),
+        (noon + 60, day),
+    ] {
+        let token = jwt(&json!({ "iat": issued_at, "exp": issued_at + day }));
+        for expires_in in ["", r#","expires_in":86400"#] {
+            let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer"{expires_in}}}"#);
+            let response = fetch_raw(date, &body).await.unwrap();
+            assert_eq!(response.expires_in(), seconds(expected), "{issued_at} {expires_in}");
+            // Without a `Date` there is nothing to compare with.
+            assert_eq!(fetch_raw("", &body).await.unwrap().expires_in(), seconds(day));
+        }
+    }
+    let expired = jwt(&json!({ "iat": noon - 2 * day, "exp": noon - day }));
+    for expires_in in ["", r#","expires_in":86400"#] {
+        let body = format!(r#"{{"access_token":"{expired}","token_type":"Bearer"{expires_in}}}"#);
+        let error = fetch_raw(date, &body).await.expect_err("an expired token");
+        assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Malformed, true));
+    }
+}
+
 #[tokio::test]
 async fn an_oauth_error_in_a_200_response_is_classified_by_its_code() {
     for (code, kind) in [
@@ -212,6 +259,11 @@ async fn an_oauth_error_in_a_200_response_is_classified_by_its_code() {
         assert_eq!(error.kind(), kind, "{code}");
         assert_eq!(error.refusal().expect("a refusal").code(), code);
     }
+    // Also if the body is cut off.
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{\"error\":\"access_denied\",";
+    let server = RawServer::start(head, AfterWrite::Close).await;
+    let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a refusal");
+    assert_eq!(error.kind(), ErrorKind::Refused);
 }
 
 #[tokio::test]

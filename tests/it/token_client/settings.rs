@@ -93,3 +93,20 @@ fn a_key_in_the_query_of_a_token_url_is_not_shown() {
         .unwrap_err();
     assert!(!error.to_string().contains("sentinel"), "{error}");
 }
+
+#[test]
+fn a_token_url_without_a_path_is_an_error_when_the_client_is_built() {
+    for url in [
+        "https://auth.sitecorecloud.io",
+        "https://auth.sitecorecloud.io/",
+        "http://127.0.0.1:1/?code=sentinel",
+    ] {
+        let endpoint = Endpoint::new(url.parse().unwrap(), "a").unwrap();
+        let client =
+            TokenClient::builder(ClientCredentials::new("id", "secret")).endpoint(endpoint);
+        let error = client.build().expect_err(url);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let message = error.to_string();
+        assert!(message.contains("/oauth/token") && !message.contains("sentinel"), "{message}");
+    }
+}
