@@ -22,10 +22,10 @@ use crate::{
     token::Token,
 };
 
-/// How long reading a file may take. A network mount can hang for ever.
+/// How long reading a file may take. A network mount can hang forever.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many reads of one provider run at once. A read that hangs occupies its thread for ever.
+/// How many reads of one provider run at once. A read that hangs occupies its thread forever.
 const MAX_READS: usize = 4;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -71,9 +71,10 @@ impl CredentialsProvider for EnvironmentCredentials {
 /// Reads the secret, and optionally the client id, from a file each time, for example from a
 /// mounted Kubernetes secret.
 ///
-/// A byte order mark and surrounding white space are removed. A file that is not a regular one,
-/// that is larger than 1 MiB, or that contains anything but printable ASCII is a
-/// [`Config`](crate::ErrorKind::Config) error. Reading is given up after 5 s.
+/// A byte order mark and surrounding white space are removed. A path that is not a regular file, a
+/// file over 1 MiB, and a value that is empty, quoted or not printable ASCII are
+/// [`Config`](crate::ErrorKind::Config) errors. A read that takes longer than 5 s is an
+/// [`Unavailable`](crate::ErrorKind::Unavailable) error.
 #[derive(Clone, Debug)]
 pub struct FileCredentials {
     client_id: Id,
@@ -181,10 +182,10 @@ impl Reader {
     ) -> Result<T> {
         let unavailable = |error: BoxError| Error::new(ErrorKind::Unavailable, error);
         let result = async {
-            let slot = Arc::clone(&self.0).acquire_owned().await;
+            let permit = Arc::clone(&self.0).acquire_owned().await;
             let (sender, result) = oneshot::channel();
             let work = move || {
-                let _slot = slot;
+                let _permit = permit;
                 // It does not matter if the result is no longer awaited.
                 let _ = sender.send(read());
             };
@@ -193,9 +194,8 @@ impl Reader {
             result.await.map_err(|error| unavailable(error.into()))?
         };
         timeout(READ_TIMEOUT, result).await.unwrap_or_else(|_elapsed| {
-            let message = format!(
-                "reading {place} takes longer than {READ_TIMEOUT:?}; check its file system"
-            );
+            let message =
+                format!("reading {place} took longer than {READ_TIMEOUT:?}; check its file system");
             Err(unavailable(message.into()))
         })
     }
@@ -306,7 +306,7 @@ mod tests {
                 Ok(())
             };
             let error = runtime.block_on(reader.run("the-file", read)).expect_err("a hang");
-            assert!(error.cause().contains("reading the-file takes longer than 5s"), "{error:?}");
+            assert!(error.cause().contains("reading the-file took longer than 5s"), "{error:?}");
         }
         let error = runtime.block_on(reader.run("the-file", || Ok(()))).expect_err("no thread");
         assert!(error.is_transient());

@@ -179,7 +179,7 @@ impl RefreshPolicy {
         }
         let pause = match error.retry_after() {
             Some(wait) => self.retry_after_delay(wait, jitter),
-            // The quota is used up for an unknown time.
+            // The issuer did not say when the quota resets.
             None if error.kind() == ErrorKind::RateLimited => return None,
             None => {
                 let backoff = Backoff::new(FIRST_RETRY_PAUSE, self.refresh_timeout);

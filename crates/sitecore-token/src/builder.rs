@@ -101,9 +101,9 @@ impl TokenClientBuilder {
         self
     }
 
-    /// Sets the HTTP client to start from, with its proxies, certificates and user agent. The
-    /// settings that [`TokenClient`] guarantees are applied on top. Without a user agent of its
-    /// own, it gets `sitecore-auth/<version>`, because firewalls block requests that have none.
+    /// Sets the builder of the HTTP client to start from, with its proxies, certificates and user
+    /// agent. The settings that [`TokenClient`] guarantees are applied on top. If it sets no user
+    /// agent, `sitecore-auth/<version>` is used, because some firewalls block requests without one.
     pub fn http(mut self, builder: reqwest::ClientBuilder) -> Self {
         self.http = builder;
         self
@@ -113,10 +113,13 @@ impl TokenClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) if the id or the secret is empty, if the token URL has
-    /// no path, if the timeout is zero, if a parameter is one that the client sets itself, if a
-    /// parameter is duplicated and the encoding is JSON, if this crate was compiled without TLS and
-    /// the token URL needs it, or if the HTTP client could not be built.
+    /// [`Config`](crate::ErrorKind::Config) if
+    ///
+    /// - the id or the secret is empty,
+    /// - the token URL has no path, or uses https in a program compiled without TLS,
+    /// - the timeout is zero,
+    /// - a parameter is one that the client sets itself, or is set twice and the encoding is JSON,
+    /// - the HTTP client could not be built.
     pub fn build(self) -> Result<TokenClient> {
         let Self { credentials, http, settings } = self;
         credentials.check_present()?;
@@ -130,7 +133,7 @@ impl TokenClientBuilder {
             settings.parameters.iter().find(|(name, _)| RESERVED.contains(&name.as_str()))
         {
             return Err(Error::config(format!(
-                "`{name}` is a standard parameter, which the client sets itself; configure it with the credentials, the endpoint or `scope`"
+                "`{name}` is a standard parameter, which the client sets itself; remove it and use the credentials, the endpoint or `scope`"
             )));
         }
         let mut names: Vec<_> = settings.parameters.iter().map(|(name, _)| name).collect();
@@ -141,7 +144,7 @@ impl TokenClientBuilder {
             ));
         }
         let http = hardened(http, &settings.endpoint).build().map_err(|error| {
-            Error::config("the HTTP client could not be built").with_source(error)
+            Error::config("the HTTP client could not be built; check the certificates and proxies that were passed to `http`").with_source(error)
         })?;
         Ok(TokenClient { http, credentials, settings })
     }

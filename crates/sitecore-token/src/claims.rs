@@ -118,9 +118,8 @@ impl Claims {
         self.seconds_to_expiry(self.number("iat")?).filter(|lifetime| !lifetime.is_zero())
     }
 
-    /// Returns how much lifetime a token has left that was returned at `date`, the response's own
-    /// time. A token issued more than a minute before was cached on the way, so only its rest
-    /// counts.
+    /// Returns the lifetime that a token has left in a response with this `Date`. A token that was
+    /// issued more than a minute before comes from a cache, so only the rest counts.
     pub(crate) fn remaining_lifetime(&self, date: Option<SystemTime>) -> Option<Duration> {
         let date = date.and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok());
         match (self.number("iat"), date.map(|date| date.as_secs_f64())) {

@@ -36,7 +36,8 @@ use crate::{
 /// The largest response body that is read, after decompression.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// How long the body of an error response is waited for. Its status already says what to do.
+/// How long to wait for the body of an error response. Without it, the status alone classifies the
+/// error.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Requests tokens from one endpoint on behalf of one client. Cheap to clone.
@@ -104,9 +105,9 @@ impl TokenClient {
     ///
     /// # Errors
     ///
-    /// See [`ErrorKind`](crate::ErrorKind) for the reasons, and for what to do about each.
-    /// [`Config`](crate::ErrorKind::Config) outside a Tokio runtime, or in one without I/O or
-    /// timers.
+    /// See [`ErrorKind`](crate::ErrorKind) for the reasons, and for what to do about each. Outside
+    /// a Tokio runtime, or in one without I/O or timers, the kind is
+    /// [`Config`](crate::ErrorKind::Config).
     ///
     /// # Cancel safety
     ///
@@ -115,7 +116,7 @@ impl TokenClient {
         let mut exchange = pin!(self.exchange());
         poll_fn(|context| {
             let poll = AssertUnwindSafe(|| exchange.as_mut().poll(context));
-            // Only Tokio's panics say that a runtime lacks something.
+            // Tokio panics if the runtime lacks I/O or timers. Any other panic is passed on.
             panic::catch_unwind(poll).unwrap_or_else(|panic| match is_from_tokio(&*panic) {
                 true => Poll::Ready(Err(Error::config(
                     "a token request needs a Tokio runtime with I/O and timers; build it with `enable_all()`",
@@ -155,7 +156,7 @@ impl TokenClient {
                 response.interpret(&redactor)
             }
             Err(BodyError::TooLong) => Err(Error::malformed(format!(
-                "the token response of {} is longer than {MAX_BODY_BYTES} bytes; check the token URL",
+                "the token response from {} is longer than {MAX_BODY_BYTES} bytes; check the token URL",
                 endpoint.host()
             ))),
             Err(BodyError::Truncated) => Err(response.truncated(&redactor)),
@@ -230,7 +231,8 @@ impl TokenClient {
     }
 }
 
-/// Returns the time of receipt, against which a `Retry-After` date without a `Date` is measured.
+/// Returns the current time. If a response has no `Date`, a date in `Retry-After` is measured
+/// against it.
 #[expect(clippy::disallowed_methods, reason = "the only clock that this crate reads")]
 fn now() -> SystemTime {
     SystemTime::now()

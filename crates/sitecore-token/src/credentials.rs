@@ -38,7 +38,7 @@ impl ClientCredentials {
     ///
     /// [`Config`](crate::ErrorKind::Config) if a variable is missing or empty, is enclosed in
     /// quotation marks, or contains a character other than printable ASCII. The error names the
-    /// variable and the character. An incomplete pair is never completed from the other one.
+    /// variable and the character. An incomplete pair is never completed from the other pair.
     pub fn from_env() -> Result<Self> {
         match pair("SITECORE_AUTH")? {
             Some(credentials) => Ok(credentials),
@@ -49,7 +49,7 @@ impl ClientCredentials {
     }
 
     /// Reads `<prefix>_CLIENT_ID` and `<prefix>_CLIENT_SECRET`, such as `SITECORE_EDGE_CLIENT_ID`
-    /// for the prefix `SITECORE_EDGE`. For programs with several clients.
+    /// for the prefix `SITECORE_EDGE`. Use it in programs with several clients.
     ///
     /// # Errors
     ///

@@ -145,7 +145,7 @@ impl Endpoint {
         self.audience.as_deref()
     }
 
-    /// Checks what can only be said when a client is built.
+    /// Checks what `new` accepts but a client cannot use.
     pub(crate) fn check(&self) -> Result<()> {
         if self.token_url.path() == "/" {
             return Err(Error::config(format!(
@@ -157,7 +157,7 @@ impl Endpoint {
             cfg!(any(feature = "rustls", feature = "rustls-no-provider", feature = "native-tls"));
         if self.token_url.scheme() == "https" && !has_tls {
             return Err(Error::config(
-                "compiled without TLS, which the token URL needs; enable the feature `rustls`, `rustls-no-provider` or `native-tls`",
+                "this program was compiled without TLS, but the token URL uses https; enable the feature `rustls`, `rustls-no-provider` or `native-tls`",
             ));
         }
         Ok(())

@@ -17,7 +17,7 @@ pub(crate) fn variable(name: &str) -> Result<Option<String>> {
         Ok(value) => Ok(Some(trim(&value).to_owned())),
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(Error::config(format!(
-            "the environment variable {name} is not valid UTF-8; set it again"
+            "the environment variable {name} is not valid UTF-8; set it to UTF-8 text"
         ))),
     }
 }

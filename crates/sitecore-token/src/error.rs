@@ -1,6 +1,7 @@
 //! Why there is no token: one opaque, cloneable error, with a kind to act on.
 //!
-//! No error contains a secret, a token or a response body.
+//! No error contains a secret or a token. Of a response body, only an OAuth error's code and
+//! description are quoted, redacted.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -43,7 +44,7 @@ pub enum ErrorKind {
     /// There is no usable response for a reason that may pass: the network, a timeout, a proxy, or
     /// a failing server.
     Unavailable,
-    /// The response is complete but does not contain a usable token.
+    /// The response does not contain a usable token.
     Malformed,
 }
 
@@ -117,14 +118,15 @@ impl Error {
         self.0.transient
     }
 
-    /// Returns `true` if the issuer got nothing of the request: its host could not be resolved, or
-    /// no connection to it could be opened.
+    /// Returns `true` if the request certainly did not reach the issuer: its host could not be
+    /// resolved, or no connection to it could be opened. `false` does not mean that the request
+    /// arrived.
     #[must_use]
     pub fn never_reached_issuer(&self) -> bool {
         self.0.never_reached_issuer
     }
 
-    /// Returns how long the server asked us to wait, counted from its response and without a limit.
+    /// Returns how long the server asked us to wait, counted from its response and not capped.
     ///
     /// The value comes from `Retry-After` ([RFC 9110 §10.2.3]). For [`ErrorKind::RateLimited`] it
     /// otherwise comes from Auth0's `Auth0-Client-Quota-Limit` or `x-ratelimit-reset`. A date is
@@ -173,7 +175,8 @@ impl StdError for Error {
 
 /// The error response of a token endpoint ([RFC 6749 §5.2]).
 ///
-/// The server's text, from which the client secret has been removed if it was there.
+/// It quotes the server's text, from which the secret, the values of parameters and the `Basic`
+/// credentials have been removed.
 ///
 /// [RFC 6749 §5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -203,7 +206,7 @@ impl Refusal {
     }
 }
 
-/// Only the status and the code, because a description can contain anything.
+/// Only the status and the code. [`Refusal::description`] has the rest.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.status, self.code)

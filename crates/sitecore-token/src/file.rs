@@ -1,4 +1,4 @@
-//! Reads small files that people and tools put in place, and that may not be what they seem.
+//! Reads small files defensively: a path may be a pipe, a folder or a huge file.
 
 use std::{
     fs::{File, Metadata},
@@ -40,10 +40,10 @@ pub fn read_credential(path: &Path) -> Result<SecretString> {
     Ok(SecretString::from(text::check(&place, text)?))
 }
 
-/// Reads a whole file that is open. `place` is its name for messages.
+/// Reads an open file to its end. `place` is its name for messages.
 pub(crate) fn read(mut file: File, place: &str) -> Result<Zeroizing<Vec<u8>>> {
     let unreadable = |error: io::Error| {
-        Error::config(format!("cannot read {place}; check its permissions")).with_source(error)
+        Error::config(format!("cannot read {place}; check its file system")).with_source(error)
     };
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
@@ -53,7 +53,7 @@ pub(crate) fn read(mut file: File, place: &str) -> Result<Zeroizing<Vec<u8>>> {
     }
     if metadata.len() > MAX_BYTES {
         return Err(Error::config(format!(
-            "{place} is larger than {MAX_BYTES} bytes; use the path of another file"
+            "{place} is larger than {MAX_BYTES} bytes; check the path"
         )));
     }
     let mut bytes = Zeroizing::new(Vec::new());
@@ -81,13 +81,15 @@ pub(crate) fn open(path: &Path, follow_symlink: bool) -> io::Result<File> {
     File::open(path)
 }
 
-/// Returns what is wrong with the owner or the mode of a file that only its owner may change.
+/// Returns why a file is not trusted: another user owns it, or others can change it.
 #[cfg(unix)]
 pub(crate) fn distrust(metadata: &Metadata) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt as _;
 
     if metadata.uid() != rustix::process::geteuid().as_raw() {
-        Some("belongs to another user and is not trusted; log in again as yourself")
+        Some(
+            "belongs to another user and is not trusted; log in again as the user that runs this program",
+        )
     } else if metadata.mode() & 0o022 != 0 {
         Some("can be changed by other users and is not trusted; run `chmod go-w` on it")
     } else {

@@ -40,9 +40,9 @@ pub(crate) struct ErrorFields {
 }
 
 impl ErrorFields {
-    /// Reads what is readable. The body may be cut off, the first of duplicate keys counts, and
-    /// text that is not UTF-8 is taken as Latin-1. Strings may contain line breaks and backslashes
-    /// that are not escaped.
+    /// Reads what it can. The body may be cut off. The first of duplicate keys counts. Text that is
+    /// not UTF-8 is read as Latin-1. Strings may contain line breaks and backslashes that are not
+    /// escaped.
     pub(crate) fn read(body: &[u8]) -> Self {
         let mut fields = Self::default();
         let text = escape(&decode(without_bom(body)));
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for &mut ErrorFields {
     }
 }
 
-/// Decodes text that should be UTF-8, of which the last character may be cut off.
+/// Decodes text that should be UTF-8, whose last character may be cut off.
 fn decode(text: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(text) {
         Ok(text) => text.into(),
@@ -134,7 +134,7 @@ impl<'a> Fields<'a> {
         let mut reader = serde_json::Deserializer::from_slice(json);
         let fields = Self::deserialize(&mut reader).map_err(|error| match error.is_data() {
             true => {
-                ParseError { what: "is not a JSON object or has duplicate keys", transient: false }
+                ParseError { what: "has duplicate keys or is not a JSON object", transient: false }
             }
             false => ParseError { what: "is not JSON", transient: true },
         })?;

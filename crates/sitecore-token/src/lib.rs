@@ -33,7 +33,8 @@
 //! # Features
 //!
 //! - `rustls` (default): TLS with rustls.
-//! - `rustls-no-provider`: TLS with rustls and the cryptography that the program chooses.
+//! - `rustls-no-provider`: TLS with rustls, without a cryptography provider. The program must
+//!   install one before it builds a client; otherwise building panics.
 //! - `native-tls`: TLS with the platform's library.
 
 // Shows in the published documentation which feature an item needs.

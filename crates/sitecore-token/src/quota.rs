@@ -101,7 +101,7 @@ pub(crate) fn rate_limit_wait(headers: &HeaderMap, received_at: SystemTime) -> O
 }
 
 /// Returns the wait in `Retry-After` (RFC 9110 §10.2.3), never zero. A value is a number of seconds
-/// or a date. Of several values, also in one line, the largest counts.
+/// or a date. If there are several values, in one line or several, the largest counts.
 pub(crate) fn retry_after(headers: &HeaderMap, received_at: SystemTime) -> Option<Duration> {
     let waits = header_values(headers, RETRY_AFTER.as_str()).filter_map(|line| {
         let parts: Vec<_> = line.split(',').collect();
@@ -125,8 +125,8 @@ fn parse_seconds(text: &str) -> Option<Duration> {
     is_number.then(|| Duration::try_from_secs_f64(seconds.ceil()).unwrap_or(Duration::MAX))
 }
 
-/// Returns the time from the response to `time`. The response's own `Date` is compared if it has
-/// one, because the two clocks may differ.
+/// Returns the time from the response to `time`. The time of the response is its own `Date` if it
+/// has one, because the two clocks may differ.
 fn time_until(time: SystemTime, headers: &HeaderMap, received_at: SystemTime) -> Option<Duration> {
     let sent_at = response_date(headers).unwrap_or(received_at);
     time.duration_since(sent_at).ok().filter(|wait| !wait.is_zero())

@@ -48,8 +48,10 @@ impl TokenResponse {
     /// Returns the token's lifetime. Count it from before the request was sent, because the issuer
     /// counts it from some time before the response arrived.
     ///
-    /// This is the shorter of `expires_in` and the JWT's own `exp − iat`, in whole seconds, never
-    /// zero and at most 30 days. `None` if the response specifies neither.
+    /// This is the shorter of `expires_in` and the JWT's own lifetime, never zero and at most 30
+    /// days. The JWT's lifetime is `exp − iat`, or what was left of it at the response's `Date` if
+    /// a cache had kept the token. Lifetimes of a second or more are rounded down to whole seconds.
+    /// `None` if the response specifies neither.
     #[must_use]
     pub fn expires_in(&self) -> Option<Duration> {
         self.expires_in
@@ -83,8 +85,8 @@ impl fmt::Debug for TokenResponse {
     }
 }
 
-/// The codes that are shown even if they contain one of the request's own values: RFC 6749 §5.2,
-/// RFC 8707 and Auth0 define them.
+/// The codes that RFC 6749, RFC 8628, RFC 8707 and Auth0 define. They are shown even if they
+/// contain one of the request's own values.
 const KNOWN_CODES: [&str; 13] = [
     "access_denied",
     "invalid_client",
@@ -111,7 +113,7 @@ pub(crate) struct RawResponse<'a> {
     pub(crate) client_auth: ClientAuth,
     pub(crate) status: StatusCode,
     pub(crate) headers: &'a HeaderMap,
-    /// All of it, or what arrived of an error's.
+    /// The whole body or, of an error response, what arrived of it.
     pub(crate) body: &'a [u8],
     pub(crate) received_at: SystemTime,
 }
@@ -153,7 +155,7 @@ impl RawResponse<'_> {
                     false => "of an unknown type".to_owned(),
                 };
                 return Err(Error::malformed(format!(
-                    "{} granted a token {shown}, but only Bearer is supported",
+                    "{} granted a token {shown}, but only Bearer is supported; configure the issuer to grant Bearer tokens",
                     self.host()
                 )));
             }
@@ -192,7 +194,7 @@ impl RawResponse<'_> {
             Some(Duration::ZERO) => {
                 let host = self.host();
                 let message = format!(
-                    "{host} returned a token that had already expired; a cache on the way may have kept it"
+                    "{host} returned an expired token; make sure that no proxy caches token responses"
                 );
                 return Err(Error::malformed(message).transient());
             }
@@ -207,7 +209,7 @@ impl RawResponse<'_> {
         let (kind, advice) = match (status, code) {
             (429, _) | (_, "too_many_requests" | "slow_down") => (
                 ErrorKind::RateLimited,
-                "cache tokens and share them between processes, or wait for the quota",
+                "cache tokens and share them between processes, or wait until the quota resets",
             ),
             (_, "server_error" | "temporarily_unavailable") => {
                 (ErrorKind::Unavailable, "try again later")
@@ -241,7 +243,7 @@ impl RawResponse<'_> {
         };
         let outcome = match kind {
             ErrorKind::Refused => "refused",
-            ErrorKind::RateLimited => "limits the token requests of",
+            ErrorKind::RateLimited => "limited the rate of token requests from",
             _ => "could not grant a token to",
         };
         let quoted = refusal.description().map(|text| format!(": \"{text}\"")).unwrap_or_default();
@@ -258,24 +260,24 @@ impl RawResponse<'_> {
             407 => (ErrorKind::Unavailable, "add a user name and a password to the proxy's URL"),
             429 => (
                 ErrorKind::RateLimited,
-                "cache tokens and share them between processes, or wait for the quota",
+                "cache tokens and share them between processes, or wait until the quota resets",
             ),
             400..500 => (
                 ErrorKind::Unavailable,
-                "a proxy or a firewall probably responded instead of the issuer",
+                "check the proxy and the firewall, one of which probably responded instead of the issuer",
             ),
             511 => (ErrorKind::Unavailable, "sign in to the network"),
             _ => (ErrorKind::Unavailable, "try again later"),
         };
         let (host, client, status) = (self.host(), self.client(), status.as_u16());
         let message = format!(
-            "{host} responded to {client} with status {status} and no OAuth error; {advice}"
+            "{host} responded to {client} with status {status} and no readable OAuth error; {advice}"
         );
         Error::new(kind, message).with_retry_after(self.wait(kind))
     }
 
-    /// Every response can describe the quota. It is a reason to wait only if the quota is
-    /// exhausted.
+    /// Returns how long to wait. Quota headers count only for a rate limit, because every response
+    /// can have them.
     fn wait(&self, kind: ErrorKind) -> Option<Duration> {
         match kind {
             ErrorKind::RateLimited => rate_limit_wait(self.headers, self.received_at),
@@ -294,7 +296,7 @@ impl RawResponse<'_> {
         Error::new(
             ErrorKind::Unavailable,
             format!(
-                "{host} redirects ({status}) to {target}, which is not followed; check the token URL, or sign in to the network"
+                "{host} redirected the token request to {target} ({status}), but redirects are not followed; check the token URL, or sign in to the network"
             ),
         )
     }
@@ -304,9 +306,12 @@ impl RawResponse<'_> {
         ErrorFields::read(self.body).code.is_some_and(|code| is_oauth_code(&code))
     }
 
-    /// The body of a success ended early.
+    /// Returns the error for a success whose body is incomplete.
     pub(crate) fn truncated(&self, redactor: &Redactor) -> Error {
-        self.unreadable(ParseError { what: "is truncated", transient: true }, redactor)
+        self.unreadable(
+            ParseError { what: "is truncated or cannot be decoded", transient: true },
+            redactor,
+        )
     }
 
     fn unreadable(&self, error: ParseError, redactor: &Redactor) -> Error {
@@ -315,7 +320,7 @@ impl RawResponse<'_> {
             content_type.map_or_else(|| "none".to_owned(), |text| redactor.sanitize(text));
         let (host, what, bytes) = (self.host(), error.what, self.body.len());
         let message = format!(
-            "the token response of {host} {what} (content type {content_type}, {bytes} bytes); a proxy or a sign-in page may have responded instead of the issuer"
+            "the token response from {host} {what} (content type {content_type}, {bytes} bytes); a proxy or a sign-in page may have responded instead of the issuer"
         );
         match error.transient {
             true => Error::malformed(message).transient(),
@@ -323,7 +328,7 @@ impl RawResponse<'_> {
         }
     }
 
-    /// Returns `true` if the issuer asks for the header that was not sent.
+    /// Returns `true` if the issuer asks for HTTP Basic and the request did not use it.
     fn requires_basic(&self) -> bool {
         let lines = self.headers.get_all(WWW_AUTHENTICATE).into_iter();
         let mut challenges = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -344,7 +349,7 @@ impl RawResponse<'_> {
     }
 }
 
-/// Returns `true` if this looks like a registered code. A gateway that writes `"error":
+/// Returns `true` if this has the form of an OAuth code. A gateway that writes `"error":
 /// "Forbidden"` does not speak for the issuer.
 fn is_oauth_code(code: &str) -> bool {
     let is_code_char =

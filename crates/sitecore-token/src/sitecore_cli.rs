@@ -45,10 +45,11 @@ impl ClientCredentials {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) if there is no such file, if it cannot be read, if it
-    /// contains no client credentials, or if others could have put their own credentials there: it
-    /// belongs to another user, others can write to it, or it or its folder is a symbolic link. The
-    /// error names the file and what to do.
+    /// [`Config`](crate::ErrorKind::Config) if there is no such file, if it cannot be read, or if
+    /// its credentials or its issuer are missing or invalid. A file that others could have changed
+    /// is not used either: one that belongs to another user, that others can write to, or that is a
+    /// symbolic link or in a `.sitecore` folder that is one. The error names the file and what to
+    /// do.
     pub fn from_sitecore_cli(start_dir: impl AsRef<Path>) -> Result<(Self, Endpoint)> {
         let start = start_dir.as_ref();
         let (path, file) = find(start)?;
@@ -65,7 +66,7 @@ impl ClientCredentials {
         // The error gives the position but not the content, which could be the secret.
         let user: UserFile = serde_json::from_slice(without_bom(&bytes)).map_err(|error| {
             Error::config(format!(
-                "{place} is not a login file of the Sitecore CLI (line {}, column {}); log in again",
+                "{place} is not a login file of the Sitecore CLI (line {}, column {}); run `dotnet sitecore cloud login --client-credentials true`",
                 error.line(),
                 error.column()
             ))
@@ -77,7 +78,7 @@ impl ClientCredentials {
         })?;
         let (Some(id), Some(secret)) = (&login.client_id, &login.client_secret) else {
             return Err(Error::config(format!(
-                "the endpoint `{CLOUD}` in {place} has no clientId and clientSecret; log in with `--client-credentials true`"
+                "the endpoint `{CLOUD}` in {place} has no clientId and clientSecret; run `dotnet sitecore cloud login --client-credentials true`"
             )));
         };
         let member = |name| format!("`{name}` of endpoint `{CLOUD}` in {place}");
@@ -85,14 +86,13 @@ impl ClientCredentials {
             text::check(&member("clientId"), id)?,
             text::check(&member("clientSecret"), secret.expose_secret())?,
         );
-        let endpoint = match (&login.authority, &login.audience) {
-            (None, None) => Endpoint::sitecore_cloud(),
-            (authority, audience) => Endpoint::of_authority(
-                &member("authority"),
-                authority.as_deref().unwrap_or(SITECORE_AUTHORITY),
-                audience.as_deref(),
-            )?,
-        };
+        let audience = login.audience.as_deref();
+        let audience = audience.map(|text| text::check(&member("audience"), text)).transpose()?;
+        let endpoint = Endpoint::of_authority(
+            &member("authority"),
+            login.authority.as_deref().unwrap_or(SITECORE_AUTHORITY),
+            audience,
+        )?;
         Ok((credentials, endpoint))
     }
 }
@@ -110,7 +110,7 @@ fn find(start: &Path) -> Result<(PathBuf, File)> {
         let is_symlink = |path: &Path| path.symlink_metadata().is_ok_and(|data| data.is_symlink());
         if let Some(link) = [&folder, &path].into_iter().find(|path| is_symlink(path)) {
             return Err(Error::config(format!(
-                "{} is a symbolic link and is not trusted; replace it with what it points to",
+                "{} is a symbolic link and is not trusted; replace it with a copy of its target",
                 link.display()
             )));
         }

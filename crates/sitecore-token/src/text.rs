@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// Returns a text without a byte order mark, which .NET and PowerShell write, and surrounding white
-/// space.
+/// Returns a text without its byte order mark, which .NET and PowerShell write, and without
+/// surrounding white space.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
@@ -20,19 +20,19 @@ pub(crate) fn trim(text: &str) -> &str {
 /// [RFC 6749 appendix A]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A
 pub(crate) fn check<'a>(place: &str, text: &'a str) -> Result<&'a str> {
     let text = trim(text);
-    let config = |what: &str| Err(Error::config(format!("{place} {what}")));
+    let invalid = |what: &str| Err(Error::config(format!("{place} {what}")));
     let enclosed_in =
         |quote: char| text.strip_prefix(quote).is_some_and(|rest| rest.ends_with(quote));
     if text.is_empty() {
-        return config("is empty");
+        return invalid("is empty; put the value there");
     }
     if enclosed_in('"') || enclosed_in('\'') {
-        return config("is enclosed in quotation marks; remove them");
+        return invalid("is enclosed in quotation marks; remove them");
     }
     match text.char_indices().find(|(_, char)| !(' '..='~').contains(char)) {
         None => Ok(text),
-        Some((at, char)) => config(&format!(
-            "contains the character {char:?} (U+{:04X}) after {at} bytes, which no id or secret may have; copy the value again",
+        Some((at, char)) => invalid(&format!(
+            "contains the character {char:?} (U+{:04X}) at byte {at}; copy the value again, because only printable ASCII is allowed",
             u32::from(char)
         )),
     }

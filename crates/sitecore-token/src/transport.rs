@@ -17,7 +17,8 @@ const NOT_TLS: [&str; 3] = ["InvalidContentType", "wrong version number", "http 
 
 /// Returns the error of a request to `host` that got no complete response within `timeout`.
 ///
-/// The message names the phase and the host. The error's source starts below what it says.
+/// The message names the phase and the host. `source()` skips the causes that the message already
+/// covers.
 pub(crate) fn transport_error(error: reqwest::Error, host: &str, timeout: Duration) -> Error {
     let phase = Phase::of(&error);
     let has_cause = |texts: &[&str]| {
@@ -43,22 +44,25 @@ pub(crate) fn transport_error(error: reqwest::Error, host: &str, timeout: Durati
             format!("{host} does not speak TLS on this port; check the port of the token URL")
         }
         Phase::Tls if has_cause(&["Expired", "NotValidYet", "has expired"]) => format!(
-            "the certificate of {host} is expired or not valid yet; check the clock of this machine"
+            "the certificate of {host} is expired or not valid yet; check this machine's clock, then the server's certificate"
         ),
         Phase::Tls => format!("the TLS handshake with {host} failed; check the token URL"),
         Phase::Exchange if error.is_timeout() => {
-            format!("timed out after {timeout:?} waiting for {host}; try again later")
+            format!(
+                "{host} did not complete its response within {timeout:?}; check the network and the firewall, or try again later"
+            )
         }
         Phase::Exchange => format!("the connection to {host} was interrupted; try again later"),
     };
+    // The message covers the causes above the I/O error, or else all but the last.
     let covered = causes(&error).position(<dyn StdError>::is::<io::Error>);
     let covered = covered.unwrap_or_else(|| causes(&error).count() - 1);
-    let unavailable = Error::new(ErrorKind::Unavailable, message)
+    let failure = Error::new(ErrorKind::Unavailable, message)
         .with_source(error.without_url())
         .covering(covered);
     match phase {
-        Phase::Lookup | Phase::Proxy | Phase::Connect => unavailable.never_reaching_issuer(),
-        Phase::Tls | Phase::Exchange => unavailable,
+        Phase::Lookup | Phase::Proxy | Phase::Connect => failure.never_reaching_issuer(),
+        Phase::Tls | Phase::Exchange => failure,
     }
 }
 

@@ -184,6 +184,10 @@ fn errors_in_the_cli_login_are_named_without_quoting_it() {
             r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"sentinel","authority":"http://auth.example"}}}"#,
             "https",
         ),
+        (
+            r#"{"endpoints":{"xmCloud":{"clientId":"a","clientSecret":"sentinel","audience":""}}}"#,
+            "`audience` of endpoint",
+        ),
         ("{}", "xmCloud"),
     ] {
         let error = from_cli(user_json).expect_err(message);

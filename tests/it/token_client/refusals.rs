@@ -206,7 +206,7 @@ async fn a_refusal_is_one_sentence_with_host_client_status_code_and_description(
     let error = error_of(ResponseTemplate::new(503).set_body_string("busy")).await;
     assert_eq!(
         error.to_string(),
-        "127.0.0.1 responded to client `client` with status 503 and no OAuth error; try again later"
+        "127.0.0.1 responded to client `client` with status 503 and no readable OAuth error; try again later"
     );
 }
 
