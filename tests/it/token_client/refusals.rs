@@ -165,6 +165,27 @@ async fn the_issuers_description_is_quoted_up_to_300_characters() {
 }
 
 #[tokio::test]
+async fn an_oauth_error_in_a_200_response_is_classified_by_its_code() {
+    for (code, kind) in [
+        ("access_denied", ErrorKind::Refused),
+        ("invalid_client", ErrorKind::Refused),
+        ("too_many_requests", ErrorKind::RateLimited),
+        ("temporarily_unavailable", ErrorKind::Unavailable),
+        ("server_error", ErrorKind::Unavailable),
+    ] {
+        let error =
+            error_of(ResponseTemplate::new(200).set_body_json(json!({ "error": code }))).await;
+        assert_eq!(error.kind(), kind, "{code}");
+        assert_eq!(error.refusal().expect("a refusal").code(), code);
+    }
+    // Also if the body is cut off.
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{\"error\":\"access_denied\",";
+    let server = RawServer::start(head, AfterWrite::Close).await;
+    let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a refusal");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+}
+
+#[tokio::test]
 async fn a_client_error_without_an_oauth_code_is_transient() {
     for status in [400, 401, 403, 404, 405, 407, 418] {
         for body in [

@@ -247,26 +247,6 @@ async fn a_token_that_was_cached_on_the_way_has_only_its_remaining_lifetime() {
 }
 
 #[tokio::test]
-async fn an_oauth_error_in_a_200_response_is_classified_by_its_code() {
-    for (code, kind) in [
-        ("access_denied", ErrorKind::Refused),
-        ("invalid_client", ErrorKind::Refused),
-        ("too_many_requests", ErrorKind::RateLimited),
-        ("temporarily_unavailable", ErrorKind::Unavailable),
-        ("server_error", ErrorKind::Unavailable),
-    ] {
-        let error = fetch_body(json!({ "error": code }).to_string()).await.expect_err(code);
-        assert_eq!(error.kind(), kind, "{code}");
-        assert_eq!(error.refusal().expect("a refusal").code(), code);
-    }
-    // Also if the body is cut off.
-    let head = "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{\"error\":\"access_denied\",";
-    let server = RawServer::start(head, AfterWrite::Close).await;
-    let error = client_of(&server.url()).build().unwrap().fetch().await.expect_err("a refusal");
-    assert_eq!(error.kind(), ErrorKind::Refused);
-}
-
-#[tokio::test]
 async fn a_web_page_or_a_truncated_response_is_malformed_but_transient() {
     let page = "<!doctype html><title>sentinel</title>";
     let error = malformed(fetch(ResponseTemplate::new(200).set_body_raw(page, "text/html")).await);
