@@ -34,7 +34,9 @@ impl Redactor {
     /// A secret is removed both in plain and in percent-encoded form. If the text still contains a
     /// part of it, or the whole in another spelling, the whole text is removed.
     pub(crate) fn sanitize(&self, text: &str) -> String {
-        let text: String = text.chars().filter(|&char| is_shown(char)).collect();
+        // What is far behind the last character that can be shown is not searched.
+        let shown = text.chars().filter(|&char| is_shown(char));
+        let text: String = shown.take(4 * Self::MAX_CHARS).collect();
         let mut found = Vec::new();
         for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
             // Always searched in the original text, because secrets may overlap.
