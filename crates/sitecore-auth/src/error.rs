@@ -30,6 +30,7 @@ pub struct Error(Arc<ErrorInner>);
 struct ErrorInner {
     kind: ErrorKind,
     transient: bool,
+    never_reached_issuer: bool,
     retry_after: Option<Duration>,
     source: Arc<dyn StdError + Send + Sync>,
 }
@@ -65,6 +66,7 @@ impl Error {
                 kind,
                 ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::Timeout
             ),
+            never_reached_issuer: false,
             retry_after: None,
             source: Arc::from(source.into()),
         }))
@@ -75,6 +77,14 @@ impl Error {
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         Arc::make_mut(&mut self.0).retry_after = Some(wait);
+        self
+    }
+
+    /// Says that the token request certainly did not reach the issuer. The cache then repeats it for
+    /// up to 10 s within a refresh, because the issuer does not count it.
+    #[must_use]
+    pub fn with_never_reached_issuer(mut self) -> Self {
+        Arc::make_mut(&mut self.0).never_reached_issuer = true;
         self
     }
 
@@ -97,6 +107,13 @@ impl Error {
         self.0.transient
     }
 
+    /// Returns `true` if the token request certainly did not reach the issuer: its host could not be
+    /// resolved, or no connection to it could be opened.
+    #[must_use]
+    pub fn never_reached_issuer(&self) -> bool {
+        self.0.never_reached_issuer
+    }
+
     /// Returns how long to wait before trying again. For an error from a cache, this is the time
     /// until its next token request. `None` if that is not known, as with
     /// [`Timeout`](ErrorKind::Timeout).
@@ -111,6 +128,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("transient", &self.0.transient)
+            .field("never_reached_issuer", &self.0.never_reached_issuer)
             .field("retry_after", &self.0.retry_after)
             .field("source", &self.0.source)
             .finish()
@@ -153,6 +171,7 @@ impl From<sitecore_token::Error> for Error {
         Self(Arc::new(ErrorInner {
             kind,
             transient: error.is_transient(),
+            never_reached_issuer: error.never_reached_issuer(),
             retry_after: error.retry_after(),
             source: Arc::new(error),
         }))

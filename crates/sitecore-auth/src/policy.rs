@@ -16,6 +16,13 @@ const MAX_MARGIN_FRACTION: f64 = 0.1;
 /// brief interruption has passed by then.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// For how long a refresh repeats attempts that never reached the issuer. A network often comes up
+/// some seconds after a program has started.
+const UNREACHED_RETRY_TIME: Duration = Duration::from_secs(10);
+
+/// The longest pause between such attempts.
+const MAX_UNREACHED_PAUSE: Duration = Duration::from_secs(1);
+
 /// An attempt does not start with less time left: the issuer would count a token request that we
 /// cut off.
 const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(1);
@@ -82,7 +89,8 @@ pub struct RefreshPolicy {
     /// than this.
     pub refresh_timeout: Duration,
     /// The number of token requests in one refresh while a caller waits for it; 3. If no caller
-    /// waits, there is only one: background refreshes must not make an outage worse.
+    /// waits, there is only one: background refreshes must not make an outage worse. Attempts that
+    /// never reached the issuer are repeated for up to 10 s, however many they are.
     pub attempts_per_refresh: u32,
     /// The cooldown after a failed refresh while a token is usable; 30 s to 5 min. Callers still
     /// get a token.
@@ -174,7 +182,13 @@ impl RefreshPolicy {
         time_left: Duration,
         jitter: f64,
     ) -> Option<Duration> {
-        if !error.is_transient() || attempts >= self.attempts_per_refresh {
+        let unreached = error.never_reached_issuer();
+        let may_repeat = if unreached {
+            self.refresh_timeout.saturating_sub(time_left) < UNREACHED_RETRY_TIME
+        } else {
+            attempts < self.attempts_per_refresh
+        };
+        if !error.is_transient() || !may_repeat {
             return None;
         }
         let pause = match error.retry_after() {
@@ -182,7 +196,8 @@ impl RefreshPolicy {
             // The issuer did not say when the quota resets.
             None if error.kind() == ErrorKind::RateLimited => return None,
             None => {
-                let backoff = Backoff::new(FIRST_RETRY_PAUSE, self.refresh_timeout);
+                let max = if unreached { MAX_UNREACHED_PAUSE } else { self.refresh_timeout };
+                let backoff = Backoff::new(FIRST_RETRY_PAUSE, max);
                 scale(backoff.after(attempts), jitter)
             }
         };
@@ -314,6 +329,10 @@ pub(crate) mod tests {
         assert_eq!(policy.retry_pause(&transient, 1, second + second / 4, 1.0), None);
         assert_eq!(policy.retry_pause(&limited(5 * second), 1, 30 * second, 0.0), Some(5 * second));
         assert_eq!(policy.retry_pause(&limited(30 * second), 1, 30 * second, 0.0), None);
+        // The issuer does not count attempts that never reached it.
+        let unreached = transient.with_never_reached_issuer();
+        assert_eq!(policy.retry_pause(&unreached, 9, 21 * second, 1.0), Some(second));
+        assert_eq!(policy.retry_pause(&unreached, 9, 20 * second, 1.0), None);
         let limited_for_unknown_time = Error::new(ErrorKind::RateLimited, "");
         assert_eq!(policy.retry_pause(&limited_for_unknown_time, 1, 30 * second, 0.0), None);
         for kind in [ErrorKind::Refused, ErrorKind::Malformed, ErrorKind::Config] {

@@ -1,8 +1,13 @@
 //! Connections: network errors, TLS, redirects, proxies, and one request per call of `fetch`.
 
+use serde_json::json;
+use sitecore_auth::TokenCache;
 use sitecore_token::ErrorKind;
-use tokio::net::TcpListener;
-use wiremock::{MockServer, ResponseTemplate};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
 use super::{error_of, granting};
 use crate::support::{
@@ -36,6 +41,26 @@ async fn network_errors_name_the_phase_and_the_host() {
         let source = std::error::Error::source(&error).expect("a source").to_string();
         assert!(!source.contains("error sending request"), "{source}");
     }
+}
+
+#[tokio::test]
+async fn a_call_gets_its_token_although_the_network_comes_up_seconds_later() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let cache = TokenCache::new(client_of(&format!("http://{address}/t")).build().unwrap());
+    let network = async {
+        sleep(3 * SECOND).await;
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        let token = ResponseTemplate::new(200).set_body_json(json!({ "access_token": "opaque" }));
+        let server = MockServer::builder().listener(listener).start().await;
+        Mock::given(any()).respond_with(token).mount(&server).await;
+        server
+    };
+    let started = Instant::now();
+    let (token, server) = tokio::join!(cache.token(), network);
+    token.expect("a token");
+    let waited = started.elapsed();
+    assert!((3 * SECOND..9 * SECOND).contains(&waited), "{waited:?}");
+    assert_eq!(requests(&server).await.len(), 1);
 }
 
 #[tokio::test]
