@@ -287,6 +287,8 @@ fn is_same(one: &ClientCredentials, other: &ClientCredentials) -> bool {
 mod tests {
     use std::sync::mpsc;
 
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -305,7 +307,12 @@ mod tests {
                 let _ = hang.recv();
                 Ok(())
             };
-            let error = runtime.block_on(reader.run("the-file", read)).expect_err("a hang");
+            let (result, waited) = runtime.block_on(async {
+                let started = Instant::now();
+                (reader.run("the-file", read).await, started.elapsed())
+            });
+            assert_eq!(waited, Duration::from_secs(5));
+            let error = result.expect_err("a hang");
             assert!(error.cause().contains("reading the-file took longer than 5s"), "{error:?}");
         }
         let error = runtime.block_on(reader.run("the-file", || Ok(()))).expect_err("no thread");
