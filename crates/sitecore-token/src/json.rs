@@ -8,6 +8,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
@@ -30,13 +31,14 @@ pub(crate) struct Fields<'a> {
     pub(crate) scope: Option<&'a RawValue>,
 }
 
-/// The fields of an OAuth error, as far as they can be read.
+/// The fields of an OAuth error, as far as they can be read. A body with a token is read too, so
+/// all copies are overwritten.
 #[derive(Default)]
 pub(crate) struct ErrorFields {
-    pub(crate) code: Option<String>,
-    pub(crate) description: Option<String>,
+    pub(crate) code: Option<Zeroizing<String>>,
+    pub(crate) description: Option<Zeroizing<String>>,
     /// Should not be there, and must not be shown.
-    pub(crate) access_token: Option<String>,
+    pub(crate) access_token: Option<Zeroizing<String>>,
 }
 
 impl ErrorFields {
@@ -69,7 +71,7 @@ impl<'de> Visitor<'de> for &mut ErrorFields {
                 _ => continue,
             };
             if field.is_none() {
-                *field = serde_json::from_str(value.get()).ok();
+                *field = serde_json::from_str(value.get()).ok().map(Zeroizing::new);
             }
         }
         Ok(())
@@ -89,8 +91,9 @@ fn decode(text: &[u8]) -> Cow<'_, str> {
 
 /// Makes JSON that was written by hand readable: control characters become spaces, and a backslash
 /// that begins no escape stands for itself.
-fn escape(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len());
+fn escape(json: &str) -> Zeroizing<String> {
+    // Large enough for any body, because growing would leave a copy.
+    let mut escaped = Zeroizing::new(String::with_capacity(2 * json.len()));
     let mut rest = json.chars();
     while let Some(char) = rest.next() {
         match char {

@@ -22,9 +22,9 @@ impl Redactor {
     const REVEALING: usize = 8;
 
     /// Returns a redactor that also removes `secret`.
-    pub(crate) fn and(&self, secret: String) -> Self {
+    pub(crate) fn and(&self, secret: Zeroizing<String>) -> Self {
         let mut redactor = self.clone();
-        redactor.secrets.push(secret.into());
+        redactor.secrets.push(secret);
         redactor
     }
 

@@ -127,7 +127,11 @@ impl RawResponse<'_> {
         let ErrorFields { code, description, access_token } = ErrorFields::read(self.body);
         if let Some(code) = code.filter(|code| is_oauth_code(code)) {
             let redactor = redactor.and(access_token.unwrap_or_default());
-            return Err(self.oauth_error(&code, description.as_deref(), &redactor));
+            return Err(self.oauth_error(
+                &code,
+                description.as_ref().map(|text| text.as_str()),
+                &redactor,
+            ));
         }
         match self.status {
             StatusCode::OK => {
