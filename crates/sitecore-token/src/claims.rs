@@ -118,6 +118,12 @@ impl Claims {
         self.seconds_to_expiry(self.number("iat")?).filter(|lifetime| !lifetime.is_zero())
     }
 
+    /// Returns when the token expires (`exp`), as the time since the UNIX epoch.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.number("exp")?).ok()
+    }
+
     /// Returns the lifetime that a token has left in a response with this `Date`. A token that was
     /// issued more than a minute before comes from a cache, so only the rest counts.
     pub(crate) fn remaining_lifetime(&self, date: Option<SystemTime>) -> Option<Duration> {
