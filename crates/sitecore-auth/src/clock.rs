@@ -6,7 +6,13 @@
 #[cfg(feature = "test-util")]
 mod manual;
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::contain::contain;
 
 #[cfg(feature = "test-util")]
 pub use self::manual::ManualClock;
@@ -30,6 +36,9 @@ pub struct Moment {
 impl Moment {
     /// A moment that is never reached.
     pub(crate) const NEVER: Self = Self { monotonic: u64::MAX, wall: u64::MAX };
+
+    /// A moment that has always been reached.
+    pub(crate) const PAST: Self = Self { monotonic: 0, wall: 0 };
 
     /// Creates a moment from a monotonic reading (relative to any fixed origin) and the time since
     /// the UNIX epoch. Values above 292 years are capped.
@@ -68,9 +77,20 @@ impl Moment {
         }
     }
 
-    /// Returns this moment, limited to `other` on the monotonic clock.
-    pub(crate) fn not_after(self, other: Self) -> Self {
-        Self { monotonic: self.monotonic.min(other.monotonic), ..self }
+    /// Returns the moment that is reached as soon as either of the two is.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }
+    }
+
+    /// Returns a moment that is reached only when both are.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { monotonic: self.monotonic.max(other.monotonic), wall: self.wall.max(other.wall) }
+    }
+
+    /// Returns the same moment by the monotonic clock only, so that setting the wall clock does not
+    /// bring it closer.
+    pub(crate) fn monotonic_only(self) -> Self {
+        Self { wall: u64::MAX, ..self }
     }
 
     /// Returns `true` if either clock has reached `moment`.
@@ -106,6 +126,26 @@ const fn reading(time: Duration) -> u64 {
 const fn nanos(time: Duration) -> u64 {
     let nanos = time.as_nanos();
     if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
+}
+
+/// The clock of a cache: the machine's, which is read without dynamic dispatch, or the program's
+/// own. If the program's clock panics, its time stands still.
+#[derive(Debug, Default)]
+pub(crate) struct CacheClock(Option<(Arc<dyn Clock>, Mutex<Moment>)>);
+
+impl CacheClock {
+    pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+        Self(clock.map(|clock| (clock, Mutex::new(Moment::PAST))))
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Moment {
+        let Some((clock, last)) = &self.0 else { return SystemClock.now() };
+        let now = contain(|| clock.now());
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = now.unwrap_or(*last);
+        *last
+    }
 }
 
 /// The machine's clocks.

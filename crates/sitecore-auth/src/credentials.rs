@@ -221,6 +221,7 @@ impl Reader {
 pub struct ProviderSource<P> {
     provider: P,
     client: TokenClient,
+    /// The credentials that the issuer refused or rate-limited last.
     refused: Mutex<Option<ClientCredentials>>,
 }
 
@@ -234,9 +235,12 @@ impl<P: CredentialsProvider> ProviderSource<P> {
     async fn request(&self, credentials: ClientCredentials) -> Result<Token> {
         let client = self.client.with_credentials(credentials.clone())?;
         let response = client.fetch().await.map_err(Error::from);
-        let is_refused = response.as_ref().is_err_and(|error| error.kind() == ErrorKind::Refused);
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
-            is_refused.then_some(credentials);
+        let kind = response.as_ref().map_err(Error::kind).err();
+        if let Some(ErrorKind::Refused | ErrorKind::RateLimited) = kind {
+            // Not cleared after a success, because another cache may still be in a cooldown for
+            // these credentials.
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
+        }
         token_from(&response?)
     }
 

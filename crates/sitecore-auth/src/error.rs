@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
+use crate::contain::contain;
+
 /// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -80,19 +82,31 @@ impl Error {
         self
     }
 
-    /// Says that the token request certainly did not reach the issuer. The cache then repeats it for
-    /// up to 10 s within a refresh, because the issuer does not count it.
+    /// Says that the token request certainly did not reach the issuer. The cache then repeats it
+    /// for up to 10 s within a refresh, because the issuer does not count it.
     #[must_use]
     pub fn with_never_reached_issuer(mut self) -> Self {
         Arc::make_mut(&mut self.0).never_reached_issuer = true;
         self
     }
 
+    /// Marks the error as transient, whatever its kind.
+    pub(crate) fn transient(mut self) -> Self {
+        Arc::make_mut(&mut self.0).transient = true;
+        self
+    }
+
+    /// Returns `true` if both are clones of one error.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Returns the source chain in one line, for logs.
     pub(crate) fn cause(&self) -> String {
         let first: &(dyn StdError + 'static) = &*self.0.source;
-        let causes = std::iter::successors(Some(first), |&cause| cause.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        let causes = || std::iter::successors(Some(first), |&cause| cause.source());
+        let text = contain(|| causes().map(ToString::to_string).collect::<Vec<_>>().join(": "));
+        text.unwrap_or_else(|| "the error's `Display` panicked".to_owned())
     }
 
     /// Returns the kind of the error, which suggests what to do.
@@ -107,8 +121,8 @@ impl Error {
         self.0.transient
     }
 
-    /// Returns `true` if the token request certainly did not reach the issuer: its host could not be
-    /// resolved, or no connection to it could be opened.
+    /// Returns `true` if the token request certainly did not reach the issuer: its host could not
+    /// be resolved, or no connection to it could be opened.
     #[must_use]
     pub fn never_reached_issuer(&self) -> bool {
         self.0.never_reached_issuer

@@ -104,6 +104,7 @@
 
 mod cache;
 mod clock;
+mod contain;
 mod credentials;
 #[cfg(doctest)]
 mod doctests;

@@ -1,7 +1,8 @@
 //! Counters, gauges and histograms for the `metrics` facade. Without the feature of that name,
 //! these functions do nothing. `docs/operations.md` describes the names and labels.
 //!
-//! A request that finds a fresh token calls nothing here, and no label is a secret.
+//! A request that finds a fresh token calls nothing here, and no label is a secret. A panic in a
+//! recorder is contained.
 
 #![cfg_attr(
     not(feature = "metrics"),
@@ -13,16 +14,23 @@ use std::time::Duration;
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
+    token::Token,
 };
 
-/// Counts a token request, successful or not.
-pub(crate) fn count_request(cache: &str, reason: &'static str, outcome: &'static str) {
+/// Counts a token request, successful or not. Does nothing for an adopted token, which was not
+/// requested.
+pub(crate) fn count_request(cache: &str, reason: &'static str, result: &Result<Token>) {
     #[cfg(feature = "metrics")]
-    metrics::counter!(
-        "sitecore_auth_token_requests_total",
-        "cache" => cache.to_owned(), "reason" => reason, "outcome" => outcome
-    )
-    .increment(1);
+    crate::contain::contain(|| {
+        if !result.as_ref().is_ok_and(Token::is_adopted) {
+            let outcome = result.as_ref().map_or_else(kind_label, |_| "token");
+            metrics::counter!(
+                "sitecore_auth_token_requests_total",
+                "cache" => cache.to_owned(), "reason" => reason, "outcome" => outcome
+            )
+            .increment(1);
+        }
+    });
 }
 
 /// Records a refresh and its duration.
@@ -33,53 +41,58 @@ pub(crate) fn record_refresh(
     elapsed: Duration,
 ) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!(
-        "sitecore_auth_refresh_seconds",
-        "cache" => cache.to_owned(), "reason" => reason, "outcome" => outcome
-    )
-    .record(elapsed);
+    crate::contain::contain(|| {
+        metrics::histogram!(
+            "sitecore_auth_refresh_seconds",
+            "cache" => cache.to_owned(), "reason" => reason, "outcome" => outcome
+        )
+        .record(elapsed);
+    });
 }
 
 /// Records until when the current token can be used, by the wall clock. Does nothing for a key
 /// without expiry.
 pub(crate) fn record_usable_until(cache: &str, end: Moment) {
     #[cfg(feature = "metrics")]
-    if end != Moment::NEVER {
-        metrics::gauge!("sitecore_auth_usable_until_timestamp_seconds", "cache" => cache.to_owned())
+    crate::contain::contain(|| {
+        if end != Moment::NEVER {
+            metrics::gauge!("sitecore_auth_usable_until_timestamp_seconds", "cache" => cache.to_owned())
             .set(end.wall().as_secs_f64());
-    }
+        }
+    });
 }
 
 /// Records when the cooldown ends, by the wall clock. Without a cooldown this is the current time.
 pub(crate) fn record_cooldown(cache: &str, end: Moment) {
     #[cfg(feature = "metrics")]
-    metrics::gauge!("sitecore_auth_cooldown_until_timestamp_seconds", "cache" => cache.to_owned())
+    crate::contain::contain(|| {
+        metrics::gauge!("sitecore_auth_cooldown_until_timestamp_seconds", "cache" => cache.to_owned())
         .set(end.wall().as_secs_f64());
+    });
 }
 
 /// Records how long a caller waited for a refresh.
 pub(crate) fn record_wait(cache: &str, outcome: &'static str, elapsed: Duration) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!(
-        "sitecore_auth_wait_seconds",
-        "cache" => cache.to_owned(), "outcome" => outcome
-    )
-    .record(elapsed);
+    crate::contain::contain(|| {
+        metrics::histogram!(
+            "sitecore_auth_wait_seconds",
+            "cache" => cache.to_owned(), "outcome" => outcome
+        )
+        .record(elapsed);
+    });
 }
 
 /// Counts a response that rejected a token, and what was done about it.
 pub(crate) fn count_rejection(cache: &str, action: &'static str) {
     #[cfg(feature = "metrics")]
-    metrics::counter!(
-        "sitecore_auth_rejected_responses_total",
-        "cache" => cache.to_owned(), "action" => action
-    )
-    .increment(1);
-}
-
-/// Returns a result as a label.
-pub(crate) fn outcome_label<T>(result: &Result<T>, ok_label: &'static str) -> &'static str {
-    result.as_ref().map_or_else(kind_label, |_| ok_label)
+    crate::contain::contain(|| {
+        metrics::counter!(
+            "sitecore_auth_rejected_responses_total",
+            "cache" => cache.to_owned(), "action" => action
+        )
+        .increment(1);
+    });
 }
 
 /// Returns the kind of an error as a label.

@@ -44,7 +44,27 @@ const MAX_REJECTION_BACKOFF_FRACTION: f64 = 0.125;
 
 /// The shortest wait after a refresh that returned no newer token. The issuer has a cache of its
 /// own, which will expire.
-pub(crate) const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a new token settles, as a fraction of its lifetime. An API whose clock is behind, or
+/// that caches the issuer's keys, accepts it by then.
+const SETTLING_FRACTION: f64 = 0.01;
+
+/// The shortest and the longest settling time. A short-lived token settles for at most a tenth of
+/// its lifetime.
+const SETTLING_TIME: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(900));
+const MAX_SETTLING_FRACTION: f64 = 0.1;
+
+/// How long at most a token is used if the source returned it again after it had expired here. The
+/// source may be right: its token may never expire.
+pub(crate) const MAX_REUSE: Duration = Duration::from_secs(300);
+
+/// The longest cooldown of a refused client while callers are in need.
+const MAX_REFUSED_IN_NEED: Duration = Duration::from_secs(300);
+
+/// The highest [`RefreshPolicy::stale_from`]. Above it, a short-lived token would be unusable
+/// before its refresh has ended.
+const MAX_STALE_FROM: f64 = 0.85;
 
 /// When to refresh, how long to try and how long to back off.
 ///
@@ -56,10 +76,19 @@ pub(crate) const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 ///   and so on. No attempt starts with less than 1 s left.
 /// - A cooldown varies by 25 % up and down. A wait requested by the server is extended by up to 10
 ///   %.
+/// - While there is no usable token, or it was rejected, the cooldown of a refused client grows to
+///   only 5 min.
+/// - A new token settles for 1 % of its lifetime before it is used, if the previous one is still
+///   good. The settling time is at least 3 s and at most 15 min, but no more than a tenth of the
+///   lifetime.
 /// - If an API rejects a token that had already replaced a rejected one, the next replacement waits
-///   for 1 min. The wait doubles up to an eighth of the token's lifetime.
+///   for 1 min. The wait doubles up to an eighth of the token's lifetime. All rejections together
+///   cause at most 6 token requests, plus one per hour. Token requests do not count if the API then
+///   accepts the token, or if they are the first for an API that accepts tokens.
 /// - After a refresh that returned no newer token, the next one starts after half of the current
 ///   token's remaining usable time, but not before 30 s.
+/// - A token that the source returns again after that token expired here is used for up to 5 min
+///   more, but not beyond a JWT's own `exp`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -74,8 +103,8 @@ pub(crate) const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RefreshPolicy {
-    /// The fraction of its lifetime after which a token is stale at the latest; 0.8. During the
-    /// rest of the lifetime, an outage of the issuer goes unnoticed.
+    /// The fraction of its lifetime after which a token is stale at the latest; 0.8 by default, and
+    /// 0.85 at most. During the rest of the lifetime, an outage of the issuer goes unnoticed.
     pub stale_from: f64,
     /// How long before its expiry a token is no longer sent; 60 s, but at most a tenth of the
     /// lifetime. The request must reach the API in time.
@@ -92,14 +121,14 @@ pub struct RefreshPolicy {
     /// waits, there is only one: background refreshes must not make an outage worse. Attempts that
     /// never reached the issuer are repeated for up to 10 s, however many they are.
     pub attempts_per_refresh: u32,
-    /// The cooldown after a failed refresh while a token is usable; 30 s to 5 min. Callers still
-    /// get a token.
+    /// The cooldown after a failed refresh while a token is usable and no API has rejected it; 30 s
+    /// to 5 min. Callers still get a token.
     pub cooldown_with_token: Backoff,
-    /// The cooldown after a failed refresh without a usable token; 1 s to 30 s. Callers fail until
-    /// it ends.
+    /// The cooldown after a failed refresh while there is no usable token, or it was rejected; 1 s
+    /// to 30 s. Callers in need fail until it ends.
     pub cooldown_without_token: Backoff,
-    /// The cooldown after the issuer refused the client; 1 min to 15 min. It takes someone to fix a
-    /// setting.
+    /// The cooldown after the issuer refused the client; 1 min to 15 min, or to 5 min while callers
+    /// are in need. Someone has to fix a setting.
     pub cooldown_refused: Backoff,
     /// The longest wait that a server can impose; 1 h. After that, a raised quota is noticed.
     pub max_retry_after: Duration,
@@ -154,7 +183,7 @@ impl RefreshPolicy {
     /// Returns this policy without its random parts, so that a test can assert exact times: a token
     /// becomes stale exactly at [`stale_from`](Self::stale_from), and each wait has exactly its
     /// length. The pause between two attempts of one refresh stays random.
-    #[cfg(feature = "test-util")]
+    #[cfg(any(test, feature = "test-util"))]
     #[must_use]
     pub fn without_jitter(mut self) -> Self {
         self.is_without_jitter = true;
@@ -173,8 +202,29 @@ impl RefreshPolicy {
         scale(lifetime, self.stale_from - self.spread(STALE_SPREAD) * jitter)
     }
 
-    /// Returns the pause before the next attempt, after `attempts` attempts of which the last
-    /// failed with `error`. `None` if there is no further attempt, or too little time left for one.
+    /// Returns how long a new token with this lifetime settles. A key without expiry does not.
+    pub(crate) fn settling_time(&self, lifetime: Option<Duration>) -> Duration {
+        lifetime.map_or(Duration::ZERO, |lifetime| {
+            let (shortest, longest) = SETTLING_TIME;
+            let settling = scale(lifetime, SETTLING_FRACTION).clamp(shortest, longest);
+            settling.min(scale(lifetime, MAX_SETTLING_FRACTION))
+        })
+    }
+
+    /// Returns for how long the next refresh is deferred if the issuer had nothing newer, and the
+    /// current token stays usable for `usable`.
+    pub(crate) fn deferral(usable: Duration) -> Duration {
+        (usable / 2).max(MIN_REFRESH_INTERVAL).min(usable)
+    }
+
+    /// Returns the least time that must be left when an attempt starts.
+    pub(crate) fn min_attempt_time(&self) -> Duration {
+        MIN_ATTEMPT_TIME.min(self.refresh_timeout / 2)
+    }
+
+    /// Returns the pause before the next attempt, after the last one failed with `error`.
+    /// `attempts` counts the attempts of the same kind: those that reached the issuer, or those
+    /// that did not. Returns `None` if there is no further attempt, or too little time for one.
     pub(crate) fn retry_pause(
         &self,
         error: &Error,
@@ -201,11 +251,27 @@ impl RefreshPolicy {
                 scale(backoff.after(attempts), jitter)
             }
         };
-        (pause.saturating_add(MIN_ATTEMPT_TIME) <= time_left).then_some(pause)
+        (pause.saturating_add(self.min_attempt_time()) <= time_left).then_some(pause)
     }
 
-    /// Returns the length of a cooldown that the server did not specify.
-    pub(crate) fn backoff_delay(&self, backoff: Backoff, failures: u32, jitter: f64) -> Duration {
+    /// Returns the length of a cooldown that the server did not specify. `in_need` says whether
+    /// there is no usable token, or it was rejected.
+    pub(crate) fn cooldown(
+        &self,
+        kind: ErrorKind,
+        in_need: bool,
+        failures: u32,
+        jitter: f64,
+    ) -> Duration {
+        let refused = self.cooldown_refused;
+        let backoff = match (kind, in_need) {
+            (ErrorKind::Refused, true) => {
+                Backoff::new(refused.first, refused.max.min(MAX_REFUSED_IN_NEED.max(refused.first)))
+            }
+            (ErrorKind::Refused, false) => refused,
+            (_, true) => self.cooldown_without_token,
+            (_, false) => self.cooldown_with_token,
+        };
         let spread = self.spread(COOLDOWN_SPREAD);
         scale(backoff.after(failures), 1.0 - spread + 2.0 * spread * jitter)
     }
@@ -232,11 +298,10 @@ impl RefreshPolicy {
 
     pub(crate) fn check(&self) -> Result<()> {
         let config = |message: String| Err(Error::new(ErrorKind::Config, message));
-        let latest = 1.0 - MAX_MARGIN_FRACTION;
         // Written so that NaN fails too.
-        if !(self.stale_from > STALE_SPREAD && self.stale_from <= latest) {
+        if !(self.stale_from > STALE_SPREAD && self.stale_from <= MAX_STALE_FROM) {
             return config(format!(
-                "policy: stale_from must be above {STALE_SPREAD} and at most {latest}, got {}",
+                "policy: stale_from must be above {STALE_SPREAD} and at most {MAX_STALE_FROM}, got {}",
                 self.stale_from
             ));
         }
@@ -291,9 +356,14 @@ pub(crate) mod tests {
         #[test]
         fn waits_stay_within_their_bounds(failures in 0_u32..200, jitter in 0.0..1.0, wait in duration()) {
             let policy = RefreshPolicy::default();
-            for backoff in [policy.cooldown_with_token, policy.cooldown_without_token, policy.cooldown_refused] {
-                let own = policy.backoff_delay(backoff, failures, jitter);
-                prop_assert!(own >= backoff.first.mul_f64(0.75) && own <= backoff.max.mul_f64(1.25));
+            for (kind, in_need, first, max) in [
+                (ErrorKind::Unavailable, false, 30, 300),
+                (ErrorKind::Unavailable, true, 1, 30),
+                (ErrorKind::Refused, false, 60, 900),
+                (ErrorKind::Refused, true, 60, 300),
+            ] {
+                let own = policy.cooldown(kind, in_need, failures, jitter).as_secs_f64();
+                prop_assert!(own >= f64::from(first) * 0.75 && own <= f64::from(max) * 1.25);
             }
             let requested = policy.retry_after_delay(wait, jitter);
             let hour = Duration::from_secs(3600);
@@ -307,10 +377,63 @@ pub(crate) mod tests {
     fn jitter_covers_its_whole_range() {
         let policy = RefreshPolicy::default();
         let second = Duration::from_secs(1);
-        let own =
-            |jitter| policy.backoff_delay(Backoff::new(100 * second, 100 * second), 1, jitter);
-        assert_eq!((own(0.0), own(0.5), own(1.0)), (75 * second, 100 * second, 125 * second));
+        let own = |jitter| policy.cooldown(ErrorKind::Refused, false, 1, jitter);
+        assert_eq!((own(0.0), own(0.5), own(1.0)), (45 * second, 60 * second, 75 * second));
         assert_eq!(policy.retry_after_delay(100 * second, 1.0), 110 * second);
+    }
+
+    #[test]
+    fn a_token_settles_for_a_hundredth_of_its_lifetime_within_bounds() {
+        let policy = RefreshPolicy::default();
+        let seconds = Duration::from_secs_f64;
+        for (lifetime, settling) in [
+            (86_400.0, 864.0),
+            // At most 15 min, and at least 3 s.
+            (300_000.0, 900.0),
+            (900.0, 9.0),
+            (100.0, 3.0),
+            // At most a tenth of the lifetime.
+            (30.0, 3.0),
+            (20.0, 2.0),
+            (1.0, 0.1),
+            (0.0, 0.0),
+        ] {
+            assert_eq!(policy.settling_time(Some(seconds(lifetime))), seconds(settling));
+        }
+        assert_eq!(policy.settling_time(None), Duration::ZERO);
+    }
+
+    #[test]
+    fn after_a_refresh_without_a_newer_token_the_next_one_waits_for_half_of_the_remaining_time() {
+        let seconds = Duration::from_secs;
+        for (usable, wait) in [(3600, 1800), (60, 30), (50, 30), (20, 20), (0, 0)] {
+            assert_eq!(RefreshPolicy::deferral(seconds(usable)), seconds(wait));
+        }
+    }
+
+    #[test]
+    fn a_refused_client_waits_for_five_minutes_at_most_while_callers_are_in_need() {
+        let mut policy = RefreshPolicy::default();
+        let wait = |policy: &RefreshPolicy, in_need, failures| {
+            policy.cooldown(ErrorKind::Refused, in_need, failures, 0.5).as_secs()
+        };
+        assert_eq!(
+            [1, 2, 3, 4, 9].map(|count| wait(&policy, true, count)),
+            [60, 120, 240, 300, 300]
+        );
+        assert_eq!([1, 4, 5, 9].map(|count| wait(&policy, false, count)), [60, 480, 900, 900]);
+        // A program may ask for more.
+        let hour = Duration::from_secs(3600);
+        policy.cooldown_refused = Backoff::new(hour, hour);
+        assert_eq!(wait(&policy, true, 1), 3600);
+    }
+
+    #[test]
+    fn an_attempt_needs_a_second_or_half_of_a_short_time_limit() {
+        let mut policy = RefreshPolicy::default();
+        assert_eq!(policy.min_attempt_time(), Duration::from_secs(1));
+        policy.refresh_timeout = Duration::from_secs(1);
+        assert_eq!(policy.min_attempt_time(), Duration::from_millis(500));
     }
 
     #[test]

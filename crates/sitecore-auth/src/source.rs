@@ -11,8 +11,9 @@ use crate::{error::Result, freshness::Lifetime, token::Token};
 /// Fetches tokens, one per call.
 ///
 /// A source need not cache, retry, or handle concurrent callers. The
-/// [`TokenCache`](crate::TokenCache) in front of it does. It must return a new token on each call,
-/// because a token that is returned again keeps its first expiry.
+/// [`TokenCache`](crate::TokenCache) in front of it does. A source should return a new token on
+/// each call. A token that is returned again keeps its expiry. Once that has passed, the token is
+/// used for up to 5 min at a time. Each time costs a call.
 ///
 /// An implementation needs the crate `async-trait`. This one wraps a [`TokenClient`], whose
 /// inherent `fetch` hides the trait's:
@@ -56,11 +57,12 @@ pub trait TokenSource: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Returns `true` if the source has other credentials than the ones that the issuer refused
-    /// last.
+    /// Returns `true` if the source has other credentials than the ones that the issuer refused or
+    /// rate-limited last.
     ///
-    /// During the cooldown after a refusal, the cache calls this about once a second if there are
-    /// callers. `true` lets it make a token request at once. The default is `false`.
+    /// During the cooldown that follows, the cache calls this at most once a second if there are
+    /// callers. `true` ends the cooldown. A call that panics or takes longer than 2 s counts as
+    /// `false`. The time until the next call then doubles, up to a minute. The default is `false`.
     async fn has_new_credentials(&self) -> bool {
         false
     }

@@ -139,8 +139,8 @@ impl Target {
         url.path().starts_with(AUTHORING_PATH)
     }
 
-    pub(crate) fn rule_for(&self, url: &Url) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.covers(url))
+    pub(crate) fn into_rules(self) -> Vec<Rule> {
+        self.rules
     }
 }
 

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use crossbeam_utils::CachePadded;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use sha2::{Digest as _, Sha256};
@@ -13,7 +14,7 @@ use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
     freshness::{Freshness, Lifetime, Validity},
-    policy::RefreshPolicy,
+    policy::{MAX_REUSE, RefreshPolicy},
 };
 
 /// A bearer token or an API key, as a ready-made header. Cheap to clone.
@@ -21,20 +22,20 @@ use crate::{
 /// A token reads no clock. A [`TokenCache`](crate::TokenCache) computes its expiry when it accepts
 /// it.
 #[derive(Clone)]
-pub struct Token(pub(crate) Arc<TokenInner>);
+pub struct Token(pub(crate) Arc<CachePadded<TokenInner>>);
 
-/// Aligned to a cache line of its own, as is its reference count: see [`Token::unshared`].
+/// Padded, so that threads that use different copies of a token do not contend for a cache line.
 #[derive(Clone)]
-#[repr(align(64))]
 pub(crate) struct TokenInner {
     name: HeaderName,
-    value: HeaderValue,
+    pub(crate) value: HeaderValue,
     /// Backs the header value, and is overwritten when the last reference to it is dropped.
-    text: Bytes,
+    pub(crate) text: Bytes,
     lifetime: Lifetime,
     age: Duration,
-    /// How long the source waited before it sent the token request.
-    waited: Duration,
+    adopted: bool,
+    /// Whether an API has rejected it, as far as the cache knew when it published this copy.
+    pub(crate) rejected: bool,
     fingerprint: Fingerprint,
     quota: Option<Quota>,
     pub(crate) validity: Option<Validity>,
@@ -81,17 +82,18 @@ impl Token {
 
     fn new(name: HeaderName, secret: &str, header: String, lifetime: Lifetime) -> Result<Self> {
         let text = Bytes::from_owner(Zeroizing::new(header));
-        Ok(Self(Arc::new(TokenInner {
+        Ok(Self(Arc::new(CachePadded::new(TokenInner {
             name,
             value: sensitive(text.clone())?,
             text,
             lifetime,
             age: Duration::ZERO,
-            waited: Duration::ZERO,
+            adopted: false,
+            rejected: false,
             fingerprint: Fingerprint::of(secret),
             quota: None,
             validity: None,
-        })))
+        }))))
     }
 
     /// Sets how old the token already was when the source was called. For sources that remember
@@ -102,24 +104,20 @@ impl Token {
         self
     }
 
-    /// Adds to the time that the source waited before it sent the token request or determined the
-    /// age. The lifetime is counted from the end of that wait.
+    /// Marks the token as adopted: the source took it from a store, where another process had saved
+    /// it. It does not count as a token request.
     #[must_use]
-    pub fn asked_after(mut self, waited: Duration) -> Self {
-        let inner = Arc::make_mut(&mut self.0);
-        inner.waited = inner.waited.saturating_add(waited);
+    pub fn adopted(mut self) -> Self {
+        Arc::make_mut(&mut self.0).adopted = true;
         self
     }
 
-    /// Returns a copy that shares the text but counts its references separately, so that threads
-    /// which use different copies do not contend for one counter.
-    pub(crate) fn unshared(&self) -> Self {
-        let text = Bytes::from_owner(OwnLine(self.0.text.clone()));
-        Self(Arc::new(TokenInner {
-            // Cannot fail, because the same text already is a header value.
-            value: sensitive(text).unwrap_or_else(|_| self.0.value.clone()),
-            ..(*self.0).clone()
-        }))
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.0.rejected
+    }
+
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.0.adopted
     }
 
     pub(crate) fn with_quota(mut self, quota: Option<Quota>) -> Self {
@@ -131,27 +129,33 @@ impl Token {
         self.0.quota.as_ref()
     }
 
-    /// Computes when the token becomes stale and expires.
+    /// Computes when the token becomes stale and expires, unless another cache already has.
     pub(crate) fn with_validity(mut self, policy: &RefreshPolicy, requested_at: Moment) -> Self {
-        let inner = Arc::make_mut(&mut self.0);
-        inner.lifetime = inner.lifetime.clamped(policy);
-        inner.validity = Some(Validity::new(
-            policy,
-            inner.lifetime,
-            inner.age,
-            requested_at.after(inner.waited),
-            fastrand::f64(),
-        ));
+        if self.0.validity.is_none() {
+            let inner = Arc::make_mut(&mut self.0);
+            inner.lifetime = inner.lifetime.clamped(policy);
+            let (lifetime, age) = (inner.lifetime, inner.age);
+            let jitter = fastrand::f64();
+            inner.validity = Some(Validity::new(policy, lifetime, age, requested_at, jitter));
+        }
         self
     }
 
-    /// Limits the validity of this token to that of the other one, by the monotonic clock.
-    pub(crate) fn not_outliving(mut self, other: &Self) -> Self {
-        let validity = &mut Arc::make_mut(&mut self.0).validity;
-        if let (Some(validity), Some(other)) = (validity, &other.0.validity) {
-            validity.stale_at = validity.stale_at.not_after(other.stale_at);
-            validity.unusable_at = validity.unusable_at.not_after(other.unusable_at);
-        }
+    /// Returns this token with a new validity, because the source returned it again after it
+    /// expired here. It is used for as long as the response says, but for 5 min at most, and not
+    /// beyond the `exp` of a JWT.
+    pub(crate) fn reused(mut self, policy: &RefreshPolicy, now: Moment, jitter: f64) -> Self {
+        let (Some(lifetime), Some(validity)) = (self.lifetime(), self.0.validity) else {
+            return self;
+        };
+        let exp = self.claims().and_then(|claims| claims.expires_at());
+        let left = lifetime
+            .saturating_sub(now.age_since(validity.issued_at))
+            .min(exp.map_or(MAX_REUSE, |exp| exp.saturating_sub(now.wall())))
+            .min(MAX_REUSE);
+        let left = Lifetime::Known(left);
+        Arc::make_mut(&mut self.0).validity =
+            Some(Validity::new(policy, left, Duration::ZERO, now, jitter));
         self
     }
 
@@ -212,6 +216,17 @@ impl Token {
         now.until(self.unusable_at()) < now.until(other.unusable_at())
     }
 
+    /// Returns when the token has settled.
+    pub(crate) fn settled_at(&self, policy: &RefreshPolicy) -> Moment {
+        let issued_at = self.0.validity.map_or(Moment::NEVER, |validity| validity.issued_at);
+        issued_at.after(policy.settling_time(self.lifetime()))
+    }
+
+    /// Returns the token's age; `None` for a token that no cache has accepted yet.
+    pub(crate) fn age_at(&self, now: Moment) -> Option<Duration> {
+        Some(now.age_since(self.0.validity?.issued_at))
+    }
+
     pub(crate) fn stale_at(&self) -> Moment {
         self.0.validity.as_ref().map_or(Moment::NEVER, |validity| validity.stale_at)
     }
@@ -227,18 +242,8 @@ impl Token {
     }
 }
 
-/// A text whose reference count has a cache line of its own.
-#[repr(align(64))]
-struct OwnLine(Bytes);
-
-impl AsRef<[u8]> for OwnLine {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 /// Turns a text into a header value without copying it.
-fn sensitive(text: Bytes) -> Result<HeaderValue> {
+pub(crate) fn sensitive(text: Bytes) -> Result<HeaderValue> {
     // The error of this conversion does not quote the value.
     let mut value = HeaderValue::from_maybe_shared(text)
         .map_err(|error| Error::new(ErrorKind::Malformed, error))?;
@@ -265,6 +270,10 @@ impl Fingerprint {
     fn of(secret: &str) -> Self {
         let hash = Sha256::digest(secret.as_bytes());
         Self(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+    }
+
+    pub(crate) fn number(self) -> u32 {
+        self.0
     }
 }
 

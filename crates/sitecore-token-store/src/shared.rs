@@ -80,7 +80,8 @@ struct State {
     /// Since when other processes have had the lease, by the monotonic clock. Kept because a fetch
     /// can be abandoned while it waits.
     waiting_since: Option<Duration>,
-    /// The entry with another process's failure, if the issuer refused the client there.
+    /// The entry with another process's failure, if the issuer refused or rate-limited the client
+    /// in that process.
     refused_in: Option<String>,
 }
 
@@ -192,7 +193,7 @@ impl SharedSource {
         replacing: Option<&Token>,
     ) -> Option<Result<Token>> {
         let result = entry.adopt(replacing, self.now(), self.id)?;
-        let result = result.map(|token| token.asked_after(self.elapsed(started)));
+        let result = result.map(|token| adopted(token, self.elapsed(started)));
         match &result {
             Ok(token) => {
                 count("adopted");
@@ -201,7 +202,8 @@ impl SharedSource {
             Err(error) => {
                 count("failure_adopted");
                 debug!(kind = ?error.kind(), "backing off after another process's failure");
-                let is_refused = error.kind() == ErrorKind::Refused;
+                let is_refused =
+                    matches!(error.kind(), ErrorKind::Refused | ErrorKind::RateLimited);
                 self.state().refused_in = is_refused.then(|| seal.name().to_owned());
             }
         }
@@ -280,11 +282,10 @@ impl SharedSource {
         count("requested");
         let (waited, requested_at) = (self.elapsed(started), self.now());
         let result = self.inner.fetch(after(waited, context)).await;
-        let result = result.map(|token| token.asked_after(waited));
         match self.save(seal, requested_at, context.replacing(), &result).await {
             Ok(newer) => {
                 self.release(lease).await;
-                newer.map_or(result, |token| Ok(token.asked_after(self.elapsed(started))))
+                newer.map_or(result, |token| Ok(adopted(token, self.elapsed(started))))
             }
             Err(error) => {
                 warn!(%error, "could not save token to store");
@@ -341,8 +342,7 @@ impl SharedSource {
         warn!(%error, "token store unavailable, continuing without it");
         sleep(FALLBACK_JITTER.mul_f64(fastrand::f64())).await;
         let waited = self.elapsed(started);
-        let result = self.inner.fetch(after(waited, context)).await;
-        result.map(|token| token.asked_after(waited))
+        self.inner.fetch(after(waited, context)).await
     }
 
     async fn release(&self, lease: Option<NamedLease>) {
@@ -364,6 +364,13 @@ impl SharedSource {
     fn now(&self) -> Duration {
         self.clock.now().wall()
     }
+}
+
+/// Returns a token from the store, marked as adopted. Its age is the one that it had when the
+/// source was called, before this wait.
+fn adopted(token: Token, waited: Duration) -> Token {
+    let age = token.age().saturating_sub(waited);
+    token.with_age(age).adopted()
 }
 
 /// Returns the context for a source that is called after this wait.

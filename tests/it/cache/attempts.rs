@@ -1,8 +1,14 @@
 //! The attempts within one refresh, and its time limit.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use sitecore_auth::ErrorKind;
+use sitecore_auth::{Error, ErrorKind, Token, TokenCache, source_fn};
 use tokio::time::{Instant, advance, sleep};
 
 use super::{stale_cache, token_text};
@@ -88,6 +94,58 @@ async fn no_caller_waits_for_a_hanging_issuer_while_the_token_is_usable() {
     }
     // Each refresh takes 30 s, and a cooldown follows it.
     assert!(source.calls() <= 6, "{} token requests for {calls} calls", source.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_never_reached_the_issuer_are_not_among_the_three() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let source = source_fn(move |_| {
+        let call = counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let error = Error::new(ErrorKind::Unavailable, "scripted");
+            match call {
+                0..4 => Err(error.with_never_reached_issuer()),
+                4..6 => Err(error),
+                _ => Token::bearer("token", DAY),
+            }
+        }
+    });
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
+    assert_eq!(token_text(&cache).await, "token");
+    assert_eq!(calls.load(Ordering::SeqCst), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_with_less_than_a_second_left() {
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, PausedClock::new());
+    let caller = cache.token();
+    tokio::pin!(caller);
+    assert!(futures_util::poll!(&mut caller).is_pending());
+    // The task is first polled half a second before the time limit.
+    advance(Duration::from_millis(29_500)).await;
+    let error = caller.await.expect_err("too late");
+    assert!(all_formats(&error).contains("no token within 30s"), "{error:?}");
+    assert_eq!(source.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_caches_each_token_until_its_end_causes_no_outage() {
+    const LIFETIME: Duration = Duration::from_secs(900);
+    let started = Instant::now();
+    let source = source_fn(move |_| async move {
+        // It says how many whole seconds are left, so it says zero in the last one.
+        let elapsed = started.elapsed().as_secs_f64();
+        let number = (elapsed / 900.0) as u64;
+        let left = (LIFETIME.as_secs_f64() - elapsed % 900.0).floor();
+        Token::bearer(format!("token-{number}"), Duration::from_secs_f64(left))
+    });
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
+    while started.elapsed() < 4 * LIFETIME {
+        cache.token().await.expect("a token");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

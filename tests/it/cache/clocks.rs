@@ -33,6 +33,8 @@ async fn after_a_suspend_a_newer_token_replaces_the_current_one() {
     clock.wall_forward(20 * HOUR);
     assert!(cache.current().is_some());
     settle().await;
+    // The new token settles first.
+    advance(15 * MINUTE).await;
     assert_eq!((token_text(&cache).await, source.calls()), ("token-2".to_owned(), 2));
 }
 

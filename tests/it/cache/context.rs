@@ -47,6 +47,7 @@ async fn a_source_learns_whether_the_token_to_replace_was_rejected_or_is_only_ol
     cache.current().expect("a stale token");
     settle().await;
     assert_eq!(source.last(), (Some("token-1".to_owned()), false));
+    clock.advance(HOUR / 4);
     let second = cache.current().unwrap();
     cache.replace(&second).await.unwrap();
     assert_eq!(source.last(), (Some("token-2".to_owned()), true));

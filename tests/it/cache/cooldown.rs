@@ -105,10 +105,10 @@ async fn after_a_success_the_cooldown_starts_at_its_shortest_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_backs_off_for_up_to_15_minutes_and_recovers() {
+async fn a_refused_client_without_a_token_backs_off_for_up_to_5_minutes_and_recovers() {
     let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
     let cache = cache_of(&source, PausedClock::new());
-    for (calls, minutes) in [1, 2, 4, 8, 15, 15].into_iter().enumerate() {
+    for (calls, minutes) in [1, 2, 4, 5, 5].into_iter().enumerate() {
         let error = cache.token().await.expect_err("a refusal");
         assert_eq!(
             (error.kind(), error.retry_after()),
@@ -123,7 +123,7 @@ async fn a_refused_client_backs_off_for_up_to_15_minutes_and_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_kind_of_failure_starts_its_own_backoff() {
+async fn another_kind_of_failure_does_not_start_the_backoff_over() {
     let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
     let cache = cache_of(&source, PausedClock::new());
     for minutes in [1, 2, 4] {
@@ -131,9 +131,11 @@ async fn another_kind_of_failure_starts_its_own_backoff() {
         advance(minutes * MINUTE).await;
     }
     source.turn_to(Step::Fail(ErrorKind::Malformed));
-    assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(SECOND));
-    advance(SECOND).await;
-    assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(2 * SECOND));
+    // The fourth failure: 1 s, doubled three times.
+    assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(8 * SECOND));
+    source.turn_to(Step::Fail(ErrorKind::Refused));
+    advance(8 * SECOND).await;
+    assert_eq!(cache.token().await.unwrap_err().retry_after(), Some(5 * MINUTE));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,13 +13,14 @@ use std::{
 use async_trait::async_trait;
 use secrecy::ExposeSecret as _;
 use sitecore_auth::{
-    ClientCredentials, CredentialsProvider, EnvironmentCredentials, Error, ErrorKind,
-    FileCredentials, ManualClock, ProviderSource, SitecoreCliCredentials, TokenCache,
+    ClientCredentials, CredentialsProvider, EnvironmentCredentials, Error, ErrorKind, FetchContext,
+    FileCredentials, ManualClock, ProviderSource, SitecoreCliCredentials, Token, TokenCache,
+    TokenSource,
 };
-use sitecore_sandbox::{Api, Client, ClientKind, Sandbox};
+use sitecore_sandbox::{Api, Client, ClientKind, Fault, Sandbox};
 use sitecore_token::{Endpoint, TokenClient};
 
-use crate::support::{Logs, all_formats};
+use crate::support::{Logs, PausedClock, all_formats};
 
 /// Returns secrets that the test sets, and counts its calls.
 #[derive(Clone)]
@@ -140,6 +141,123 @@ async fn refreshing_continues_with_the_new_secret() {
     clock.advance(Duration::from_secs(2));
     let second = cache.replace(&first).await.expect("the cooldown has ended");
     assert_ne!(first.fingerprint(), second.fingerprint());
+}
+
+#[tokio::test]
+async fn new_credentials_end_a_rate_limit_too() {
+    let sandbox = sandbox().await;
+    let (provider, clock) = (TestProvider::new(&["new"]), ManualClock::new());
+    let cache =
+        TokenCache::builder(source(&sandbox, &provider)).clock(clock.clone()).build().unwrap();
+    sandbox.script(Api::Token, [Fault::status(429).header("retry-after", "1800")]);
+    assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::RateLimited);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::RateLimited);
+    assert_eq!(sandbox.calls(Api::Token), 1);
+    // Another client has a quota of its own. The sandbox does not know it, so it is refused.
+    provider.set("another");
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Refused);
+    provider.set("new");
+    clock.advance(Duration::from_secs(2));
+    cache.token().await.expect("the credentials are new again");
+}
+
+#[tokio::test]
+async fn one_provider_remembers_the_refused_credentials_for_several_caches() {
+    let sandbox = sandbox().await;
+    let (provider, clock) = (TestProvider::new(&["old"]), ManualClock::new());
+    let source = Arc::new(source(&sandbox, &provider));
+    let cache = || TokenCache::builder(Arc::clone(&source)).clock(clock.clone()).build().unwrap();
+    let (first, second) = (cache(), cache());
+    assert_eq!(first.token().await.unwrap_err().kind(), ErrorKind::Refused);
+    sandbox.script(Api::Token, [503; 3].map(Fault::status));
+    assert_eq!(second.token().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    provider.set("new");
+    clock.advance(Duration::from_secs(2));
+    first.token().await.expect("new credentials");
+}
+
+/// How a check for new credentials ends.
+#[derive(Clone, Copy, Debug)]
+enum Check {
+    Hangs,
+    Panics,
+    Blocks,
+    IsSlow,
+    SaysYes,
+}
+
+/// A client that the issuer refuses. Counts token requests and checks.
+struct Refused(Check, Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+#[async_trait]
+impl TokenSource for Refused {
+    async fn fetch(&self, _: FetchContext<'_>) -> Result<Token, Error> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Err(Error::new(ErrorKind::Refused, "scripted"))
+    }
+
+    async fn has_new_credentials(&self) -> bool {
+        self.2.fetch_add(1, Ordering::SeqCst);
+        match self.0 {
+            Check::Hangs => std::future::pending().await,
+            Check::Panics => panic!("scripted"),
+            #[expect(clippy::disallowed_methods, reason = "a source that blocks")]
+            Check::Blocks => std::thread::sleep(Duration::from_millis(2_500)),
+            Check::IsSlow => tokio::time::sleep(Duration::from_secs(3)).await,
+            Check::SaysYes => {}
+        }
+        true
+    }
+}
+
+#[test]
+fn a_check_that_hangs_panics_blocks_or_is_slow_changes_nothing() {
+    for check in [Check::Hangs, Check::Panics, Check::Blocks, Check::IsSlow] {
+        let (requests, checks) = (Arc::default(), Arc::default());
+        let source = Refused(check, Arc::clone(&requests), Arc::clone(&checks));
+        let clock = ManualClock::new();
+        let cache = TokenCache::builder(source).clock(clock.clone()).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            cache.token().await.unwrap_err();
+            clock.advance(Duration::from_secs(1));
+            let started = tokio::time::Instant::now();
+            let calls = (0..20).map(|_| async {
+                let error = cache.token().await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Refused, "{check:?}");
+                started.elapsed()
+            });
+            let mut waits = futures_util::future::join_all(calls).await;
+            waits.sort();
+            // One caller waited for the check, and the others did not.
+            let second = Duration::from_secs(1);
+            assert!(waits[18] < second && waits[19] < 4 * second, "{check:?}: {waits:?}");
+        });
+        let counts = (requests.load(Ordering::SeqCst), checks.load(Ordering::SeqCst));
+        assert_eq!(counts, (1, 1), "{check:?}");
+        runtime.shutdown_background();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_are_new_each_time_cost_a_bounded_number_of_token_requests() {
+    let (requests, checks) = (Arc::default(), Arc::default());
+    let source = Refused(Check::SaysYes, Arc::clone(&requests), Arc::clone(&checks));
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
+    let started = tokio::time::Instant::now();
+    while started.elapsed() < Duration::from_secs(3_600) {
+        cache.token().await.unwrap_err();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // After 1, 2, 4 … 32 s, then once a minute.
+    let requests: usize = requests.load(Ordering::SeqCst);
+    assert!((60..=70).contains(&requests), "{requests}");
 }
 
 #[cfg(unix)]

@@ -16,8 +16,10 @@ async fn an_empty_cache_is_filled_and_kept_fresh_without_traffic() {
         // Refreshed at 0.8 of each lifetime, although no caller asks.
         sleep(DAY.mul_f64(0.8)).await;
         assert_eq!(source.calls(), 1 + day);
-        assert_eq!(cache.status().freshness(), Some(Freshness::Fresh));
     }
+    // The new token settles first.
+    sleep(15 * 60 * SECOND).await;
+    assert_eq!(cache.status().freshness(), Some(Freshness::Fresh));
 }
 
 #[tokio::test(start_paused = true)]

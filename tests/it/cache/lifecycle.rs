@@ -21,7 +21,6 @@ use crate::support::{
 async fn a_fresh_token_is_returned_without_a_token_request() {
     let source = ScriptedSource::granting(DAY);
     let cache = cache_of(&source, PausedClock::new());
-    assert!(cache.current().is_none());
     for _ in 0..1_000 {
         assert_eq!(token_text(&cache).await, "token-1");
         assert_eq!(text(&cache.current().expect("a token")), "token-1");
@@ -39,10 +38,10 @@ async fn a_stale_token_is_returned_while_one_refresh_runs() {
     settle().await;
     assert_eq!(before.elapsed(), Duration::ZERO, "a caller waited");
     assert_eq!(source.calls(), 2);
-    advance(5 * SECOND).await;
+    advance(15 * MINUTE).await;
     settle().await;
     assert_eq!(token_text(&cache).await, "token-2");
-    assert_eq!(source.last_replacing().as_deref(), Some("token-1"));
+    assert_eq!((source.calls(), source.last_replacing().as_deref()), (2, Some("token-1")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,7 +49,31 @@ async fn current_also_refreshes_a_stale_token() {
     let (_, cache) = stale_cache(Step::Grant(DAY)).await;
     assert_eq!(text(&cache.current().unwrap()), "token-1");
     settle().await;
+    advance(15 * MINUTE).await;
     assert_eq!(text(&cache.current().unwrap()), "token-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn current_refreshes_an_expired_or_missing_token_too() {
+    let clock = PausedClock::new();
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, clock.clone());
+    assert!(cache.current().is_none());
+    settle().await;
+    assert_eq!(text(&cache.current().expect("a token")), "token-1");
+    // The machine sleeps for two days.
+    clock.wall_forward(2 * DAY);
+    assert!(cache.current().is_none());
+    settle().await;
+    assert_eq!(text(&cache.current().expect("a token")), "token-2");
+    // While the issuer is down, it makes one attempt per cooldown.
+    source.turn_to(Step::Fail(ErrorKind::Unavailable));
+    clock.wall_forward(2 * DAY);
+    for _ in 0..1_000 {
+        assert!(cache.current().is_none());
+        settle().await;
+    }
+    assert_eq!(source.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,15 +103,26 @@ async fn a_lifetime_counts_from_before_the_token_request() {
 async fn a_token_that_has_expired_on_arrival_is_not_returned() {
     let source = ScriptedSource::new([Step::Slow(9 * SECOND, 5 * SECOND)], Step::Grant(DAY));
     let cache = cache_of(&source, PausedClock::new());
-    let error = cache.token().await.expect_err("it has expired");
-    assert_eq!(error.kind(), ErrorKind::Malformed);
-    advance(2 * SECOND).await;
+    // The refresh makes another attempt, because a caller waits.
     assert_eq!(token_text(&cache).await, "token-2");
+    let source = ScriptedSource::new([], Step::Slow(9 * SECOND, 5 * SECOND));
+    let cache = cache_of(&source, PausedClock::new());
+    let error = cache.token().await.expect_err("it has expired");
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Malformed, true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_adopted_token_keeps_its_age() {
-    let source = source_fn(|_| async { Ok(Token::bearer("old", DAY)?.with_age(23 * HOUR)) });
+    let first = AtomicBool::new(true);
+    let source = source_fn(move |_| {
+        let is_first = first.swap(false, Ordering::SeqCst);
+        async move {
+            if !is_first {
+                std::future::pending::<()>().await;
+            }
+            Ok(Token::bearer("old", DAY)?.with_age(23 * HOUR))
+        }
+    });
     let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     assert_eq!(token_text(&cache).await, "old");
     advance(59 * MINUTE - MS).await;

@@ -9,6 +9,7 @@ mod credentials_rotation;
 mod keep_fresh;
 mod lifecycle;
 mod newer_token;
+mod panics;
 mod policy;
 mod replace;
 mod runtimes;

@@ -138,7 +138,7 @@ fn an_invalid_policy_is_an_error_that_names_its_field() {
     let source = || ScriptedSource::granting(MINUTE);
     let changes: [(&str, Change); 17] = [
         ("stale_from", |policy| policy.stale_from = 1.5),
-        ("stale_from", |policy| policy.stale_from = 0.91),
+        ("stale_from", |policy| policy.stale_from = 0.86),
         ("stale_from", |policy| policy.stale_from = 0.1),
         ("stale_from", |policy| policy.stale_from = -0.1),
         ("stale_from", |policy| policy.stale_from = f64::NAN),
@@ -161,7 +161,7 @@ fn an_invalid_policy_is_an_error_that_names_its_field() {
             policy.cooldown_without_token.max = MS;
         }),
         ("cooldown_refused.max", |policy| policy.cooldown_refused.max = MS),
-        ("stale_from must be above 0.1 and at most 0.9, got 2", |policy| policy.stale_from = 2.0),
+        ("stale_from must be above 0.1 and at most 0.85, got 2", |policy| policy.stale_from = 2.0),
     ];
     for (name, change) in changes {
         let mut policy = RefreshPolicy::default();
@@ -180,7 +180,7 @@ async fn enormous_durations_do_not_panic() {
     policy.max_lifetime = Duration::MAX;
     policy.refresh_timeout = Duration::MAX;
     policy.cooldown_without_token = Backoff::new(Duration::MAX, Duration::MAX);
-    policy.stale_from = 0.9;
+    policy.stale_from = 0.85;
     policy.margin = Duration::ZERO;
     let steps = [
         Step::Fail(ErrorKind::Malformed),

@@ -1,13 +1,16 @@
 //! `replace`: another token instead of one that an API rejected, without a storm of token requests.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use futures_util::future::join_all;
 use sitecore_auth::{ErrorKind, Token, TokenCache, source_fn};
 use tokio::time::{Instant, advance, sleep};
 
 use crate::support::{
-    DAY, HOUR, MINUTE, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle, text,
+    DAY, HOUR, MINUTE, MS, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle, text,
 };
 
 #[tokio::test(start_paused = true)]
@@ -39,14 +42,15 @@ async fn a_rejected_token_serves_other_callers_until_there_is_another() {
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
     let error = cache.replace(&first).await.expect_err("the issuer is down");
-    assert_eq!(error.retry_after(), Some(30 * SECOND));
+    // A caller is in need, so the cooldown is short.
+    assert_eq!(error.retry_after(), Some(SECOND));
     assert_eq!(text(&cache.token().await.unwrap()), "token-1");
     // No token request is made during the cooldown.
     let calls = source.calls();
     assert!(cache.replace(&first).await.is_err());
     assert_eq!(source.calls(), calls);
     source.turn_to(Step::Grant(DAY));
-    advance(30 * SECOND).await;
+    advance(SECOND).await;
     assert_eq!(text(&cache.replace(&first).await.unwrap()), "token-2");
 }
 
@@ -55,6 +59,7 @@ async fn getting_the_rejected_token_again_is_an_error() {
     let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
     let cache = cache_of(&source, PausedClock::new());
     let first = cache.token().await.unwrap();
+    advance(2 * SECOND).await;
     let error = cache.replace(&first).await.expect_err("the same token");
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, Some(MINUTE)));
     // Other callers still get it, and another `replace` costs no token request.
@@ -70,6 +75,32 @@ async fn getting_the_rejected_token_again_is_an_error() {
     source.turn_to(Step::Grant(DAY));
     cache.replace(&first).await.expect("another token");
     assert!(cache.status().last_error().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_wait_share_the_failure_if_the_rejected_token_comes_back() {
+    let steps = [Step::Grant(DAY), Step::Slow(2 * SECOND, DAY)];
+    let source = ScriptedSource::new(steps, Step::Same(1, DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    advance(3 * SECOND).await;
+    source.turn_to(Step::Same(1, DAY));
+    let started = Instant::now();
+    let all = join_all((0..100).map(|_| cache.replace(&first))).await;
+    assert!(all.iter().all(Result::is_err));
+    assert_eq!((source.calls(), started.elapsed()), (2, std::time::Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_granted_within_the_same_second_may_be_identical() {
+    let steps = [Step::Grant(DAY), Step::Same(1, DAY)];
+    let source = ScriptedSource::new(steps, Step::Grant(DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    let first = cache.token().await.unwrap();
+    advance(300 * MS).await;
+    let started = Instant::now();
+    assert_eq!(text(&cache.replace(&first).await.expect("another token")), "token-2");
+    assert_eq!((source.calls(), started.elapsed()), (3, SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,24 +161,50 @@ async fn the_rejection_backoff_of_a_key_without_expiry_grows_to_15_minutes() {
         let error = cache.replace(&key).await.unwrap_err();
         let wait = error.retry_after().unwrap();
         waits.push(wait.as_secs() / 60);
-        sleep(wait).await;
+        // Long enough for the budget of the cache to regain the token request.
+        sleep(wait + HOUR).await;
     }
     assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn adopted_tokens_do_not_start_the_rejection_backoff() {
+async fn adopted_tokens_are_replacements_but_not_token_requests() {
     let number = AtomicUsize::new(0);
     let source = source_fn(move |_| {
         let number = number.fetch_add(1, Ordering::SeqCst);
-        async move { Ok(Token::bearer(format!("adopted-{number}"), DAY)?.with_age(SECOND)) }
+        async move { Ok(Token::bearer(format!("adopted-{number}"), DAY)?.adopted()) }
     });
     let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let mut token = cache.token().await.unwrap();
-    for _ in 0..10 {
+    // The schedule counts them: after 1, 2, 4 … minutes. The budget of 6 does not.
+    for minutes in [1, 2, 4, 8, 16, 32, 64, 128] {
         token = cache.replace(&token).await.expect("another token at once");
+        let wait = cache.replace(&token).await.unwrap_err().retry_after();
+        assert_eq!(wait, Some(minutes * MINUTE));
+        sleep(minutes * MINUTE).await;
     }
-    assert_eq!(text(&token), "adopted-10");
+    assert_eq!(cache.status().token_requests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_of_a_token_does_not_say_that_it_was_adopted() {
+    let number = AtomicUsize::new(0);
+    let source = source_fn(move |_| {
+        let number = number.fetch_add(1, Ordering::SeqCst);
+        let age = std::time::Duration::from_nanos(1);
+        async move { Ok(Token::bearer(format!("granted-{number}"), DAY)?.with_age(age)) }
+    });
+    let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
+    let mut token = cache.token().await.unwrap();
+    let started = Instant::now();
+    while started.elapsed() < HOUR {
+        if let Ok(other) = cache.replace(&token).await {
+            token = other;
+        }
+        sleep(SECOND).await;
+    }
+    // At 0, 1, 3, 7, 15 and 31 minutes.
+    assert_eq!(cache.status().token_requests(), 1 + 6);
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,23 +255,42 @@ async fn a_rejected_token_does_not_come_back_with_a_later_refresh() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_token_from_a_store_is_not_requested_again_and_again() {
-    let source = source_fn(|_| async { Ok(Token::bearer("same", DAY)?.with_age(SECOND)) });
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let source = source_fn(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { Ok(Token::bearer("same", DAY)?.adopted()) }
+    });
     let cache = TokenCache::builder(source).clock(PausedClock::new()).build().unwrap();
     let token = cache.token().await.unwrap();
     for _ in 0..1_000 {
         let error = cache.replace(&token).await.expect_err("the same token");
         assert!(error.retry_after().unwrap() > 50 * SECOND);
     }
-    assert_eq!(cache.status().token_requests(), 2);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_token_that_was_rejected_does_not_come_back() {
+async fn an_expired_token_that_was_rejected_comes_back_only_for_other_callers() {
     let source = ScriptedSource::new([Step::Grant(100 * SECOND)], Step::Same(1, 100 * SECOND));
     let cache = cache_of(&source, PausedClock::new());
     let token = cache.token().await.unwrap();
     advance(100 * SECOND).await;
-    assert_eq!(cache.replace(&token).await.unwrap_err().kind(), ErrorKind::Malformed);
-    assert!(cache.current().is_none());
+    let error = cache.replace(&token).await.expect_err("the same token");
+    assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, Some(MINUTE)));
+    // They have nothing better, and their API may accept it.
+    assert_eq!(text(&cache.token().await.unwrap()), "token-1");
     assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_that_an_empty_cache_gets_costs_one_token_request() {
+    let source = ScriptedSource::granting(DAY);
+    let token = cache_of(&source, PausedClock::new()).token().await.unwrap();
+    let source = ScriptedSource::new([], Step::Same(1, DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    for _ in 0..10 {
+        cache.replace(&token).await.expect_err("the same token");
+    }
+    assert_eq!(source.calls(), 1);
 }

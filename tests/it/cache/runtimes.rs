@@ -4,6 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Sender, channel},
     },
     task::{Context, Poll, Waker},
@@ -12,13 +13,13 @@ use std::{
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sitecore_auth::{
-    Error, ErrorKind, ManualClock, RefreshPolicy, Target, Token, TokenCache, source_fn,
+    Backoff, Error, ErrorKind, ManualClock, RefreshPolicy, Target, Token, TokenCache, source_fn,
 };
 use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
 use crate::support::{
-    DAY, HOUR, Logs, MS, SECOND, ScriptedSource, Step, all_formats, auth_error, client_with,
-    settle, text,
+    DAY, HOUR, Logs, MS, SECOND, ScriptedSource, Step, all_formats, auth_error, cache_of,
+    client_with, settle, spawn, text,
 };
 
 fn current_thread() -> tokio::runtime::Runtime {
@@ -103,7 +104,7 @@ fn a_stale_token_is_refreshed_after_a_runtime_died_with_its_refresh() {
 fn a_stale_token_is_refreshed_while_the_runtime_of_its_last_refresh_is_parked() {
     let clock = ManualClock::new();
     let source = ScriptedSource::new([Step::Grant(DAY), Step::Hang], Step::Grant(DAY));
-    let cache = TokenCache::builder(source.clone()).clock(clock.clone()).build().unwrap();
+    let cache = cache_of(&source, clock.clone());
     let call = |runtime: &tokio::runtime::Runtime| {
         runtime.block_on(async {
             assert!(cache.current().is_some());
@@ -115,12 +116,18 @@ fn a_stale_token_is_refreshed_while_the_runtime_of_its_last_refresh_is_parked() 
     clock.advance(DAY * 5 / 6);
     call(&parked);
     assert_eq!(source.calls(), 2);
+    clock.advance(30 * SECOND - MS);
+    call(&other);
+    assert!(cache.status().last_error().is_none(), "it may still be running");
+    clock.advance(MS);
+    call(&other);
+    // The time limit has passed, so the refresh has failed.
+    let error = cache.status().last_error().cloned().expect("a failure");
+    assert_eq!(error.retry_after(), Some(30 * SECOND));
     clock.advance(30 * SECOND);
     call(&other);
-    assert_eq!(source.calls(), 2, "it may still be running");
-    clock.advance(2 * SECOND);
-    call(&other);
     assert_eq!(source.calls(), 3);
+    clock.advance(HOUR / 4);
     assert_eq!(text(&cache.current().unwrap()), "token-2");
 }
 
@@ -137,52 +144,52 @@ fn a_parked_runtime_delays_no_caller_beyond_the_refresh_timeout() {
     });
     called.recv().unwrap();
     let started = Instant::now();
-    let token = current_thread().block_on(cache.token()).expect("a refresh elsewhere");
-    assert_eq!(text(&token), "token");
+    let error = current_thread().block_on(cache.token()).expect_err("the time limit");
+    assert!(all_formats(&error).contains("no token within 300ms"), "{error:?}");
     assert!(
         started.elapsed() >= 250 * MS && started.elapsed() < 5 * SECOND,
         "{:?}",
         started.elapsed()
     );
+    // The next refresh runs on its caller's runtime.
+    current_thread().block_on(async {
+        tokio::time::sleep(error.retry_after().expect("a cooldown")).await;
+        assert_eq!(text(&cache.token().await.expect("a refresh elsewhere")), "token");
+    });
     // The parked refresh continues late and changes nothing.
     parked.block_on(async { tokio::time::sleep(10 * MS).await });
     assert_eq!(text(&cache.current().expect("a token")), "token");
 }
 
 #[test]
-fn a_timer_abandons_a_parked_refresh_even_if_the_clock_stands_still() {
+fn a_timer_gives_up_a_parked_refresh_even_if_the_clock_stands_still() {
     let (sender, called) = channel();
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 200 * MS;
     let builder = TokenCache::builder(hanging_once(sender)).policy(policy);
-    let cache = builder.clock(ManualClock::new()).build().unwrap();
+    let clock = ManualClock::new();
+    let cache = builder.clock(clock.clone()).build().unwrap();
     let parked = current_thread();
     parked.block_on(async {
         let _ = tokio::time::timeout(20 * MS, cache.token()).await;
     });
     called.recv().unwrap();
     let started = Instant::now();
+    current_thread().block_on(cache.token()).expect_err("the time limit");
+    assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
+    clock.advance(2 * SECOND);
     current_thread().block_on(cache.token()).expect("a refresh elsewhere");
-    assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
 }
 
 #[test]
-fn an_abandoned_refresh_makes_no_more_token_requests() {
+fn a_refresh_that_was_given_up_makes_no_more_token_requests() {
     let calls = Arc::new(Mutex::new(0));
     let counter = Arc::clone(&calls);
     let source = source_fn(move |_| {
-        let mut calls = counter.lock().unwrap();
-        *calls += 1;
-        let first = *calls == 1;
-        async move {
-            if first {
-                // Short enough to be waited for within the refresh.
-                return Err(
-                    Error::new(ErrorKind::Unavailable, "scripted").with_retry_after(150 * MS)
-                );
-            }
-            Token::bearer("token", DAY)
-        }
+        *counter.lock().unwrap() += 1;
+        // Short enough to be waited for within the refresh.
+        let error = Error::new(ErrorKind::Unavailable, "scripted").with_retry_after(150 * MS);
+        async move { Err(error) }
     });
     let mut policy = RefreshPolicy::default();
     // An attempt starts only if a second is left after the wait.
@@ -192,78 +199,111 @@ fn an_abandoned_refresh_makes_no_more_token_requests() {
     let starter = cache.clone();
     let waiting = parked.spawn(async move { starter.token().await });
     parked.block_on(async { tokio::time::sleep(20 * MS).await });
-    assert_eq!(text(&current_thread().block_on(cache.token()).unwrap()), "token");
-    assert_eq!(*calls.lock().unwrap(), 2);
-    // The parked refresh continues after its wait, but another one has replaced it.
-    assert_eq!(text(&parked.block_on(waiting).unwrap().unwrap()), "token");
+    current_thread().block_on(cache.token()).expect_err("the time limit");
+    // The parked refresh continues after its wait, but it has failed in the meantime.
+    parked.block_on(waiting).unwrap().expect_err("the same failure");
     parked.block_on(async { tokio::time::sleep(300 * MS).await });
-    assert_eq!(*calls.lock().unwrap(), 2);
+    assert_eq!(*calls.lock().unwrap(), 1);
+}
+
+/// Returns a source whose first call signals `called`, takes 50 ms, and returns the token "late".
+fn slow_once(called: Sender<()>) -> impl sitecore_auth::TokenSource {
+    let first = Mutex::new(true);
+    source_fn(move |_| {
+        let is_first = std::mem::take(&mut *first.lock().unwrap());
+        let _ = called.send(());
+        async move {
+            let (pause, name) = if is_first { (50 * MS, "late") } else { (400 * MS, "in-time") };
+            tokio::time::sleep(pause).await;
+            Token::bearer(name, DAY)
+        }
+    })
 }
 
 #[test]
-fn a_late_result_of_an_abandoned_refresh_is_discarded() {
+fn a_token_that_arrives_after_its_refresh_has_timed_out_is_used() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let (sender, called) = channel();
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 200 * MS;
+    let cache = TokenCache::builder(slow_once(sender)).policy(policy).build().unwrap();
+    let parked = current_thread();
+    parked.block_on(async {
+        let _ = tokio::time::timeout(10 * MS, cache.token()).await;
+    });
+    called.recv().unwrap();
+    current_thread().block_on(cache.token()).expect_err("the time limit");
+    assert!(cache.status().last_error().is_some());
+    // The source's sleep has long ended, so the token arrives now.
+    parked.block_on(async { tokio::time::sleep(10 * MS).await });
+    assert_eq!(text(&cache.current().expect("a token")), "late");
+    // It proves that the issuer works, so the cooldown has ended.
+    assert!(cache.status().last_error().is_none());
+    assert_eq!(cache.status().token_requests(), 1);
+}
+
+#[test]
+fn a_failure_that_arrives_after_its_refresh_has_timed_out_is_ignored() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _here = metrics::set_default_local_recorder(&recorder);
     let logs = Logs::capture();
-    let first = Arc::new(Mutex::new(true));
+    let (sender, called) = channel();
     let source = source_fn(move |_| {
-        let is_first = std::mem::take(&mut *first.lock().unwrap());
-        async move {
-            if is_first {
-                tokio::time::sleep(50 * MS).await;
-                return Token::bearer("late", DAY);
-            }
-            Token::bearer("in-time", DAY / 2)
+        let _ = sender.send(());
+        async {
+            tokio::time::sleep(50 * MS).await;
+            Err::<Token, _>(Error::new(ErrorKind::Refused, "too late"))
         }
     });
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 200 * MS;
     let cache = TokenCache::builder(source).policy(policy).build().unwrap();
     let parked = current_thread();
-    let starter = cache.clone();
-    let late = parked.spawn(async move { starter.token().await });
+    parked.block_on(async {
+        let _ = tokio::time::timeout(10 * MS, cache.token()).await;
+    });
+    called.recv().unwrap();
+    current_thread().block_on(cache.token()).expect_err("the time limit");
     parked.block_on(async { tokio::time::sleep(10 * MS).await });
-    assert_eq!(text(&current_thread().block_on(cache.token()).unwrap()), "in-time");
-    // The source's sleep has long ended, so the late token arrives now.
-    let token = parked.block_on(late).unwrap().expect("a token");
-    assert_eq!(text(&token), "in-time");
-    assert_eq!(text(&cache.current().unwrap()), "in-time");
-    // The abandoned refresh and the lost wait are reported as such.
+    let error = cache.status().last_error().cloned().expect("the timeout");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(logs.text().contains(r#"outcome="abandoned""#));
     let counted = recorder.handle().render();
-    for label in [r#"outcome="abandoned""#, r#"outcome="lost""#] {
-        assert!(counted.contains(label), "{label} is not in {counted}");
-    }
+    assert!(counted.contains(r#"outcome="abandoned""#), "{counted}");
 }
 
 #[test]
-fn a_late_result_does_not_end_the_next_refresh() {
+fn a_late_token_does_not_end_the_next_refresh() {
     let (sender, called) = channel();
-    let first = Mutex::new(true);
-    let source = source_fn(move |_| {
-        let is_first = std::mem::take(&mut *first.lock().unwrap());
-        let _ = sender.send(());
-        async move {
-            let (pause, name) = if is_first { (50 * MS, "late") } else { (400 * MS, "in-time") };
-            tokio::time::sleep(pause).await;
-            Token::bearer(name, DAY)
-        }
-    });
     let mut policy = RefreshPolicy::default();
     policy.refresh_timeout = 600 * MS;
-    let cache = TokenCache::builder(source).policy(policy).build().unwrap();
+    policy.cooldown_without_token = Backoff::new(MS, MS);
+    let cache = TokenCache::builder(slow_once(sender)).policy(policy).build().unwrap();
     let parked = current_thread();
     parked.block_on(async {
         let _ = tokio::time::timeout(10 * MS, cache.token()).await;
     });
     called.recv().unwrap();
     let waiting = cache.clone();
-    let waiter = thread::spawn(move || current_thread().block_on(waiting.token()));
-    // The first refresh is abandoned, and the second one has started.
+    let waiter = thread::spawn(move || {
+        current_thread().block_on(async {
+            waiting.token().await.expect_err("the time limit");
+            tokio::time::sleep(20 * MS).await;
+            let token = waiting.token().await;
+            // Keeps the runtime of the second refresh alive.
+            tokio::time::sleep(500 * MS).await;
+            token
+        })
+    });
+    // The first refresh has timed out, and the second one has started.
     called.recv().unwrap();
     parked.block_on(async { tokio::time::sleep(20 * MS).await });
-    assert!(cache.current().is_none() && cache.status().is_refreshing());
-    assert_eq!(text(&waiter.join().unwrap().unwrap()), "in-time");
+    assert_eq!(text(&cache.current().expect("the late token")), "late");
+    assert!(cache.status().is_refreshing());
+    let token = waiter.join().unwrap().unwrap();
+    assert_eq!(text(&token), "late");
+    assert_eq!(cache.status().token_requests(), 2);
 }
 
 #[test]
@@ -329,7 +369,7 @@ fn a_runtime_without_timers_is_an_error_not_a_panic() {
 }
 
 #[test]
-fn refreshing_on_a_runtime_without_timers_is_an_error_not_a_panic() {
+fn a_runtime_without_timers_affects_no_other_runtime() {
     let logs = Logs::capture();
     let clock = ManualClock::new();
     let source = ScriptedSource::granting(DAY);
@@ -339,17 +379,21 @@ fn refreshing_on_a_runtime_without_timers_is_an_error_not_a_panic() {
     assert!(logs.text().contains("keep_fresh needs a Tokio runtime with timers"));
     assert_eq!(source.calls(), 0);
 
-    current_thread().block_on(cache.token()).unwrap();
+    let runtime = current_thread();
+    runtime.block_on(cache.token()).unwrap();
     clock.advance(20 * HOUR);
     without_timers.block_on(async {
         cache.current().expect("a stale token");
         settle().await;
     });
-    let status = cache.status();
-    let error = status.last_error().expect("the refresh failed");
-    assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(all_formats(error).contains("enable_time"));
+    // It starts no refresh, so it causes no cooldown either.
+    assert!(cache.status().last_error().is_none());
     assert_eq!(source.calls(), 1);
+    runtime.block_on(async {
+        cache.current().expect("a stale token");
+        settle().await;
+    });
+    assert_eq!(source.calls(), 2);
 }
 
 #[test]
@@ -365,8 +409,193 @@ fn a_caller_that_joins_a_parked_refresh_late_waits_no_longer_than_the_first() {
     called.recv().unwrap();
     let started = Instant::now();
     current_thread().block_on(async { tokio::time::sleep(800 * MS).await });
-    current_thread().block_on(cache.token()).expect("a refresh elsewhere");
+    current_thread().block_on(cache.token()).expect_err("the time limit");
     assert!(started.elapsed() < 1_600 * MS, "{:?}", started.elapsed());
+}
+
+#[test]
+fn the_time_limit_counts_from_the_call_even_if_the_task_starts_late() {
+    let (sender, called) = channel();
+    let source = source_fn(move |context| {
+        let _ = sender.send(context.time_left());
+        async {
+            tokio::time::sleep(300 * MS).await;
+            Token::bearer("token", DAY)
+        }
+    });
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 2 * SECOND;
+    let cache = TokenCache::builder(source).policy(policy).build().unwrap();
+    let token = current_thread().block_on(async {
+        let first = spawn({
+            let cache = cache.clone();
+            async move { cache.token().await }
+        });
+        let second = cache.token();
+        tokio::pin!(second);
+        assert!(futures_util::poll!(&mut second).is_pending());
+        // The runtime is busy, so the task of the refresh is first polled after this.
+        #[expect(clippy::disallowed_methods, reason = "a busy runtime")]
+        thread::sleep(500 * MS);
+        let token = second.await.expect("a token");
+        assert_eq!(text(&first.await.unwrap().expect("the same token")), text(&token));
+        token
+    });
+    assert_eq!(text(&token), "token");
+    let left = called.recv().unwrap();
+    assert!(left <= 1_500 * MS, "the time limit counts from the first poll: {left:?}");
+    assert_eq!(cache.status().token_requests(), 1);
+}
+
+#[test]
+fn a_source_that_blocks_its_thread_costs_one_thread_and_its_callers_get_an_error() {
+    let (release, blocked) = channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let source = source_fn(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let _ = blocked.lock().unwrap().recv();
+        async { Token::bearer("token", DAY) }
+    });
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 300 * MS;
+    policy.cooldown_without_token = Backoff::new(HOUR, HOUR);
+    let cache = TokenCache::builder(source).policy(policy).build().unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let started = Instant::now();
+    for _ in 0..10 {
+        let error = runtime.block_on(cache.token()).expect_err("the time limit");
+        assert!(error.retry_after().is_some(), "a cooldown: {error:?}");
+    }
+    // One refresh, which the first caller waited for. The others failed at once.
+    assert!(started.elapsed() < 3 * SECOND, "{:?}", started.elapsed());
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    drop(release);
+}
+
+#[test]
+fn the_first_call_after_a_freeze_gets_a_token() {
+    // The clock jumps in a way that only a frozen or suspended process sees.
+    let freezes: [fn(&ManualClock); 2] = [|clock| clock.advance(HOUR), |clock| clock.suspend(HOUR)];
+    for freeze in freezes {
+        let clock = ManualClock::new();
+        // The connection is lost in the freeze, so the first call fails.
+        let lost = Step::SlowFail(50 * MS, ErrorKind::Unavailable);
+        let source = ScriptedSource::new([lost], Step::Grant(DAY));
+        let cache = TokenCache::builder(source.clone()).clock(clock.clone()).build().unwrap();
+        let token = current_thread().block_on(async {
+            let caller = cache.token();
+            tokio::pin!(caller);
+            assert!(futures_util::poll!(&mut caller).is_pending());
+            settle().await;
+            freeze(&clock);
+            caller.await
+        });
+        assert_eq!(text(&token.expect("another refresh")), "token-1");
+        assert_eq!(source.calls(), 2);
+        assert!(cache.status().last_error().is_none());
+    }
+}
+
+#[test]
+fn callers_give_up_if_the_process_stands_still_again_and_again() {
+    let clock = ManualClock::new();
+    let frozen = clock.clone();
+    let source = source_fn(move |_| {
+        frozen.advance(HOUR);
+        async { Err::<Token, _>(Error::new(ErrorKind::Unavailable, "reset")) }
+    });
+    let cache = TokenCache::builder(source).clock(clock).build().unwrap();
+    let error = current_thread().block_on(cache.token()).expect_err("two lost refreshes");
+    assert!(all_formats(&error).contains("reset") && error.retry_after().is_some(), "{error:?}");
+    assert_eq!(cache.status().token_requests(), 2);
+}
+
+#[test]
+fn a_late_token_goes_to_the_waiters_of_the_next_refresh_too() {
+    let (sender, called) = channel();
+    let first = Mutex::new(true);
+    let source = source_fn(move |_| {
+        let is_first = std::mem::take(&mut *first.lock().unwrap());
+        let _ = sender.send(());
+        async move {
+            if !is_first {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(50 * MS).await;
+            Token::bearer("late", DAY)
+        }
+    });
+    let mut policy = RefreshPolicy::default();
+    policy.refresh_timeout = 800 * MS;
+    policy.cooldown_without_token = Backoff::new(MS, MS);
+    let cache = TokenCache::builder(source).policy(policy).build().unwrap();
+    let parked = current_thread();
+    parked.block_on(async {
+        let _ = tokio::time::timeout(10 * MS, cache.token()).await;
+    });
+    called.recv().unwrap();
+    let waiter = thread::spawn(move || {
+        current_thread().block_on(async {
+            cache.token().await.expect_err("the time limit");
+            tokio::time::sleep(20 * MS).await;
+            cache.token().await
+        })
+    });
+    called.recv().unwrap();
+    // The second refresh hangs.
+    parked.block_on(async { tokio::time::sleep(20 * MS).await });
+    assert_eq!(text(&waiter.join().unwrap().expect("the late token")), "late");
+}
+
+#[test]
+fn a_caller_may_move_to_another_runtime_while_it_waits() {
+    let (sender, called) = channel();
+    let cache = TokenCache::new(hanging_once(sender));
+    let mut caller = Box::pin(cache.token());
+    let first = current_thread();
+    first.block_on(async {
+        assert!(futures_util::poll!(&mut caller).is_pending());
+        settle().await;
+    });
+    called.recv().unwrap();
+    drop(first);
+    let token = current_thread().block_on(caller).expect("a refresh on the second runtime");
+    assert_eq!(text(&token), "token");
+}
+
+#[test]
+fn a_settled_token_is_not_withheld_while_another_thread_has_the_lock() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for _ in 0..200 {
+        let clock = ManualClock::new();
+        let source = ScriptedSource::granting(DAY);
+        let cache = cache_of(&source, clock.clone());
+        runtime.block_on(cache.token()).unwrap();
+        clock.advance(20 * HOUR);
+        runtime.block_on(async {
+            while source.calls() < 2 || cache.status().is_refreshing() {
+                cache.current().expect("a stale token");
+                tokio::task::yield_now().await;
+            }
+        });
+        // The previous token expires, and many callers come at once.
+        clock.advance(4 * HOUR);
+        let start = Arc::new(std::sync::Barrier::new(4));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (cache, start) = (cache.clone(), Arc::clone(&start));
+                thread::spawn(move || {
+                    start.wait();
+                    cache.current()
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(text(&thread.join().unwrap().expect("a token")), "token-2");
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,40 @@ use tokio::time::advance;
 use crate::support::{DAY, HOUR, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle};
 
 #[tokio::test(start_paused = true)]
+async fn a_cache_whose_token_has_settled_in_the_meantime_is_usable() {
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, PausedClock::new());
+    cache.token().await.unwrap();
+    advance(20 * HOUR).await;
+    cache.current().expect("a stale token");
+    settle().await;
+    assert_eq!(cache.status().freshness(), Some(Freshness::Stale));
+    // No caller for hours. The previous token has expired by then.
+    advance(6 * HOUR).await;
+    let status = cache.status();
+    assert_eq!((status.is_usable(), status.freshness()), (true, Some(Freshness::Fresh)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_program_can_retry_at_once_and_ask_for_a_token_that_lasts() {
+    let wait = Step::FailFor(ErrorKind::RateLimited, HOUR);
+    let source = ScriptedSource::new([wait], Step::Grant(DAY));
+    let cache = cache_of(&source, PausedClock::new());
+    cache.token().await.expect_err("a rate limit");
+    cache.token().await.expect_err("a cooldown");
+    cache.retry_now();
+    let first = cache.token().await.expect("no cooldown");
+    advance(20 * HOUR).await;
+    let second = cache.token_valid_for(10 * HOUR).await.expect("a new token");
+    assert_ne!(first.fingerprint(), second.fingerprint());
+    assert_eq!(source.calls(), 3);
+    // It rejects nothing: other callers keep the first one while the new one settles.
+    assert_eq!(cache.token().await.unwrap().fingerprint(), first.fingerprint());
+    let error = cache.token_valid_for(25 * HOUR).await.expect_err("no token lasts that long");
+    assert_eq!((error.kind(), source.calls()), (ErrorKind::Config, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_status_describes_each_state_of_a_cache() {
     let source = ScriptedSource::new(
         [Step::Fail(ErrorKind::Malformed), Step::Grant(DAY)],

@@ -2,14 +2,16 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use sitecore_auth::{AuthMiddleware, ErrorKind, ManualClock, Replay, TokenCache};
+use sitecore_auth::{
+    AuthMiddleware, Clock as _, ErrorKind, ManualClock, Replay, Token, TokenCache, source_fn,
+};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::support::{
@@ -208,4 +210,112 @@ async fn an_api_that_rejects_every_token_does_not_keep_others_from_a_new_one() {
         // Waits out the backoff of the working API's own rejections.
         clock.advance(Duration::from_secs(600));
     }
+}
+
+#[tokio::test]
+async fn twenty_apis_that_reject_every_token_share_one_budget() {
+    let mut servers = Vec::new();
+    for _ in 0..20 {
+        servers.push(serve(ResponseTemplate::new(401)).await);
+    }
+    let (clock, source) = (ManualClock::new(), ScriptedSource::granting(DAY));
+    let cache = TokenCache::builder(source.clone()).clock(clock.clone()).build().unwrap();
+    let auth = servers
+        .iter()
+        .fold(AuthMiddleware::builder(cache), |auth, server| auth.target(origin(server)));
+    let client = wrap(auth.build().unwrap());
+    for _ in 0..12 {
+        for server in &servers {
+            let response = client.get(server.uri()).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 401);
+        }
+        clock.advance(Duration::from_secs(299));
+    }
+    // The first token, and six because of rejections, in just under an hour.
+    assert_eq!(source.calls(), 1 + 6);
+}
+
+/// Serves an API that accepts a token five minutes after it was granted. The first one is known.
+async fn late(clock: &ManualClock, granted: &Arc<Mutex<Vec<Duration>>>) -> MockServer {
+    let (clock, granted) = (clock.clone(), Arc::clone(granted));
+    let server = MockServer::start().await;
+    let respond = move |request: &Request| {
+        let number: usize = bearer(request).trim_start_matches("token-").parse().unwrap();
+        let age = clock.now().monotonic() - granted.lock().unwrap()[number];
+        let is_known = number == 0 || age >= Duration::from_secs(300);
+        ResponseTemplate::new(if is_known { 200 } else { 401 })
+    };
+    Mock::given(any()).respond_with(respond).mount(&server).await;
+    server
+}
+
+#[tokio::test]
+async fn an_api_whose_clock_is_behind_rejects_no_refreshed_token() {
+    // Alone, and together with APIs that reject everything: one always did, and one accepted a
+    // token once.
+    for others in [0, 1, 2] {
+        let clock = ManualClock::new();
+        let granted = Arc::new(Mutex::new(Vec::new()));
+        let (granting, now) = (Arc::clone(&granted), clock.clone());
+        let source = source_fn(move |_| {
+            let mut granted = granting.lock().unwrap();
+            granted.push(now.now().monotonic());
+            let number = granted.len() - 1;
+            async move { Token::bearer(format!("token-{number}"), DAY) }
+        });
+        let late = late(&clock, &granted).await;
+        let strict = serve(ResponseTemplate::new(401)).await;
+        let once = MockServer::start().await;
+        Mock::given(any())
+            .respond_with(ResponseTemplate::new(200))
+            .up_to_n_times(1)
+            .mount(&once)
+            .await;
+        Mock::given(any()).respond_with(ResponseTemplate::new(401)).mount(&once).await;
+        let cache = TokenCache::builder(source).clock(clock.clone()).build().unwrap();
+        let auth = [&late, &strict, &once]
+            .into_iter()
+            .fold(AuthMiddleware::builder(cache), |auth, server| auth.target(origin(server)));
+        let client = wrap(auth.build().unwrap());
+        let get =
+            async |server: &MockServer| client.get(server.uri()).send().await.unwrap().status();
+        for _ in 0..3 * 24 * 12 {
+            assert_eq!(get(&late).await, 200, "with {others} others");
+            for server in [&strict, &once].into_iter().take(others) {
+                get(server).await;
+            }
+            clock.advance(Duration::from_secs(300));
+        }
+        let rejected = requests(&late).await.len() - 3 * 24 * 12;
+        assert_eq!(rejected, 0, "with {others} others");
+        if others == 0 {
+            // In three days: at 0, 19.2, 38.4 and 57.6 hours, with a spread.
+            assert!((4..=5).contains(&granted.lock().unwrap().len()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_not_replayed_with_a_token_that_its_api_has_rejected() {
+    let healthy = serve(ResponseTemplate::new(200)).await;
+    let strict = serve(ResponseTemplate::new(401)).await;
+    let (clock, source) = (ManualClock::new(), ScriptedSource::granting(DAY));
+    let cache = TokenCache::builder(source.clone()).clock(clock.clone()).build().unwrap();
+    let auth = AuthMiddleware::builder(cache).target(origin(&healthy)).target(origin(&strict));
+    let client = wrap(auth.build().unwrap());
+    let get = async |server: &MockServer| client.get(server.uri()).send().await.unwrap().status();
+    assert_eq!(get(&healthy).await, 200);
+    assert_eq!(get(&strict).await, 401);
+    let sent = async || requests(&strict).await.iter().map(bearer).collect::<Vec<_>>();
+    assert_eq!(sent().await, ["token-1", "token-2"]);
+    // It has rejected the current token and the settling one. There is no other.
+    source.turn_to(Step::Fail(ErrorKind::Malformed));
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(get(&strict).await, 401);
+    assert_eq!(sent().await.len(), 3);
+    // Once there is one, it gets that.
+    source.turn_to(Step::Grant(DAY));
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(get(&strict).await, 401);
+    assert_eq!(sent().await.last().map(String::as_str), Some("token-3"));
 }

@@ -118,12 +118,11 @@ async fn an_abandoned_wait_counts_towards_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_does_not_shorten_the_lifetime_of_the_token() {
+async fn the_lifetime_of_a_token_counts_from_the_call_that_waited_for_it() {
     for holder_responds in [true, false] {
         let (store, clock) = (Memory::default(), PausedClock::new());
         store.is_stuck.store(true, Ordering::SeqCst);
-        // The lifetime is shorter than the wait.
-        let source = ScriptedSource::new([], Step::Slow(SECOND, 10 * SECOND));
+        let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
         let cache = &caches(1, &source, &store, &clock)[0];
         let others = shared(&source, store.clone()).with_clock(clock.clone());
         let holder = async {
@@ -135,7 +134,7 @@ async fn waiting_does_not_shorten_the_lifetime_of_the_token() {
         };
         let (token, ()) = tokio::join!(cache.token(), holder);
         let age = cache.status().age().unwrap();
-        assert!(token.is_ok() && age <= 2 * SECOND, "{age:?}");
+        assert!(token.is_ok() && age <= 20 * SECOND, "{age:?}");
         assert_eq!(source.calls(), 1);
     }
 }

@@ -72,6 +72,21 @@ async fn documented_log_events_and_metric_labels_are_emitted() {
         cache.token().await.unwrap_err();
     }
 
+    // A token that settles, and one that is identical to the rejected one.
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, clock.clone());
+    let first = cache.token().await.unwrap();
+    advance(20 * HOUR).await;
+    cache.current().expect("a stale token");
+    settle().await;
+    advance(HOUR).await;
+    let second = cache.current().expect("the settled token");
+    assert_ne!(first.fingerprint(), second.fingerprint());
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Same(1, DAY));
+    let cache = cache_of(&source, clock.clone());
+    let first = cache.token().await.unwrap();
+    cache.replace(&first).await.unwrap_err();
+
     // Everything that the middleware does about a response.
     let source = ScriptedSource::granting(DAY);
     let client = client_of(cache_of(&source, clock.clone()));
@@ -120,7 +135,13 @@ async fn documented_log_events_and_metric_labels_are_emitted() {
 
     let text = logs.text();
     // Other tests cover these events.
-    let tested_elsewhere = ["token response has", "credentials changed", "keep_fresh needs"];
+    let tested_elsewhere = [
+        "token response has",
+        "credentials changed",
+        "keep_fresh needs",
+        "check for new credentials failed",
+        "token refresh lost",
+    ];
     for (level, line) in documented_log_lines() {
         if tested_elsewhere.iter().any(|other| line.starts_with(other)) {
             continue;

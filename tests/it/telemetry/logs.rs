@@ -1,7 +1,10 @@
 //! Spans and events: their fields, and how often and in which span they are logged.
 
+use std::sync::Mutex;
+
+use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use sitecore_auth::{ErrorKind, TokenCache};
+use sitecore_auth::{Error, ErrorKind, FetchContext, Token, TokenCache, TokenSource};
 use tokio::time::advance;
 
 use super::{COOLDOWN_UNTIL, client_of, gauge};
@@ -53,7 +56,7 @@ async fn a_cooldown_that_continues_is_logged_once() {
     let text = logs.text();
     let warnings = text.lines().filter(|line| line.contains("token refresh failed"));
     assert_eq!(warnings.count(), 1, "{text}");
-    assert!(text.contains(r#"attempts=0 outcome="credentials_unchanged"}: "#), "{text}");
+    assert!(text.contains("credentials unchanged, still backing off"), "{text}");
     let metrics = recorder.handle().render();
     // The gauge still shows the cooldown, which lasts a minute.
     assert!(gauge(&metrics, &format!("{COOLDOWN_UNTIL}{{cache=\"\"}} ")) > 40.0);
@@ -63,6 +66,50 @@ async fn a_cooldown_that_continues_is_logged_once() {
         refreshes.collect::<Vec<_>>(),
         [r#"sitecore_auth_refresh_seconds_count{cache="",reason="empty",outcome="refused"} 1"#]
     );
+}
+
+/// Is refused, and then asked for new credentials: the checks end like this, one after the other.
+struct Refused(Mutex<Vec<Option<bool>>>);
+
+#[async_trait]
+impl TokenSource for Refused {
+    async fn fetch(&self, _: FetchContext<'_>) -> Result<Token, Error> {
+        Err(Error::new(ErrorKind::Refused, "scripted"))
+    }
+
+    async fn has_new_credentials(&self) -> bool {
+        let next = self.0.lock().unwrap().remove(0);
+        next.expect("a check that panics")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_for_new_credentials_and_freezes_are_logged() {
+    let logs = Logs::capture();
+    let clock = PausedClock::new();
+    let source = Refused(Mutex::new(vec![None, Some(false), Some(true)]));
+    let cache = TokenCache::builder(source).clock(clock.clone()).build().unwrap();
+    for _ in 0..4 {
+        cache.token().await.unwrap_err();
+        advance(4 * SECOND).await;
+    }
+    let source = ScriptedSource::new([Step::Hang], Step::Grant(DAY));
+    let cache = cache_of(&source, clock.clone());
+    let caller = cache.token();
+    tokio::pin!(caller);
+    assert!(futures_util::poll!(&mut caller).is_pending());
+    settle().await;
+    clock.wall_forward(DAY);
+    caller.await.expect("another refresh");
+    let text = logs.text();
+    for line in [
+        "DEBUG sitecore_auth::cache::refresh: check for new credentials failed, still backing off",
+        "DEBUG sitecore_auth::cache::refresh: credentials unchanged, still backing off",
+        "INFO sitecore_auth::cache::refresh: credentials changed, ending the cooldown",
+        "token refresh lost, because the process stood still",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,41 +1,54 @@
 //! Caches one token and keeps it usable. Nothing in here knows HTTP.
 //!
-//! A call without a usable token goes through `obtain` in this file, `start` (is there a refresh to
-//! join, may a new one start), `refresh` (the task that calls the source) and `outcome` (what its
-//! result changes). Then its waiters continue.
+//! `state` makes the decisions, with `tokens`, `cooldown` and `rejections`. A call without a usable
+//! token goes through `obtain` in this file to `shared`. `shared` locks the state, asks it what to
+//! do, and starts the job that it returns. `refresh` has the tasks that call the source. `shared`
+//! passes their results to the state and informs the waiting callers.
 
 mod cooldown;
+mod decision;
 mod keep_fresh;
-mod outcome;
 mod refresh;
+mod rejections;
 mod shared;
 mod slot;
-mod start;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
+mod tokens;
 mod waiter;
 
-use std::{fmt, future::poll_fn, sync::Arc, task::Poll};
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 
-pub(crate) use self::refresh::check_runtime;
 pub use self::status::CacheStatus;
 use self::{
-    shared::Shared,
+    decision::{Need, Outcome, Reply, lost, too_short},
+    shared::{Guarded, Shared},
     slot::TokenSlot,
-    state::{Join, RejectedBy, State},
-    waiter::{MAX_REJOINS, lost},
+    waiter::{Ended, Waiter},
 };
+pub(crate) use self::{refresh::runtime_with_timers, rejections::RejectedBy};
 use crate::{
-    clock::{Clock, Moment},
+    clock::{CacheClock, Clock, Moment},
+    contain::contain,
     error::Result,
-    freshness::Freshness,
     metrics,
     policy::RefreshPolicy,
     source::TokenSource,
     token::Token,
 };
+
+/// How many refreshes and checks a caller waits for before it gives up.
+const MAX_WAITS: u32 = 8;
 
 /// Caches the token of one source and keeps it usable for any number of callers. Cheap to clone;
 /// clones share the token.
@@ -43,18 +56,30 @@ use crate::{
 /// # Guarantees
 ///
 /// 1. A token past its usable time is never returned. A usable token is never withheld or replaced
-///    by an error.
-/// 2. A caller waits only if there is no usable token. A stale token is returned at once while one
-///    refresh runs in the background.
+///    by an error. It is discarded only for another token (see 8).
+/// 2. A caller waits only if no token meets its need: there is no usable one, it was rejected, or
+///    it does not last long enough. A stale token is returned at once while one refresh runs in the
+///    background.
 /// 3. At most one refresh is in flight. All waiting callers share its result, including an error.
 /// 4. Refreshes are independent of callers: dropping a caller neither cancels the refresh nor
-///    affects other callers. If the runtime of a refresh dies, the next waiter starts another one.
-/// 5. A failed refresh starts a *cooldown*, during which no token request is made unless the source
-///    has new credentials. Callers with a usable token notice nothing. Callers without one fail at
-///    once.
-/// 6. No error stops refreshing permanently.
-/// 7. A usable token is replaced only by one that does not expire earlier, unless it was rejected.
-/// 8. The cache spawns one short task per refresh and nothing else.
+///    affects other callers. If the runtime of a refresh is shut down, one of its waiters starts
+///    another one. The time limit of a refresh counts from its start. A token that arrives after it
+///    is still used.
+/// 5. A failed refresh starts a *cooldown*, during which no token request is made. Callers whose
+///    token is usable, and was not rejected by their own API, notice nothing. The others fail at
+///    once, except that one of them may wait for a check for new credentials. If no caller waited
+///    for the failed refresh, the first one in need starts another, unless the issuer specified a
+///    wait.
+/// 6. New credentials end the cooldown after a refusal or a rate limit.
+///    [`retry_now`](Self::retry_now) ends any cooldown.
+/// 7. No error stops refreshing permanently. If the source returns a token again after it expired
+///    here, that token is used for up to 5 min more.
+/// 8. A usable token is replaced only by one that does not expire earlier, unless it was rejected.
+/// 9. A new token *settles* before other callers get it, as long as the previous one is good. By
+///    then, an API whose clock is behind accepts it.
+/// 10. The cache spawns one short task per refresh, and one per check for new credentials.
+/// 11. No call panics. A panic in a source or its errors, in a clock or in a metrics recorder is
+///     contained.
 ///
 /// ```
 /// # async fn example() -> Result<(), sitecore_auth::Error> {
@@ -95,25 +120,22 @@ impl TokenCache {
         let shared = Shared {
             source: builder.source,
             policy: builder.policy,
-            clock: builder.clock,
+            clock: CacheClock::new(builder.clock),
             name: builder.name,
             slot: TokenSlot::default(),
-            state: State::default(),
+            guarded: Mutex::default(),
             gone: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Returns the current token if it is usable. Never waits. If the token is stale and this is a
-    /// Tokio runtime, it starts a refresh in the background.
+    /// Returns the current token if it is usable. Never waits for a refresh. Starts one in the
+    /// background if the token is stale, expired or missing. That needs a Tokio runtime with
+    /// timers.
     #[must_use]
     #[inline]
     pub fn current(&self) -> Option<Token> {
-        let (token, freshness) = self.shared.usable(self.shared.now())?;
-        if freshness == Freshness::Stale {
-            refresh::refresh_in_background(&self.shared);
-        }
-        Some(token)
+        self.shared.usable().or_else(|| self.shared.refresh_in_background())
     }
 
     /// Returns a usable token: the current one at once, or the result of the refresh that all
@@ -122,8 +144,8 @@ impl TokenCache {
     /// # Errors
     ///
     /// The reason why there is no token. [`Error::retry_after`](crate::Error::retry_after) says
-    /// when the cache will make the next token request. [`Config`](crate::ErrorKind::Config)
-    /// outside a Tokio runtime.
+    /// when the cache will make the next token request. [`Config`](crate::ErrorKind::Config) if
+    /// there is no usable token and no Tokio runtime with timers.
     ///
     /// # Cancel safety
     ///
@@ -135,57 +157,140 @@ impl TokenCache {
         // quarter of the whole fast path.
         poll_fn(move |context| {
             if waiting.is_none()
-                && let Some(token) = self.current()
+                && let Some(token) = self.shared.usable()
             {
                 return Poll::Ready(Ok(token));
             }
-            let obtain = || Box::pin(self.obtain(None)) as _;
+            let obtain = || Box::pin(self.obtain(Need::Token)) as _;
             waiting.get_or_insert_with(obtain).as_mut().poll(context)
         })
     }
 
-    /// Returns a token other than `rejected`, which an API has rejected. This is the current token
-    /// if it is a different one, or the result of the next refresh. Meanwhile, other callers still
-    /// get the current token.
+    /// Returns a token other than `rejected`, which an API has rejected. This is a token that the
+    /// cache already has, or the result of the next refresh. Meanwhile, other callers still get the
+    /// current token.
     ///
     /// # Errors
     ///
     /// As [`token`](Self::token). Also if the source returns the same token again, or if a token
-    /// that replaced a rejected one has been rejected too.
-    /// [`Error::retry_after`](crate::Error::retry_after) says when to try again.
+    /// that replaced a rejected one has been rejected too, or if APIs have rejected too many
+    /// tokens. [`Error::retry_after`](crate::Error::retry_after) says when to try again.
     ///
     /// # Cancel safety
     ///
     /// As [`token`](Self::token).
     pub async fn replace(&self, rejected: &Token) -> Result<Token> {
-        self.obtain(Some((rejected, &RejectedBy::Caller))).await
+        self.obtain(Need::Other { rejected, by: &RejectedBy::Caller }).await
     }
 
     /// As [`replace`](Self::replace), for a token that this API has rejected. The rejections of
-    /// other APIs do not delay the replacement.
-    pub(crate) async fn replace_for(&self, api: Arc<str>, rejected: &Token) -> Result<Token> {
-        self.obtain(Some((rejected, &RejectedBy::Api(api)))).await
+    /// other APIs do not delay the replacement, unless all of them together have used up the
+    /// budget.
+    pub(crate) async fn replace_for(&self, api: &RejectedBy, rejected: &Token) -> Result<Token> {
+        self.obtain(Need::Other { rejected, by: api }).await
     }
 
-    /// Joins refreshes until there is a token other than the rejected one. If a refresh is lost,
-    /// the caller joins the next one.
-    async fn obtain(&self, rejected: Option<(&Token, &RejectedBy)>) -> Result<Token> {
-        for _ in 0..MAX_REJOINS {
-            let waiter = match refresh::join(&self.shared, rejected)? {
-                Join::Ready(token) => return Ok(token),
-                Join::Wait(waiter) => waiter,
+    /// Returns the token for this API: the current one, unless the API has rejected it and there is
+    /// a newer one.
+    pub(crate) fn current_for(&self, api: &RejectedBy) -> Option<Token> {
+        match self.shared.join(Need::TokenOf(api), None) {
+            Reply::Ready(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Records that this API rejected the token, without asking for another.
+    pub(crate) fn record_rejection(&self, api: &RejectedBy, token: &Token) {
+        let record = |guarded: &mut Guarded| guarded.state.tokens.record_rejection(token, api);
+        self.shared.update(self.shared.lock(), record);
+    }
+
+    /// Records that this API accepted the token.
+    pub(crate) fn record_acceptance(&self, api: &RejectedBy, token: &Token) {
+        let now = self.now();
+        let record = |guarded: &mut Guarded| guarded.state.record_acceptance(token, api, now);
+        self.shared.update(self.shared.lock(), record);
+    }
+
+    /// Returns a token that can be used for at least this long: one that the cache has, or one from
+    /// a refresh. Use it for a connection or a job that outlasts a request.
+    ///
+    /// This rejects nothing. Other callers keep the current token until the new one has settled. A
+    /// call may cost a token request, so ask for much less than the lifetime.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token). [`Config`](crate::ErrorKind::Config) if the current token's whole
+    /// lifetime is shorter than that. [`Unavailable`](crate::ErrorKind::Unavailable) if the issuer
+    /// returns a token that does not last that long.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`token`](Self::token).
+    pub async fn token_valid_for(&self, time: Duration) -> Result<Token> {
+        self.obtain(Need::TokenFor(time)).await
+    }
+
+    /// Ends a cooldown, whatever caused it, even a wait that the server specified. The next caller
+    /// that needs a token starts a refresh. Call this when you know that the cause is fixed. It
+    /// does not shorten the wait before another rejected token is replaced.
+    pub fn retry_now(&self) {
+        self.shared.update(self.shared.lock(), |guarded| guarded.state.end_cooldown());
+    }
+
+    /// Joins refreshes until there is a token that meets the need.
+    async fn obtain(&self, need: Need<'_>) -> Result<Token> {
+        let mut stood_still = false;
+        for round in 0..MAX_WAITS {
+            let runtime = match runtime_with_timers() {
+                Ok(runtime) => runtime,
+                // Without a runtime nothing can start, so only the tokens at hand can help.
+                Err(error) => {
+                    self.shared.refresh_in_background();
+                    return self.shared.find(need).ok_or(error);
+                }
             };
-            let (generation, started) = (waiter.generation, self.now());
-            let result = waiter.wait().await;
-            let label =
-                result.as_ref().map_or("lost", |result| metrics::outcome_label(result, "token"));
-            metrics::record_wait(self.name(), label, self.now().elapsed_since(started));
-            match result {
-                Some(result) => result?,
-                None => self.shared.state.abandon(generation),
+            let waiter = match self.shared.join(need, Some(&runtime)) {
+                Reply::Ready(token) => return Ok(token),
+                Reply::Fail(error) => return Err(error),
+                Reply::Wait(waiter) => waiter,
+                Reply::Nothing => break,
+            };
+            match self.wait(waiter).await {
+                Some(Outcome::Refreshed(token)) if need.is_met_by(&token, self.now()) => {
+                    return Ok(token);
+                }
+                Some(Outcome::Failed(error) | Outcome::RejectedAgain(error)) => {
+                    // Another refresh may have brought a token by now.
+                    let Some(token) = self.shared.find(need) else { return Err(error) };
+                    contain(|| drop(error));
+                    return Ok(token);
+                }
+                // After it was suspended twice, the process may be suspended again and again.
+                Some(Outcome::StoodStill) if stood_still => break,
+                Some(Outcome::StoodStill) => stood_still = true,
+                Some(_) if matches!(need, Need::TokenFor(_)) && round > 0 => {
+                    return Err(too_short());
+                }
+                Some(Outcome::Refreshed(_) | Outcome::Unchanged(_)) | None => {}
             }
         }
         Err(lost())
+    }
+
+    async fn wait(&self, mut waiter: Waiter) -> Ended {
+        let started = self.now();
+        let ended = waiter.wait().await;
+        let ended = ended.unwrap_or_else(|_elapsed| self.shared.time_out(waiter.number));
+        let label = match &ended {
+            Some(Outcome::Failed(error) | Outcome::RejectedAgain(error)) => {
+                metrics::kind_label(error)
+            }
+            Some(Outcome::StoodStill) | None => "lost",
+            Some(_) => "token",
+        };
+        metrics::record_wait(self.name(), label, self.now().elapsed_since(started));
+        ended
     }
 
     /// Returns a snapshot of the cache. Never waits for a refresh.
@@ -198,8 +303,9 @@ impl TokenCache {
     ///
     /// It fetches a token if there is none, refreshes it when it is stale, and notices within 30 s
     /// that the machine has slept. It does not keep the cache alive, and ends when the last handle
-    /// is dropped. For a key without expiry it idles. Outside a Tokio runtime, or in one without
-    /// timers, it logs a warning and ends at once.
+    /// is dropped. For a key without expiry, it only checks every 30 s whether the key was
+    /// replaced. Outside a Tokio runtime, or in one without timers, it logs a warning and ends at
+    /// once.
     ///
     /// ```
     /// # fn example(cache: sitecore_auth::TokenCache) {
@@ -280,7 +386,7 @@ impl fmt::Debug for TokenCacheBuilder {
 
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let token = self.shared.slot.load();
+        let token = self.shared.slot.latest();
         f.debug_struct("TokenCache")
             .field("name", &self.shared.name)
             .field("token", &token)

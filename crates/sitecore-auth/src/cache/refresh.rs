@@ -1,196 +1,260 @@
-//! What runs in the background: one task per refresh, with a time limit.
+//! The tasks of a cache: one per refresh and one per check for new credentials. Each has a time
+//! limit.
 
-use std::{
-    panic::{self, AssertUnwindSafe},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::{runtime::Handle, time};
-use tracing::{Instrument as _, Span, debug, field::Empty, info, info_span, warn};
+use tokio::{
+    runtime::{Handle, Id},
+    time::{self, timeout},
+};
+use tracing::{Instrument as _, Span, debug, field, field::Empty, info, info_span, warn};
 
 use super::{
-    cooldown::Permit,
-    outcome::RefreshOutcome,
+    cooldown::CHECK_TIMEOUT,
+    decision::{Arrival, Job, Outcome, Refresh, lost, timed_out},
     shared::Shared,
-    state::{Join, Refresh, RejectedBy},
-    waiter::lost,
 };
 use crate::{
+    contain::{contain, discard},
     error::{Error, ErrorKind, Result},
     metrics,
+    source::FetchContext,
     token::Token,
 };
 
-/// Starts a refresh that no caller waits for, if one is due and this is a Tokio runtime.
-pub(super) fn refresh_in_background(shared: &Arc<Shared>) {
-    if let Some((runtime, refresh)) = shared.start_due() {
-        spawn(&runtime, shared, refresh);
-    }
-}
+/// The pause before a token request is repeated because of timing. After it, a new token is no
+/// longer identical to the previous one, and a cache in front of the issuer no longer returns one
+/// that is about to expire.
+const NEXT_SECOND: Duration = Duration::from_secs(1);
 
-/// Determines what a caller without a usable token gets, and starts a refresh if necessary.
-pub(super) fn join(shared: &Arc<Shared>, rejected: Option<(&Token, &RejectedBy)>) -> Result<Join> {
-    let runtime = check_runtime()?;
-    let (join, refresh) = shared.join_or_start(rejected)?;
-    if let Some(refresh) = refresh {
-        spawn(&runtime, shared, refresh);
+/// Returns the current Tokio runtime, or an error if there is none or its timers are disabled.
+pub(crate) fn runtime_with_timers() -> Result<Handle> {
+    thread_local! {
+        /// The runtime that was checked last, and the result.
+        static CHECKED: Cell<Option<(Id, bool)>> = const { Cell::new(None) };
     }
-    Ok(join)
-}
-
-/// Returns the caller's runtime if it can run a refresh and wait for one. Tokio reports missing
-/// timers only by a panic.
-pub(crate) fn check_runtime() -> Result<Handle> {
     let runtime = Handle::try_current().map_err(|error| Error::new(ErrorKind::Config, error))?;
-    if panic::catch_unwind(|| time::sleep(Duration::ZERO)).is_err() {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "this Tokio runtime has timers disabled; build it with `enable_time()`",
-        ));
+    let id = runtime.id();
+    let checked = CHECKED.get().filter(|(checked, _)| *checked == id);
+    // Tokio reports missing timers only by a panic.
+    let has_timers =
+        checked.map_or_else(|| contain(|| time::sleep(Duration::ZERO)).is_some(), |(_, has)| has);
+    CHECKED.set(Some((id, has_timers)));
+    if has_timers {
+        return Ok(runtime);
     }
-    Ok(runtime)
+    let message = "this Tokio runtime has timers disabled; build it with `enable_time()`";
+    Err(Error::new(ErrorKind::Config, message))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one task, which no caller owns")]
-fn spawn(runtime: &Handle, shared: &Arc<Shared>, refresh: Refresh) {
-    let span = info_span!(
+/// Ends the job when its task ends, even if the task is dropped with its runtime.
+struct Task {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.shared.close(self.number);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tasks that no caller owns")]
+pub(super) fn spawn(runtime: &Handle, shared: &Arc<Shared>, job: Job) {
+    let task = |number| Task { shared: Arc::clone(shared), number };
+    match job {
+        Job::Check(number) => drop(runtime.spawn(check(task(number)))),
+        Job::Refresh(refresh) => {
+            let span = contain(|| refresh_span(shared, &refresh)).unwrap_or_else(Span::none);
+            drop(runtime.spawn(run(task(refresh.number), refresh).instrument(span)));
+        }
+    }
+}
+
+fn refresh_span(shared: &Shared, refresh: &Refresh) -> Span {
+    info_span!(
         parent: None,
         "token_refresh",
         cache = shared.label(),
         reason = refresh.reason.label(),
         attempts = Empty,
         outcome = Empty
-    );
-    runtime.spawn(run(Arc::clone(shared), refresh).instrument(span));
+    )
 }
 
-/// Runs one refresh. It ends and informs its waiters whether the source fails, hangs or panics.
-async fn run(shared: Arc<Shared>, refresh: Refresh) {
-    let limit = shared.policy.refresh_timeout;
-    let (started, mut attempts) = (shared.now(), Attempts::default());
-    let fetch = async { time::timeout(limit, fetch_token(&shared, &refresh, &mut attempts)).await };
+/// Asks the source whether it has new credentials. Then starts the refresh that is due, unless a
+/// caller waits for the check.
+async fn check(task: Task) {
+    let shared = &task.shared;
+    let now = shared.now();
+    if !shared.lock().state.begin_check(task.number, now) {
+        // The check was given up, because its runtime did not run in time.
+        return;
+    }
+    let check = async { timeout(CHECK_TIMEOUT, shared.source.has_new_credentials()).await };
+    let result = match AssertUnwindSafe(check).catch_unwind().await {
+        Ok(result) => result.ok(),
+        Err(panic) => {
+            discard(panic);
+            None
+        }
+    };
+    contain(|| match result {
+        Some(true) => info!("credentials changed, ending the cooldown"),
+        Some(false) => debug!("credentials unchanged, still backing off"),
+        None => debug!("check for new credentials failed, still backing off"),
+    });
+    shared.finish_check(task.number, result);
+    // A caller that waits starts the refresh itself.
+    if !shared.is_awaited(task.number) {
+        shared.refresh_in_background();
+    }
+}
+
+/// Runs one refresh. It always ends and informs its waiters, even if the source fails, hangs or
+/// panics.
+async fn run(task: Task, refresh: Refresh) {
+    let shared = &task.shared;
+    let mut attempts = Attempts::default();
+    let limit = refresh.time_left(shared.input());
+    let fetch = async { timeout(limit, fetch_token(shared, &refresh, &mut attempts)).await };
     let result = match AssertUnwindSafe(fetch).catch_unwind().await {
         Ok(Ok(result)) => result,
-        Ok(Err(_elapsed)) => Err(attempts.out_of_time(limit)),
-        Err(_panic) => Err(check_runtime()
-            .err()
-            .unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "the token source panicked"))),
+        Ok(Err(_elapsed)) => Err(attempts.timed_out(shared)),
+        Err(panic) => {
+            discard(panic);
+            Err(Error::new(ErrorKind::Unavailable, "the token source panicked"))
+        }
     };
     let outcome = shared.finish(&refresh, result);
-    let elapsed = shared.now().elapsed_since(started);
-    report(&shared, &refresh, outcome.as_ref(), attempts.count, elapsed);
-    let result = match outcome {
-        Some(RefreshOutcome::Refreshed(_) | RefreshOutcome::Unchanged(_)) => Ok(()),
-        Some(
-            RefreshOutcome::RejectedAgain(error)
-            | RefreshOutcome::Failed(error)
-            | RefreshOutcome::CredentialsUnchanged(error),
-        ) => Err(error),
-        None => return,
-    };
-    refresh.result.send_replace(Some(result));
+    if outcome.is_some() {
+        shared.inform(refresh.number, &outcome);
+    }
+    contain(|| report(shared, &refresh, outcome.as_ref(), attempts.count));
 }
 
 /// Reports the outcome of a refresh in logs and metrics.
-fn report(
-    shared: &Shared,
-    refresh: &Refresh,
-    outcome: Option<&RefreshOutcome>,
-    attempts: u32,
-    elapsed: Duration,
-) {
+fn report(shared: &Shared, refresh: &Refresh, outcome: Option<&Outcome>, attempts: u32) {
     let label = match outcome {
-        Some(RefreshOutcome::Refreshed(token)) => {
+        Some(Outcome::Refreshed(token)) => {
             metrics::record_usable_until(&shared.name, token.unusable_at());
-            info!(token = %token.fingerprint(), lifetime = ?token.lifetime(), "token refreshed");
+            // The store has already logged an adopted one.
+            if !token.is_adopted() {
+                let lifetime = token.lifetime().map(field::debug);
+                info!(token = %token.fingerprint(), lifetime, "token refreshed");
+            }
             "refreshed"
         }
-        Some(RefreshOutcome::Unchanged(retry_in)) => {
+        Some(Outcome::Unchanged(retry_in)) => {
             info!(?retry_in, "issuer returned no newer token");
             "unchanged"
         }
-        Some(RefreshOutcome::RejectedAgain(error) | RefreshOutcome::Failed(error)) => {
-            warn!(kind = ?error.kind(), cause = %error.cause(), retry_in = ?error.retry_after(), "token refresh failed");
+        Some(Outcome::RejectedAgain(error)) => {
+            log_failure(shared, error);
             metrics::kind_label(error)
         }
-        Some(RefreshOutcome::CredentialsUnchanged(_)) => {
-            debug!("credentials unchanged, still backing off");
-            "credentials_unchanged"
+        Some(Outcome::Failed(error)) => metrics::kind_label(error),
+        Some(Outcome::StoodStill) => {
+            info!("token refresh lost, because the process stood still");
+            "stood_still"
         }
         None => "abandoned",
     };
     let span = Span::current();
     span.record("attempts", attempts);
     span.record("outcome", label);
-    // A check for new credentials alone is not a refresh.
-    if attempts > 0 {
-        metrics::record_refresh(&shared.name, refresh.reason.label(), label, elapsed);
+    let now = shared.now();
+    let elapsed = now.elapsed_since(refresh.started);
+    metrics::record_refresh(&shared.name, refresh.reason.label(), label, elapsed);
+    if matches!(
+        outcome,
+        Some(Outcome::Refreshed(_) | Outcome::Unchanged(_) | Outcome::RejectedAgain(_))
+    ) {
+        metrics::record_cooldown(&shared.name, now);
     }
-    let cooldown = match outcome {
-        Some(
-            RefreshOutcome::Refreshed(_)
-            | RefreshOutcome::Unchanged(_)
-            | RefreshOutcome::RejectedAgain(_),
-        ) => Duration::ZERO,
-        Some(RefreshOutcome::Failed(error)) => error.retry_after().unwrap_or_default(),
-        Some(RefreshOutcome::CredentialsUnchanged(_)) | None => return,
-    };
-    metrics::record_cooldown(&shared.name, shared.now().after(cooldown));
+}
+
+/// Logs a failed refresh, with the time until the next one may start.
+pub(super) fn log_failure(shared: &Shared, error: &Error) {
+    let (kind, retry_in) = (error.kind(), error.retry_after().map(field::debug));
+    warn!(?kind, cause = %error.cause(), retry_in, "token refresh failed");
+    if let Some(wait) = error.retry_after() {
+        metrics::record_cooldown(&shared.name, shared.now().after(wait));
+    }
 }
 
 /// The token requests of one refresh.
 #[derive(Default)]
 struct Attempts {
     count: u32,
+    /// Those that never reached the issuer, which does not count them.
+    unreached: u32,
     /// Why the last completed one failed.
     failure: Option<Error>,
 }
 
 impl Attempts {
     /// Returns the error of a refresh that reached its time limit.
-    fn out_of_time(&self, limit: Duration) -> Error {
-        let failure = self.failure.as_ref();
-        let failure =
-            failure.map(|error| format!("; the attempt before it failed: {}", error.cause()));
-        let message = format!("no token within {limit:?}{}", failure.unwrap_or_default());
+    fn timed_out(&self, shared: &Shared) -> Error {
+        let error = timed_out(&shared.policy);
+        let Some(failure) = &self.failure else { return error };
+        let message =
+            format!("{}; the attempt before it failed: {}", error.cause(), failure.cause());
         Error::new(ErrorKind::Unavailable, message)
     }
 }
 
-/// Calls the source. Repeats the call only after a transient error and while a caller waits.
-/// Returns `None` without calling it if only new credentials would justify a token request and
-/// there are none.
-async fn fetch_token(
-    shared: &Shared,
-    refresh: &Refresh,
-    attempts: &mut Attempts,
-) -> Result<Option<Token>> {
-    let started = shared.now();
-    let time_left = || {
-        let elapsed = shared.now().elapsed_since(started);
-        shared.policy.refresh_timeout.saturating_sub(elapsed)
-    };
-    if refresh.permit == Permit::NewCredentialsOnly && !shared.source.has_new_credentials().await {
-        return Ok(None);
-    }
+/// Calls the source. Repeats the call after a transient error while a caller waits, and once if the
+/// token was identical to the rejected one or had expired.
+async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts) -> Result<Token> {
+    let mut is_repeated = false;
     loop {
-        let requested_at = shared.now();
-        let context = shared.state.begin_request(refresh, time_left()).ok_or_else(lost)?;
+        let input = shared.input();
+        let too_late = refresh.time_left(input) < shared.policy.min_attempt_time();
+        if too_late || refresh.is_overdue(input) {
+            return Err(attempts.timed_out(shared));
+        }
+        let rejected = shared.lock().state.begin_request(refresh).ok_or_else(lost)?;
+        let context = FetchContext::new(refresh.time_left(input));
+        let context = match &refresh.replacing {
+            Some(token) => context.with_replacing(token, rejected),
+            None => context,
+        };
         attempts.count += 1;
         let result = shared.source.fetch(context).await;
-        let label = metrics::outcome_label(&result, "token");
-        metrics::count_request(&shared.name, refresh.reason.label(), label);
+        metrics::count_request(&shared.name, refresh.reason.label(), &result);
         let error = match result {
-            Ok(token) => return Ok(Some(token.with_validity(&shared.policy, requested_at))),
+            Ok(token) => {
+                let token = token.with_validity(&shared.policy, input.now);
+                let arrival = shared.inspect(refresh, &token, input.now);
+                let is_identical = matches!(arrival, Arrival::Identical);
+                match arrival {
+                    Arrival::Taken => return Ok(token),
+                    _ if !is_repeated && (is_identical || shared.is_awaited(refresh.number)) => {
+                        is_repeated = true;
+                        if is_identical {
+                            let now = shared.now();
+                            shared.lock().state.count_repetition(now);
+                        }
+                        debug!(
+                            "issuer returned an identical or expired token, retrying token request"
+                        );
+                        time::sleep(NEXT_SECOND).await;
+                        continue;
+                    }
+                    Arrival::Identical => return Ok(token),
+                    Arrival::Expired(error) => error,
+                }
+            }
             Err(error) => error,
         };
-        // One receiver belongs to the state.
-        let has_waiters = refresh.result.receiver_count() > 1;
-        let (count, jitter) = (attempts.count, fastrand::f64());
-        match shared.policy.retry_pause(&error, count, time_left(), jitter) {
-            Some(pause) if has_waiters => {
+        attempts.unreached += u32::from(error.never_reached_issuer());
+        let reached = attempts.count - attempts.unreached;
+        let like_this = if error.never_reached_issuer() { attempts.unreached } else { reached };
+        let time_left = refresh.time_left(shared.input());
+        match shared.policy.retry_pause(&error, like_this, time_left, fastrand::f64()) {
+            Some(pause) if shared.is_awaited(refresh.number) => {
                 debug!(kind = ?error.kind(), cause = %error.cause(), ?pause, "token request failed, retrying");
                 attempts.failure = Some(error);
                 time::sleep(pause).await;

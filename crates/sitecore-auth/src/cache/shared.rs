@@ -1,12 +1,28 @@
-//! What the handles of one cache share.
+//! What the handles of one cache share. Locks the state for each decision, publishes the current
+//! token under the same lock, and starts the jobs that the state returns.
 
-use std::sync::Arc;
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+};
 
-use tokio::sync::Notify;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
+use tracing::info;
 
-use super::{slot::TokenSlot, state::State};
+use super::{
+    decision::{Arrival, Input, Job, Need, Outcome, Refresh, Reply, View},
+    refresh::{self, log_failure, runtime_with_timers},
+    slot::TokenSlot,
+    state::CacheState,
+    waiter::{Ended, Waiter, Waiting},
+};
 use crate::{
-    clock::{Clock, Moment, SystemClock},
+    clock::{CacheClock, Moment},
+    contain::contain,
+    error::Result,
     freshness::Freshness,
     policy::RefreshPolicy,
     source::TokenSource,
@@ -16,41 +32,253 @@ use crate::{
 pub(super) struct Shared {
     pub(super) source: Arc<dyn TokenSource>,
     pub(super) policy: RefreshPolicy,
-    /// `None` for the machine's clocks, which are then read without dynamic dispatch.
-    pub(super) clock: Option<Arc<dyn Clock>>,
+    pub(super) clock: CacheClock,
     /// For logs and metrics.
     pub(super) name: String,
-    /// The current token. Only `outcome` changes it, and only while it holds the lock of `state`.
     pub(super) slot: TokenSlot,
-    pub(super) state: State,
+    pub(super) guarded: Mutex<Guarded>,
     /// Notifies `keep_fresh` that the last handle is gone.
     pub(super) gone: Arc<Notify>,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+pub(super) struct Guarded {
+    pub(super) state: CacheState,
+    waiting: Vec<Waiting>,
+    /// What the slot contains.
+    published: Option<View>,
 }
 
 impl Shared {
     #[inline]
     pub(super) fn now(&self) -> Moment {
-        let clock = self.clock.as_deref();
-        clock.map_or_else(|| SystemClock.now(), Clock::now)
+        self.clock.now()
+    }
+
+    pub(super) fn input(&self) -> Input<'_> {
+        Input { now: self.now(), policy: &self.policy, random: fastrand::f64() }
     }
 
     pub(super) fn label(&self) -> Option<&str> {
         Some(self.name.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Returns the current token and its state, unless it has expired.
+    /// Returns the current token if it is usable. Starts a refresh that is due. Never waits.
     #[inline]
-    pub(super) fn usable(&self, now: Moment) -> Option<(Token, Freshness)> {
-        let token = self.slot.load()?;
-        match token.freshness(now) {
-            Freshness::Expired => None,
-            freshness => Some((token, freshness)),
+    pub(super) fn usable(self: &Arc<Self>) -> Option<Token> {
+        let now = self.now();
+        self.slot.load(now).or_else(|| self.look(now))
+    }
+
+    #[cold]
+    fn look(self: &Arc<Self>, now: Moment) -> Option<Token> {
+        let token =
+            self.slot.latest().filter(|token| token.freshness(now) != Freshness::Expired)?;
+        let input = self.input();
+        // Does not wait for the lock: its holder makes the same decision, or the next caller will.
+        let guarded = match self.guarded.try_lock() {
+            Ok(guarded) => guarded,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Some(token),
+        };
+        self.start_due(guarded, input).or(Some(token))
+    }
+
+    /// Starts a refresh that is due, if the caller is on a Tokio runtime. Returns the current token
+    /// if it is usable.
+    pub(super) fn refresh_in_background(self: &Arc<Self>) -> Option<Token> {
+        let input = self.input();
+        self.start_due(self.lock(), input)
+    }
+
+    fn start_due(
+        self: &Arc<Self>,
+        guarded: MutexGuard<'_, Guarded>,
+        input: Input<'_>,
+    ) -> Option<Token> {
+        let runtime = runtime_with_timers().ok();
+        let need = if runtime.is_some() { Need::Refresh } else { Need::Look };
+        match self.decide(guarded, need, runtime.as_ref(), input) {
+            Reply::Ready(token) => Some(token),
+            _ => None,
         }
+    }
+
+    /// Returns what a caller with this need gets.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        need: Need<'_>,
+        runtime: Option<&Handle>,
+    ) -> Reply<Waiter> {
+        let input = self.input();
+        self.decide(self.lock(), need, runtime, input)
+    }
+
+    fn decide(
+        self: &Arc<Self>,
+        guarded: MutexGuard<'_, Guarded>,
+        need: Need<'_>,
+        runtime: Option<&Handle>,
+        input: Input<'_>,
+    ) -> Reply<Waiter> {
+        let (reply, job) = self.update(guarded, |guarded| {
+            let (reply, job) = guarded.state.next(need, input);
+            guarded.waiting.extend(job.as_ref().map(Waiting::for_job));
+            let reply = match reply {
+                Reply::Ready(token) => Reply::Ready(token),
+                Reply::Fail(error) => Reply::Fail(error),
+                Reply::Wait(number) => Reply::Wait(guarded.waiter(number, input)),
+                Reply::Nothing => Reply::Nothing,
+            };
+            (reply, job)
+        });
+        if let (Some(job), Some(runtime)) = (job, runtime) {
+            refresh::spawn(runtime, self, job);
+        }
+        reply
+    }
+
+    /// Ends the refresh or check with this number, because its time limit has passed. Returns what
+    /// that means for its waiters.
+    pub(super) fn time_out(&self, number: u64) -> Ended {
+        let input = self.input();
+        let ended = self.update(self.lock(), |guarded| guarded.state.time_out(number, input));
+        self.inform(number, &ended);
+        ended
+    }
+
+    /// Ends a refresh. `None` if it had been given up.
+    pub(super) fn finish(&self, refresh: &Refresh, result: Result<Token>) -> Option<Outcome> {
+        let input = self.input();
+        // Dropped after the lock is released, because its cause is code of the source's.
+        let failure = result.as_ref().err().cloned();
+        let finish = |guarded: &mut Guarded| guarded.state.finish(refresh, result, input);
+        let outcome = self.update(self.lock(), finish);
+        contain(|| drop(failure));
+        outcome
+    }
+
+    /// Ends a check for new credentials.
+    pub(super) fn finish_check(&self, number: u64, result: Option<bool>) {
+        let now = self.now();
+        self.update(self.lock(), |guarded| guarded.state.finish_check(number, result, now));
+    }
+
+    /// Ends a refresh or check whose task has ended.
+    pub(super) fn close(&self, number: u64) {
+        self.update(self.lock(), |guarded| guarded.state.lose(number));
+        self.inform(number, &None);
+    }
+
+    /// Sends the outcome of this refresh or check to its waiters. A new token goes to all waiters,
+    /// even those of another refresh.
+    pub(super) fn inform(&self, number: u64, ended: &Ended) {
+        let is_token = matches!(ended, Some(Outcome::Refreshed(_)));
+        let mut guarded = self.lock();
+        let (mut done, open): (Vec<_>, Vec<_>) =
+            guarded.waiting.drain(..).partition(|waiting| waiting.number == number);
+        guarded.waiting = open;
+        for waiting in guarded.waiting.iter_mut().filter(|_| is_token) {
+            done.push(Waiting { ended: mem::take(&mut waiting.ended), ..*waiting });
+        }
+        drop(guarded);
+        // Outside the lock, because it wakes the callers.
+        for waiting in done {
+            waiting.ended.send_replace(Some(ended.clone()));
+        }
+    }
+
+    /// Decides whether a token that arrived is taken.
+    pub(super) fn inspect(
+        &self,
+        refresh: &Refresh,
+        token: &Token,
+        requested_at: Moment,
+    ) -> Arrival {
+        let input = self.input();
+        self.lock().state.inspect(refresh, token, requested_at, input)
+    }
+
+    /// Returns a token that meets the need, if there is one by now.
+    pub(super) fn find(&self, need: Need<'_>) -> Option<Token> {
+        let now = self.now();
+        self.lock().state.tokens.find(need, now)
+    }
+
+    /// Returns `true` if a caller waits for the refresh or check with this number.
+    pub(super) fn is_awaited(&self, number: u64) -> bool {
+        let guarded = self.lock();
+        let waiting = guarded.waiting.iter().find(|waiting| waiting.number == number);
+        waiting.is_some_and(|waiting| waiting.ended.receiver_count() > 0)
+    }
+
+    /// Changes the state, and publishes the current token for callers that do not lock it.
+    pub(super) fn update<T>(
+        &self,
+        mut guarded: MutexGuard<'_, Guarded>,
+        change: impl FnOnce(&mut Guarded) -> T,
+    ) -> T {
+        // Dropped after the lock is released, because its cause is code of the source's.
+        let last_failure = guarded.state.last_failure();
+        let settling = guarded.state.tokens.settling().map(|(token, _)| token.clone());
+        let result = change(&mut guarded);
+        let view = guarded.state.view(&self.policy);
+        let failure = guarded.state.last_failure();
+        let current = view.as_ref().map(|view| view.token.clone());
+        if let Some(view) =
+            view.filter(|view| !guarded.published.as_ref().is_some_and(|old| old.is_same(view)))
+        {
+            self.slot.publish(&view);
+            guarded.published = Some(view);
+        }
+        let is_new = failure.as_ref().is_some_and(|(failure, at)| {
+            last_failure
+                .as_ref()
+                .is_none_or(|(last, last_at)| !last.is_same(failure) || last_at != at)
+        });
+        let error = is_new.then(|| guarded.state.first_error(&self.policy)).flatten();
+        drop(guarded);
+        contain(|| {
+            error.inspect(|error| log_failure(self, error));
+            drop((last_failure, failure));
+        });
+        if let Some(token) =
+            settling.filter(|settling| current.is_some_and(|current| current.is_same(settling)))
+        {
+            let cache = self.label();
+            contain(
+                || info!(cache, token = %token.fingerprint(), "token put to use after settling"),
+            );
+        }
+        result
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Guarded> {
+        // No code under the lock panics. If it did, the state would still be consistent.
+        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Guarded {
+    fn waiter(&self, number: u64, input: Input<'_>) -> Waiter {
+        let waiting = self.waiting.iter().find(|waiting| waiting.number == number);
+        let ended = waiting.map(|waiting| waiting.ended.subscribe());
+        let ended = ended.unwrap_or_else(|| watch::channel(None).1);
+        Waiter { number, time_left: self.state.time_left(number, input), ended }
+    }
+}
+
+impl Waiting {
+    fn for_job(job: &Job) -> Self {
+        Self { number: job.number(), ended: watch::Sender::new(None) }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.gone.notify_waiters();
+        let state = mem::take(&mut self.lock().state);
+        contain(|| drop(state));
     }
 }

@@ -4,33 +4,76 @@
 //! a counter contend for its cache line. The slot therefore holds several copies of the token, each
 //! with counters of its own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    array,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use crossbeam_utils::CachePadded;
 
-use crate::token::Token;
+use super::decision::View;
+use crate::{
+    clock::Moment,
+    token::{Token, sensitive},
+};
 
-/// The number of copies. If there are more threads, some share a copy. Each copy takes half a
+/// The number of copies. If there are more threads, some share a copy. Each copy takes about half a
 /// kilobyte.
 const SHARDS: usize = 4;
 
-/// A slot for a token.
+/// A slot for the current token.
 #[derive(Default)]
-pub(super) struct TokenSlot(ArcSwapOption<[Token; SHARDS]>);
+pub(super) struct TokenSlot(ArcSwapOption<Published>);
+
+struct Published {
+    shards: [Token; SHARDS],
+    /// Until then, the token is usable and nothing is due.
+    look_at: Moment,
+}
 
 impl TokenSlot {
-    /// Returns this thread's copy of the token. Never waits.
+    /// Returns the token if it is usable and nothing is due at this time. Never waits.
     #[inline]
-    pub(super) fn load(&self) -> Option<Token> {
-        self.0.load().as_ref().map(|shards| shards[shard_index()].clone())
+    pub(super) fn load(&self, now: Moment) -> Option<Token> {
+        let published = self.0.load();
+        let published = published.as_ref()?;
+        (!now.has_reached(published.look_at)).then(|| published.shards[shard_index()].clone())
     }
 
-    pub(super) fn store(&self, token: &Token) {
-        let shards = std::array::from_fn(|_| token.unshared());
-        self.0.store(Some(Arc::new(shards)));
+    /// Returns the token, usable or not. Never waits.
+    pub(super) fn latest(&self) -> Option<Token> {
+        self.0.load().as_ref().map(|published| published.shards[shard_index()].clone())
+    }
+
+    /// Publishes the token.
+    pub(super) fn publish(&self, view: &View) {
+        let shards = array::from_fn(|_| view.token.unshared(view.is_rejected));
+        self.0.store(Some(Arc::new(Published { shards, look_at: view.look_at })));
+    }
+}
+
+impl Token {
+    /// Returns a copy that shares the text but counts its references separately.
+    fn unshared(&self, is_rejected: bool) -> Self {
+        struct OwnLine(CachePadded<Bytes>);
+        impl AsRef<[u8]> for OwnLine {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let mut inner = (*self.0).clone();
+        inner.rejected = is_rejected;
+        let text = OwnLine(CachePadded::new(inner.text.clone()));
+        // Cannot fail, because the same text already is a header value.
+        if let Ok(value) = sensitive(Bytes::from_owner(text)) {
+            inner.value = value;
+        }
+        Self(Arc::new(inner))
     }
 }
 
@@ -42,31 +85,4 @@ fn shard_index() -> usize {
         static INDEX: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
     }
     INDEX.with(|index| *index)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{collections::HashSet, thread, time::Duration};
-
-    use super::*;
-
-    #[test]
-    fn threads_use_different_copies_that_share_the_text() {
-        let slot = TokenSlot::default();
-        let token = Token::bearer("a-token", Duration::from_secs(60)).expect("a token");
-        slot.store(&token);
-        let copy_and_text = || {
-            let token = slot.load().expect("a stored token");
-            let text = token.header().1.as_bytes().as_ptr();
-            (Arc::as_ptr(&token.0) as usize, text as usize)
-        };
-        let (copies, texts): (HashSet<_>, HashSet<_>) = thread::scope(|scope| {
-            let threads: Vec<_> = (0..16).map(|_| scope.spawn(copy_and_text)).collect();
-            let loaded = threads.into_iter().map(|thread| thread.join());
-            loaded.map(|loaded| loaded.expect("no panic")).unzip()
-        });
-        // Threads of other tests may take an index in between.
-        assert!(copies.len() > 1, "all threads use the same copy");
-        assert_eq!(texts.len(), 1, "the text was copied");
-    }
 }

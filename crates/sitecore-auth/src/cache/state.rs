@@ -1,181 +1,484 @@
-//! The only mutable state: which refresh is in flight, and when the next one may start.
+//! Every decision of the cache: state, need and time go in, and what to do comes out.
+//!
+//! Nothing in here knows a runtime, a lock, a clock or a log.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
-    time::Duration,
-};
-
-use tokio::sync::watch;
+use std::time::Duration;
 
 use super::{
-    cooldown::{Cooldown, Permit},
-    waiter::{InFlight, Waiter},
+    cooldown::{CHECK_TIMEOUT, Cooldown, Failure, Permit},
+    decision::{
+        Arrival, Input, Job, Need, Outcome, Reason, Refresh, Reply, View, expired, lost, timed_out,
+        too_short,
+    },
+    rejections::{RejectedBy, Rejections},
+    tokens::{TokenRecord, Tokens},
 };
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
-    policy::Backoff,
-    source::FetchContext,
+    freshness::Freshness,
+    policy::RefreshPolicy,
     token::Token,
 };
 
-#[derive(Default)]
-pub(super) struct State(Mutex<CacheState>);
+/// How soon after its arrival a rejected token may return. Two tokens that are granted within the
+/// same second can be identical.
+const IDENTICAL_UNTIL: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
+/// The state of a cache.
+#[derive(Clone, Debug, Default)]
 pub(super) struct CacheState {
-    /// Numbers the refreshes, so that a late result can be recognized.
-    pub(super) generation: u64,
-    pub(super) in_flight: Option<InFlight>,
-    pub(super) cooldown: Option<Cooldown>,
-    /// How many consecutive failures caused a cooldown with the same backoff.
-    pub(super) failures: Option<(Backoff, u32)>,
+    pub(super) tokens: Tokens,
+    in_flight: Option<Refresh>,
+    /// Why the last refresh failed, and when the next one may start.
+    cooldown: Option<Cooldown>,
+    rejections: Rejections,
+    /// The process stood still during the last refresh. If that happens again, it is a failure.
+    stood_still: bool,
     /// A stale token is not refreshed earlier, because the issuer had nothing newer.
-    pub(super) refresh_not_before: Option<Moment>,
-    /// Who had rejected the token that the last refresh returned again.
-    pub(super) returned_again: Option<RejectedBy>,
-    /// The token that was rejected last.
-    pub(super) last_rejected: Option<Token>,
-    /// Counted per API since the last refresh because of age, so that an API that rejects every
-    /// token does not prevent replacements for the others.
-    pub(super) rejections: HashMap<RejectedBy, RejectionBackoff>,
+    refresh_not_before: Option<Moment>,
+    /// The number of the last refresh or check, so that a late result can be recognized.
+    number: u64,
     /// Token requests since the cache was created.
     pub(super) token_requests: u64,
 }
 
-/// Why a refresh is started.
-pub(super) enum Reason {
-    Empty,
-    Stale,
-    Expired,
-    /// The current token is usable, but was rejected.
-    Rejected(RejectedBy),
-}
-
-/// Who rejected a token.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) enum RejectedBy {
-    Api(Arc<str>),
-    /// The program, by calling `replace`.
-    Caller,
-}
-
-/// Consecutive token requests that were made because of the same API's rejections.
-pub(super) struct RejectionBackoff {
-    pub(super) count: u32,
-    /// If the API rejects the current token too, it is not replaced earlier.
-    pub(super) retry_at: Moment,
-}
-
-/// What a caller that needs a token gets.
-pub(super) enum Join {
-    Ready(Token),
-    Wait(Waiter),
-}
-
-/// A refresh that the caller has to run.
-pub(super) struct Refresh {
-    pub(super) generation: u64,
-    pub(super) reason: Reason,
-    pub(super) permit: Permit,
-    pub(super) result: watch::Sender<Option<Result<()>>>,
-    pub(super) replacing: Option<Token>,
-}
-
-impl Reason {
-    /// Returns the reason as a label or field.
-    pub(super) fn label(&self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Stale => "stale",
-            Self::Expired => "expired",
-            Self::Rejected(RejectedBy::Api(_)) => "rejected",
-            Self::Rejected(RejectedBy::Caller) => "requested",
-        }
-    }
-}
-
-impl State {
-    /// Drops a refresh that was lost.
-    pub(super) fn abandon(&self, generation: u64) {
-        self.lock().in_flight.take_if(|in_flight| in_flight.generation() == generation);
-    }
-
-    /// Counts a token request that is about to be sent, and returns the context for the source.
-    /// Returns `None` if the refresh has been abandoned. Another refresh has taken its place then,
-    /// and this one must not send a request.
-    pub(super) fn begin_request<'a>(
-        &self,
-        refresh: &'a Refresh,
-        time_left: Duration,
-    ) -> Option<FetchContext<'a>> {
-        let mut state = self.lock();
-        let in_flight = state.in_flight.as_ref();
-        in_flight.filter(|in_flight| in_flight.generation() == refresh.generation)?;
-        state.token_requests += 1;
-        let context = FetchContext::new(time_left);
-        Some(match &refresh.replacing {
-            Some(token) => context.with_replacing(token, state.was_rejected(token)),
-            None => context,
-        })
-    }
-
-    /// Locks the state unless another thread has locked it.
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, CacheState>> {
-        match self.0.try_lock() {
-            Ok(state) => Some(state),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, CacheState> {
-        // No code under the lock can panic. Even if it did, the state would be consistent.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl CacheState {
-    /// Returns a waiter for the refresh in flight, if there is one.
-    pub(super) fn waiter_at(&mut self, now: Moment) -> Option<Waiter> {
-        self.is_refreshing(now);
-        self.in_flight.as_ref().map(|in_flight| in_flight.waiter_at(now))
+    /// Decides what a caller gets, and what it has to start.
+    pub(super) fn next(&mut self, need: Need<'_>, input: Input<'_>) -> (Reply, Option<Job>) {
+        self.expire_refresh(input);
+        if let Need::Other { rejected, by } = need {
+            self.tokens.record_rejection(rejected, by);
+        }
+        self.tokens.put_to_use(&self.rejections, input.now);
+        let reply = match self.tokens.find(need, input.now) {
+            Some(token) => Reply::Ready(token),
+            None if need.can_wait() => {
+                let waiting = self.obtain(need, input);
+                return waiting.unwrap_or_else(|error| (Reply::Fail(error), None));
+            }
+            None => Reply::Nothing,
+        };
+        (reply, self.start_due(need, input))
     }
 
-    /// Returns `true` if a refresh is in flight. Drops one that is lost.
-    pub(super) fn is_refreshing(&mut self, now: Moment) -> bool {
-        self.in_flight.take_if(|in_flight| in_flight.is_lost(now));
-        self.in_flight.is_some()
+    /// Returns a refresh or check that is due, for no waiting caller.
+    fn start_due(&mut self, need: Need<'_>, input: Input<'_>) -> Option<Job> {
+        let now = input.now;
+        let is_deferred = self.refresh_not_before.is_some_and(|until| !now.has_reached(until));
+        let is_done = self.in_flight.is_some() || self.tokens.settling().is_some();
+        if matches!(need, Need::Look | Need::TokenOf(_)) || is_done || is_deferred {
+            return None;
+        }
+        let reason = self.reason(now)?;
+        match self.permit(false, input) {
+            Permit::Refresh => {
+                let replacing = self.current();
+                Some(Job::Refresh(self.start(reason, replacing, None, false, now)))
+            }
+            Permit::Check => Some(Job::Check(self.start_check(now))),
+            Permit::Nothing => None,
+        }
     }
 
-    pub(super) fn permit(&self, now: Moment) -> Result<Permit> {
-        self.cooldown.as_ref().map_or(Ok(Permit::Any), |cooldown| cooldown.permit(now))
+    /// Decides what a caller waits for if no token meets its need.
+    fn obtain(&mut self, need: Need<'_>, input: Input<'_>) -> Result<(Reply, Option<Job>)> {
+        let now = input.now;
+        if let Some(refresh) = &mut self.in_flight {
+            refresh.was_awaited = true;
+            return Ok((Reply::Wait(refresh.number), None));
+        }
+        match self.permit(true, input) {
+            Permit::Refresh => {}
+            Permit::Check => {
+                let number = self.start_check(now);
+                return Ok((Reply::Wait(number), Some(Job::Check(number))));
+            }
+            Permit::Nothing => return Err(self.cooldown_error(input).unwrap_or_else(lost)),
+        }
+        let current = self.tokens.usable(now).map(|current| current.token.clone());
+        let age = self.reason(now).unwrap_or(Reason::Requested);
+        let (reason, replacing, by) = match (need, current) {
+            (Need::Other { by, .. }, Some(_)) => {
+                self.rejections.check(by, now)?;
+                let is_call = *by == RejectedBy::Caller;
+                let reason = if is_call { Reason::Requested } else { Reason::Rejected };
+                // The API has rejected the newest token too.
+                (reason, self.tokens.newest().cloned(), Some(by.clone()))
+            }
+            (Need::TokenFor(time), Some(current)) => {
+                self.check_requested(time, &current, input)?;
+                (age, Some(current), None)
+            }
+            (Need::Other { rejected, by }, None) => (age, Some(rejected.clone()), Some(by.clone())),
+            _ => (age, self.current(), None),
+        };
+        let refresh = self.start(reason, replacing, by, true, now);
+        Ok((Reply::Wait(refresh.number), Some(Job::Refresh(refresh))))
     }
 
-    /// Returns `true` if this is the token that was rejected last.
-    pub(super) fn was_rejected(&self, token: &Token) -> bool {
-        self.last_rejected.as_ref().is_some_and(|rejected| rejected.is_same(token))
+    fn start(
+        &mut self,
+        reason: Reason,
+        replacing: Option<Token>,
+        rejected_by: Option<RejectedBy>,
+        was_awaited: bool,
+        started: Moment,
+    ) -> Refresh {
+        self.number += 1;
+        let number = self.number;
+        let refresh = Refresh { number, started, reason, replacing, rejected_by, was_awaited };
+        self.in_flight = Some(refresh.clone());
+        refresh
     }
 
-    pub(super) fn check_rejections(&self, by: &RejectedBy, now: Moment) -> Result<()> {
-        match self.rejections.get(by) {
-            Some(backoff) if !now.has_reached(backoff.retry_at) => Err(self.rejected_error(
-                "the API rejected the last replacement too; waiting before the next one",
-                by,
-                now,
-            )),
+    fn start_check(&mut self, now: Moment) -> u64 {
+        self.number += 1;
+        if let Some(cooldown) = &mut self.cooldown {
+            cooldown.start_check(self.number, now);
+        }
+        self.number
+    }
+
+    /// Records that the task of a check begins. Returns `false` if the check was given up.
+    pub(super) fn begin_check(&mut self, number: u64, now: Moment) -> bool {
+        self.cooldown.as_mut().is_some_and(|cooldown| cooldown.begin_check(number, now))
+    }
+
+    /// Records whether the source has new credentials; `None` if the check failed. Returns `false`
+    /// if this is not the check in flight.
+    pub(super) fn finish_check(&mut self, number: u64, result: Option<bool>, now: Moment) -> bool {
+        let cooldown = self.cooldown.as_mut();
+        cooldown.is_some_and(|cooldown| cooldown.finish_check(number, result, now))
+    }
+
+    /// Ends a cooldown, so that the next caller can start a refresh.
+    pub(super) fn end_cooldown(&mut self) {
+        if let Some(cooldown) = &mut self.cooldown {
+            cooldown.end();
+        }
+    }
+
+    /// Counts a token request that is about to be sent. Returns whether the token to be replaced
+    /// was rejected, or `None` if the refresh has been given up and must not send it.
+    pub(super) fn begin_request(&mut self, refresh: &Refresh) -> Option<bool> {
+        self.in_flight.as_ref().filter(|current| current.number == refresh.number)?;
+        self.token_requests += 1;
+        Some(refresh.replacing.as_ref().is_some_and(|token| self.tokens.is_rejected(token)))
+    }
+
+    /// Decides whether a token that has arrived is used or requested again. The refresh has not
+    /// ended yet.
+    pub(super) fn inspect(
+        &self,
+        refresh: &Refresh,
+        token: &Token,
+        requested_at: Moment,
+        input: Input<'_>,
+    ) -> Arrival {
+        let now = input.now;
+        let rejected = refresh.replacing.as_ref().filter(|_| refresh.replaces_rejected());
+        let rejected = rejected.filter(|rejected| rejected.is_same(token) && !token.is_adopted());
+        let received_at = rejected.and_then(|rejected| self.tokens.received_at(rejected));
+        if received_at.is_some_and(|at| requested_at.age_since(at) < IDENTICAL_UNTIL) {
+            return Arrival::Identical;
+        }
+        let reused = self.reused(token.clone(), input);
+        let is_expired = reused.freshness(now) == Freshness::Expired;
+        let is_of_use = !is_expired || self.tokens.usable(now).is_some();
+        if is_of_use { Arrival::Taken } else { Arrival::Expired(expired()) }
+    }
+
+    /// Counts a token request that is repeated because the token was identical to the rejected one.
+    pub(super) fn count_repetition(&mut self, now: Moment) {
+        self.rejections.count_repetition(now);
+    }
+
+    /// Returns the token. If it is the current one again and has expired here, it becomes usable
+    /// for a short time.
+    fn reused(&self, token: Token, input: Input<'_>) -> Token {
+        let Input { now, policy, random } = input;
+        let is_again = self.current().is_some_and(|current| current.is_same(&token));
+        if is_again && self.tokens.usable(now).is_none() {
+            token.reused(policy, now, random)
+        } else {
+            token
+        }
+    }
+
+    /// Drops a refresh whose task is gone.
+    pub(super) fn lose(&mut self, number: u64) {
+        self.in_flight.take_if(|refresh| refresh.number == number);
+    }
+
+    /// Ends the refresh or check with this number because its time limit has passed. `None` if its
+    /// waiters have to look again: after a check, or if another refresh is in flight by now.
+    pub(super) fn time_out(&mut self, number: u64, input: Input<'_>) -> Option<Outcome> {
+        if self.finish_check(number, None, input.now) {
+            return None;
+        }
+        match self.in_flight.take_if(|refresh| refresh.number == number) {
+            Some(refresh) => Some(self.fail(&refresh, timed_out(input.policy), input)),
+            None if self.in_flight.is_some() => None,
+            None => self.cooldown_error(input).map(Outcome::Failed),
+        }
+    }
+
+    /// Ends a refresh. `None` if a failure arrives after the refresh was given up; a token is never
+    /// too late.
+    pub(super) fn finish(
+        &mut self,
+        refresh: &Refresh,
+        result: Result<Token>,
+        input: Input<'_>,
+    ) -> Option<Outcome> {
+        let in_flight = self.in_flight.take_if(|current| current.number == refresh.number);
+        self.tokens.put_to_use(&self.rejections, input.now);
+        let started = in_flight.as_ref().unwrap_or(refresh);
+        let is_late = in_flight.is_none();
+        match (result.and_then(|token| self.accept(started, token, is_late, input)), in_flight) {
+            (Ok(outcome), _) => Some(outcome),
+            (Err(error), Some(refresh)) => Some(self.fail(&refresh, error, input)),
+            (Err(_), None) => None,
+        }
+    }
+
+    /// Takes a new token, unless the current one stays.
+    fn accept(
+        &mut self,
+        refresh: &Refresh,
+        token: Token,
+        is_late: bool,
+        input: Input<'_>,
+    ) -> Result<Outcome> {
+        let Input { now, policy, .. } = input;
+        if token.is_adopted() {
+            self.token_requests = self.token_requests.saturating_sub(1);
+        }
+        let usable = self.tokens.usable(now).cloned();
+        let token = self.reused(token, input);
+        if usable.is_none() && token.freshness(now) == Freshness::Expired {
+            return Err(expired());
+        }
+        self.stood_still = false;
+        self.cooldown.take_if(|cooldown| !cooldown.outlasts(refresh.started, now));
+        if let Some(error) = self.count_replacement(refresh, &token, input) {
+            if usable.is_none() {
+                // Other callers have nothing better.
+                let rejected_by = refresh.rejected_by.iter().cloned().collect();
+                self.tokens.replace(TokenRecord { token, rejected_by, received_at: now });
+            }
+            return Ok(Outcome::RejectedAgain(error));
+        }
+        if let Some(current) = usable.filter(|current| !self.is_newer(&token, current, now)) {
+            let retry_in = if is_late {
+                // This says nothing about what the issuer has now.
+                Duration::ZERO
+            } else {
+                self.defer_refresh(&current.token, now)
+            };
+            return Ok(Outcome::Unchanged(retry_in));
+        }
+        if !refresh.replaces_rejected() {
+            self.rejections.start_over();
+        }
+        self.refresh_not_before = None;
+        if token.freshness(now) == Freshness::Stale {
+            // It is stale on arrival. Without the deferral, every call would start another refresh.
+            self.defer_refresh(&token, now);
+        }
+        self.tokens.add(token.clone(), &self.rejections, now, policy);
+        Ok(Outcome::Refreshed(token))
+    }
+
+    /// Counts a token that replaces a rejected one. Returns an error if that token is a rejected
+    /// one too.
+    fn count_replacement(
+        &mut self,
+        refresh: &Refresh,
+        token: &Token,
+        input: Input<'_>,
+    ) -> Option<Error> {
+        let by = refresh.rejected_by.as_ref()?;
+        let again = refresh.replacing.as_ref().is_some_and(|replaced| replaced.is_same(token))
+            || self.tokens.is_rejected(token);
+        if refresh.replaces_rejected() {
+            self.rejections.charge(by, token, input.now);
+        }
+        if again || refresh.replaces_rejected() {
+            self.rejections.count(by, token, again, input.now, input.policy);
+        }
+        again.then(|| self.rejections.check(by, input.now).err().unwrap_or_else(lost))
+    }
+
+    /// Returns `true` if a new token is to replace the current one, which is usable.
+    ///
+    /// It must not be one that was rejected. It must not expire earlier either, unless the current
+    /// one has itself been rejected.
+    fn is_newer(&self, token: &Token, current: &TokenRecord, now: Moment) -> bool {
+        let is_settling = |(settling, _): (&Token, _)| settling.is_same(token);
+        let is_again =
+            current.token.is_same(token) || self.tokens.settling().is_some_and(is_settling);
+        let is_shorter = token.expires_before(&current.token, now);
+        let is_expired = token.freshness(now) == Freshness::Expired;
+        let is_worse = is_expired || (is_shorter && current.rejected_by.is_empty());
+        !is_again && !is_worse && !self.tokens.is_rejected(token)
+    }
+
+    /// Records that an API accepted a token.
+    pub(super) fn record_acceptance(&mut self, token: &Token, api: &RejectedBy, now: Moment) {
+        self.rejections.accept(api, token);
+        self.tokens.record_acceptance(token, api);
+        self.tokens.put_to_use(&self.rejections, now);
+    }
+
+    /// Gives up a refresh whose time limit has passed and no waiter has noticed: its runtime does
+    /// not run, or the process stood still.
+    fn expire_refresh(&mut self, input: Input<'_>) {
+        let in_flight = self.in_flight.take_if(|refresh| refresh.is_overdue(input));
+        if let Some(mut refresh) = in_flight {
+            refresh.was_awaited &= !refresh.stood_still(input);
+            self.fail(&refresh, timed_out(input.policy), input);
+        }
+    }
+
+    fn fail(&mut self, refresh: &Refresh, error: Error, input: Input<'_>) -> Outcome {
+        let stood_still = refresh.stood_still(input) && error.retry_after().is_none();
+        self.stood_still = stood_still && !self.stood_still;
+        if self.stood_still {
+            return Outcome::StoodStill;
+        }
+        Outcome::Failed(self.start_cooldown(refresh, error, input))
+    }
+
+    /// Starts a cooldown. The returned error says how long it lasts.
+    fn start_cooldown(&mut self, refresh: &Refresh, error: Error, input: Input<'_>) -> Error {
+        let failure = Failure {
+            error,
+            in_need: self.is_in_need(input.now),
+            was_awaited: refresh.was_awaited,
+            token_ends_at: self.tokens.usable(input.now).map(|current| current.token.unusable_at()),
+        };
+        let Input { now, policy, random } = input;
+        let cooldown = Cooldown::start(failure, self.cooldown.as_ref(), now, policy, random);
+        self.cooldown = Some(cooldown);
+        self.cooldown_error(input).unwrap_or_else(lost)
+    }
+
+    /// Defers the next refresh, as the policy says. Returns for how long.
+    fn defer_refresh(&mut self, token: &Token, now: Moment) -> Duration {
+        let wait = RefreshPolicy::deferral(now.until(token.unusable_at()));
+        self.refresh_not_before = Some(now.after(wait));
+        wait
+    }
+
+    /// Returns an error if a refresh would not bring a token that can be used for this long.
+    fn check_requested(&self, time: Duration, current: &Token, input: Input<'_>) -> Result<()> {
+        let usable = current
+            .lifetime()
+            .map(|lifetime| lifetime.saturating_sub(input.policy.margin_for(lifetime)));
+        if let Some(usable) = usable.filter(|usable| *usable < time) {
+            let message = format!(
+                "the issuer's tokens can be used for {usable:?} at most; request no more than that, instead of {time:?}"
+            );
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        match self.refresh_not_before.map(|until| input.now.until(until)) {
+            Some(wait) if !wait.is_zero() => Err(too_short().with_retry_after(wait)),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn returned_again_error(&self, by: &RejectedBy, now: Moment) -> Error {
-        self.rejected_error("the issuer returned the rejected token again", by, now)
+    /// Returns why a refresh because of age is due, if it is.
+    fn reason(&self, now: Moment) -> Option<Reason> {
+        match self.tokens.current().map(|current| current.token.freshness(now)) {
+            None => Some(Reason::Empty),
+            Some(Freshness::Stale) => Some(Reason::Stale),
+            Some(Freshness::Expired) => Some(Reason::Expired),
+            Some(Freshness::Fresh) => None,
+        }
     }
 
-    fn rejected_error(&self, message: &'static str, by: &RejectedBy, now: Moment) -> Error {
-        let backoff = self.rejections.get(by);
-        let wait = backoff.map_or(Duration::ZERO, |backoff| now.until(backoff.retry_at));
-        Error::new(ErrorKind::Unavailable, message).with_retry_after(wait)
+    fn permit(&self, is_awaited: bool, input: Input<'_>) -> Permit {
+        let Input { now, policy, .. } = input;
+        let in_need = self.is_in_need(now);
+        let permit = |cooldown: &Cooldown| cooldown.permit(in_need, is_awaited, now, policy);
+        self.cooldown.as_ref().map_or(Permit::Refresh, permit)
+    }
+
+    /// Returns `true` if there is no usable token, or if it was rejected.
+    fn is_in_need(&self, now: Moment) -> bool {
+        self.tokens.usable(now).is_none_or(|current| !current.rejected_by.is_empty())
+    }
+
+    fn current(&self) -> Option<Token> {
+        self.tokens.current().map(|current| current.token.clone())
+    }
+}
+
+/// Read access for the other modules.
+impl CacheState {
+    /// Returns what callers see that do not lock the state.
+    pub(super) fn view(&self, policy: &RefreshPolicy) -> Option<View> {
+        let current = self.tokens.current()?;
+        let is_rejected = !current.rejected_by.is_empty();
+        let due = current.token.stale_at().and(self.refresh_not_before.unwrap_or(Moment::PAST));
+        let look_at = if let Some((_, settled_at)) = self.tokens.settling() {
+            settled_at
+        } else if let Some(refresh) = &self.in_flight {
+            refresh.started.after(policy.refresh_timeout).monotonic_only()
+        } else if let Some(cooldown) = &self.cooldown {
+            due.and(cooldown.look_at(is_rejected, policy))
+        } else {
+            due
+        };
+        let (token, look_at) = (current.token.clone(), look_at.or(current.token.unusable_at()));
+        Some(View { token, is_rejected, look_at })
+    }
+
+    /// Returns how long a caller waits for the refresh or check with this number.
+    pub(super) fn time_left(&self, number: u64, input: Input<'_>) -> Duration {
+        let refresh = self.in_flight.as_ref().filter(|refresh| refresh.number == number);
+        refresh.map_or(CHECK_TIMEOUT, |refresh| refresh.time_left(input))
+    }
+
+    pub(super) fn is_refreshing(&self, input: Input<'_>) -> bool {
+        self.in_flight.as_ref().is_some_and(|refresh| !refresh.is_overdue(input))
+    }
+
+    /// Returns the time until the next refresh, if there are callers; `None` for a key without
+    /// expiry.
+    pub(super) fn next_attempt_in(&self, input: Input<'_>) -> Option<Duration> {
+        let Input { now, policy, .. } = input;
+        let due = self.tokens.newest().map_or(now, Token::stale_at);
+        let cooldown = self.cooldown.as_ref();
+        let cooldown =
+            cooldown.map(|cooldown| cooldown.remaining(self.is_in_need(now), now, policy));
+        let deferred = self.refresh_not_before.map(|until| now.until(until));
+        let wait =
+            now.until(due).max(cooldown.unwrap_or_default()).max(deferred.unwrap_or_default());
+        (due != Moment::NEVER).then_some(wait)
+    }
+
+    /// Returns why the last refresh failed, if it did.
+    pub(super) fn last_error(&self, input: Input<'_>) -> Option<Error> {
+        self.cooldown_error(input).or_else(|| self.rejections.returned_again(input.now))
+    }
+
+    fn cooldown_error(&self, input: Input<'_>) -> Option<Error> {
+        let Input { now, policy, .. } = input;
+        let in_need = self.is_in_need(now);
+        self.cooldown.as_ref().map(|cooldown| cooldown.error(in_need, now, policy))
+    }
+
+    /// Returns the error as it was when the cooldown began, for the log.
+    pub(super) fn first_error(&self, policy: &RefreshPolicy) -> Option<Error> {
+        let now = self.cooldown.as_ref()?.failed_at;
+        self.cooldown_error(Input { now, policy, random: 0.0 })
+    }
+
+    /// Returns the last failure and its time. Dropping it may run the source's code.
+    pub(super) fn last_failure(&self) -> Option<(Error, Moment)> {
+        self.cooldown.as_ref().map(|cooldown| (cooldown.cause(), cooldown.failed_at))
     }
 }

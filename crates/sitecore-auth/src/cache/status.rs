@@ -1,11 +1,11 @@
 //! A snapshot of a cache for health checks.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sitecore_token::Quota;
 
-use super::shared::Shared;
+use super::{decision::Need, rejections::RejectedBy, shared::Shared};
 use crate::{
     clock::Moment,
     error::Error,
@@ -22,6 +22,7 @@ pub struct CacheStatus {
     next_attempt_in: Option<Duration>,
     is_refreshing: bool,
     last_error: Option<Error>,
+    rejected_by: Vec<RejectedBy>,
     token_requests: u64,
 }
 
@@ -47,8 +48,7 @@ impl CacheStatus {
     /// Returns the age of the current token, by the clock that says it is older.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        let validity = self.token.as_ref()?.0.validity.as_ref()?;
-        Some(self.now.age_since(validity.issued_at))
+        self.token.as_ref()?.age_at(self.now)
     }
 
     /// Returns how much longer the current token will be used; zero if it has expired, `None` if
@@ -73,9 +73,19 @@ impl CacheStatus {
         self.last_error.as_ref()
     }
 
+    /// Returns the APIs that reject the current token, each by the URL of its target. A rejection
+    /// by the program, through [`replace`](crate::TokenCache::replace), is not listed.
+    pub fn rejected_by(&self) -> impl Iterator<Item = &str> {
+        self.rejected_by.iter().filter_map(|by| match by {
+            RejectedBy::Api(api) => Some(&**api),
+            RejectedBy::Caller => None,
+        })
+    }
+
     /// Returns the time until the next token request, if there are callers; `None` for a key
-    /// without expiry. A rejected token, or new credentials after a refusal, can lead to an earlier
-    /// token request.
+    /// without expiry. It can come earlier after a rejection, new credentials,
+    /// [`retry_now`](crate::TokenCache::retry_now) or
+    /// [`token_valid_for`](crate::TokenCache::token_valid_for).
     #[must_use]
     pub fn next_attempt_in(&self) -> Option<Duration> {
         self.next_attempt_in
@@ -87,8 +97,8 @@ impl CacheStatus {
         self.is_refreshing
     }
 
-    /// Returns the number of token requests since the cache was created, successful or not. This is
-    /// the number of calls of the source: with a store, adopted tokens count too.
+    /// Returns the number of token requests since the cache was created, successful or not. Tokens
+    /// that the source adopted from a store do not count.
     #[must_use]
     pub fn token_requests(&self) -> u64 {
         self.token_requests
@@ -117,28 +127,22 @@ impl fmt::Debug for CacheStatus {
 }
 
 impl Shared {
-    pub(super) fn status(&self) -> CacheStatus {
-        let now = self.now();
-        let state = self.state.lock();
-        let token = self.slot.load();
-        let cooldown = state.cooldown.as_ref();
-        let returned_again = || {
-            let by = state.returned_again.as_ref();
-            by.map(|by| state.returned_again_error(by, now))
-        };
-        let due = token.as_ref().map_or(now, Token::stale_at);
-        let not_before = state.refresh_not_before.map_or(Duration::ZERO, |until| now.until(until));
-        let cooldown_left = cooldown.map_or(Duration::ZERO, |cooldown| cooldown.remaining(now));
-        let next_attempt_in = now.until(due).max(not_before).max(cooldown_left);
-        let in_flight = state.in_flight.as_ref();
+    pub(super) fn status(self: &Arc<Self>) -> CacheStatus {
+        // Puts a settled token to use, if it is time.
+        self.join(Need::Look, None);
+        let input = self.input();
+        let guarded = self.lock();
+        let state = &guarded.state;
+        let current = state.tokens.current();
         CacheStatus {
-            now,
-            freshness: token.as_ref().map(|token| token.freshness(now)),
-            next_attempt_in: (due != Moment::NEVER).then_some(next_attempt_in),
-            is_refreshing: in_flight.is_some_and(|refresh| !refresh.is_lost(now)),
-            last_error: cooldown.map(|cooldown| cooldown.error(now)).or_else(returned_again),
+            now: input.now,
+            token: current.map(|current| current.token.clone()),
+            freshness: current.map(|current| current.token.freshness(input.now)),
+            next_attempt_in: state.next_attempt_in(input),
+            is_refreshing: state.is_refreshing(input),
+            last_error: state.last_error(input),
+            rejected_by: current.map_or_else(Vec::new, |current| current.rejected_by.clone()),
             token_requests: state.token_requests,
-            token,
         }
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use reqwest::Request;
 
 use crate::{
-    cache::{TokenCache, check_runtime},
+    cache::{TokenCache, runtime_with_timers},
     clock::Moment,
     error::{Error, ErrorKind, Result},
     token::Token,
@@ -36,7 +36,7 @@ impl Deadline {
             let Some(left) = self.time_left(cache) else {
                 return token.await;
             };
-            check_runtime()?;
+            runtime_with_timers()?;
             match tokio::time::timeout(left, token).await {
                 Ok(token) => token,
                 Err(elapsed) => Err(Error::new(ErrorKind::Timeout, elapsed)),

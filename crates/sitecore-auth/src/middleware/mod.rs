@@ -5,6 +5,7 @@
 //! response. `rejection` decides whether a response rejects the token, with the help of
 //! `www_authenticate` and `graphql`.
 
+mod api;
 mod deadline;
 pub(crate) mod graphql;
 mod look_ahead;
@@ -24,14 +25,15 @@ use tracing::{Level, debug, enabled};
 use url::Url;
 
 use self::{
+    api::Api,
     deadline::Deadline,
-    sent::{Sent, authenticate, warn_if_forbidden, warn_of_redirect},
+    sent::{Sent, authenticate, note_accepted, warn_of_redirect},
 };
 pub use self::{redirect::redirect_policy, rejection::Rejections};
 use crate::{
     cache::TokenCache,
     error::{Error, ErrorKind, Result},
-    target::{API_KEY, Rule, Target},
+    target::{API_KEY, Target},
 };
 
 /// A `reqwest-middleware` [`Middleware`] that authenticates the requests for its targets.
@@ -87,7 +89,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AuthMiddleware {
     cache: TokenCache,
-    targets: Arc<[Target]>,
+    apis: Arc<[Api]>,
     rejections: Arc<Rejections>,
     replay: bool,
 }
@@ -147,8 +149,8 @@ impl AuthMiddleware {
         &self.cache
     }
 
-    fn rule_for(&self, url: &Url) -> Option<&Rule> {
-        self.targets.iter().find_map(|target| target.rule_for(url))
+    fn api_for(&self, url: &Url) -> Option<&Api> {
+        self.apis.iter().find(|api| api.rule.covers(url))
     }
 }
 
@@ -178,7 +180,7 @@ impl Middleware for AuthMiddleware {
         if opts_out(&request, extensions) {
             return next.run(request, extensions);
         }
-        let Some(rule) = self.rule_for(request.url()) else {
+        let Some(api) = self.api_for(request.url()) else {
             if !enabled!(Level::DEBUG) {
                 return next.run(request, extensions);
             }
@@ -193,7 +195,7 @@ impl Middleware for AuthMiddleware {
             let cache = own.as_ref().unwrap_or(&self.cache);
             let deadline = Deadline::of(&request, cache);
             let token = match cache.current() {
-                Some(token) => token,
+                Some(token) => api.choose(token, cache),
                 None => {
                     let token = deadline.limit(cache.token(), cache).await;
                     deadline.apply(&mut request, cache);
@@ -209,17 +211,17 @@ impl Middleware for AuthMiddleware {
             let replay = if may_replay { request.try_clone().map(Box::new) } else { None };
             authenticate(&mut request, &token);
             let response = next.clone().run(request, extensions).await?;
-            if !rule.covers(response.url()) {
+            if !api.rule.covers(response.url()) {
                 // The request was redirected. The token was not meant for that server, so its
                 // response says nothing about the token.
-                warn_of_redirect(rule, response.url());
+                warn_of_redirect(&api.rule, response.url());
                 return Ok(response);
             }
             if !self.rejections.could_reject(&response) {
-                warn_if_forbidden(&response, &token, rule);
+                note_accepted(&response, &token, api, cache);
                 return Ok(response);
             }
-            let sent = Sent { rule, token, cache, deadline, replay };
+            let sent = Sent { api, token, cache, deadline, replay };
             // Boxed like everything rare, because it would enlarge the future of every request.
             Box::pin(sent.handle_response(response, &self.rejections, extensions, next)).await
         })
@@ -274,6 +276,7 @@ impl AuthMiddlewareBuilder {
                 "no target configured; add one, for example Target::authoring(host)",
             ));
         }
-        Ok(AuthMiddleware { cache, targets: targets.into(), rejections: rejections.into(), replay })
+        let apis = targets.into_iter().flat_map(Target::into_rules).map(Api::new).collect();
+        Ok(AuthMiddleware { cache, apis, rejections: rejections.into(), replay })
     }
 }

@@ -8,12 +8,12 @@ use sitecore_token::Claims;
 use tracing::{debug, warn};
 use url::Url;
 
-use super::{deadline::Deadline, look_ahead::read_during, rejection::Rejections};
+use super::{api::Api, deadline::Deadline, look_ahead::read_during, rejection::Rejections};
 use crate::{cache::TokenCache, metrics, target::Rule, token::Token};
 
 /// A request that was sent.
 pub(super) struct Sent<'a> {
-    pub(super) rule: &'a Rule,
+    pub(super) api: &'a Api,
     pub(super) token: Token,
     pub(super) cache: &'a TokenCache,
     pub(super) deadline: Deadline,
@@ -33,18 +33,19 @@ impl Sent<'_> {
     ) -> reqwest_middleware::Result<Response> {
         let (response, rejection) = rejections.inspect(response).await;
         let Some(rejection) = rejection else {
-            warn_if_forbidden(&response, &self.token, self.rule);
+            note_accepted(&response, &self.token, self.api, self.cache);
             return Ok(response);
         };
-        let (cache, api) = (self.cache.label(), self.rule.name());
-        let replaced = self.cache.replace_for(self.rule.name().into(), &self.token);
+        self.api.note_rejected();
+        let (cache, api) = (self.cache.label(), self.api.rule.name());
+        let replaced = self.cache.replace_for(&self.api.name, &self.token);
         let replaced = self.deadline.limit(replaced, self.cache);
         let (response, replaced) = read_during(response, replaced).await;
         let other = match replaced {
             Ok(other) => other,
             Err(error) => {
                 metrics::count_rejection(self.cache.name(), "not_replaced");
-                debug!(cache, api, cause = %error.cause(), retry_in = ?error.retry_after(), "could not replace rejected token");
+                debug!(cache, api, cause = %error.cause(), retry_in = error.retry_after().map(tracing::field::debug), "could not replace rejected token");
                 return Ok(response);
             }
         };
@@ -60,13 +61,50 @@ impl Sent<'_> {
         drop(response);
         self.deadline.apply(&mut replay, self.cache);
         authenticate(&mut replay, &other);
-        next.run(*replay, extensions).await
+        let response = next.run(*replay, extensions).await?;
+        // This response is final. It says whether the API accepts the other token. Boxed, because it
+        // would enlarge the future of every request.
+        Ok(Box::pin(learn(response, &other, self.api, self.cache, rejections)).await)
     }
+}
+
+/// Tells the cache whether the response to a replay rejects the token.
+async fn learn(
+    response: Response,
+    token: &Token,
+    api: &Api,
+    cache: &TokenCache,
+    rejections: &Rejections,
+) -> Response {
+    if !api.rule.covers(response.url()) {
+        warn_of_redirect(&api.rule, response.url());
+        return response;
+    }
+    if !rejections.could_reject(&response) {
+        note_accepted(&response, token, api, cache);
+        return response;
+    }
+    let (response, rejection) = rejections.inspect(response).await;
+    if rejection.is_some() {
+        cache.record_rejection(&api.name, token);
+        api.note_rejected();
+    } else {
+        note_accepted(&response, token, api, cache);
+    }
+    response
+}
+
+/// Tells the cache that the API accepted the token, if it did. Warns about a 403.
+pub(super) fn note_accepted(response: &Response, token: &Token, api: &Api, cache: &TokenCache) {
+    if response.status() < StatusCode::BAD_REQUEST {
+        api.note_accepted(token, cache);
+    }
+    warn_if_forbidden(response, token, &api.rule);
 }
 
 /// Warns about a 403 and says whose token it was. The usual reason is that the API requires another
 /// kind of client.
-pub(super) fn warn_if_forbidden(response: &Response, token: &Token, rule: &Rule) {
+fn warn_if_forbidden(response: &Response, token: &Token, rule: &Rule) {
     if response.status() != StatusCode::FORBIDDEN {
         return;
     }

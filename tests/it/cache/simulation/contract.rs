@@ -8,7 +8,7 @@ const REGRESSIONS: &str = "tests/it/cache/simulation.regressions";
 
 fn config() -> ProptestConfig {
     let cases = std::env::var("SIMULATION_CASES")
-        .map_or(1_000, |cases| cases.parse().expect("SIMULATION_CASES is a number"));
+        .map_or(500, |cases| cases.parse().expect("SIMULATION_CASES is a number"));
     let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS)) as _);
     ProptestConfig { cases, failure_persistence, ..ProptestConfig::default() }
 }

@@ -8,14 +8,17 @@ use std::{
     time::Duration,
 };
 
-use sitecore_auth::{Clock as _, Error, ManualClock, Token, TokenCache};
+use sitecore_auth::{Clock as _, Error, ErrorKind, ManualClock, Moment, Token, TokenCache};
 use tokio::runtime::{Builder, Runtime};
 
+use reqwest_middleware::ClientWithMiddleware;
+
 use super::{
-    operations::{Issuer, Operation},
+    apis,
+    operations::{Api, Issuer, Operation},
     source::Source,
 };
-use crate::support::{HOUR, MINUTE, MS, SECOND, settle, text};
+use crate::support::{HOUR, MS, SECOND, settle, text};
 
 pub(super) struct Simulation {
     cache: TokenCache,
@@ -32,6 +35,13 @@ pub(super) struct Simulation {
     rejected: HashSet<String>,
     /// The token that `current` returned last.
     last: Option<Token>,
+    client: ClientWithMiddleware,
+    started: Moment,
+    /// Requests that an API accepted. Each may have given a token request back to the budget.
+    accepted: u64,
+    /// Whether the issuer has failed. Each failed refresh costs up to three token requests, which
+    /// the cooldown limits instead of the budget.
+    had_failures: bool,
 }
 
 /// A caller that waits on one runtime.
@@ -49,6 +59,10 @@ impl Simulation {
         let source = Source::new(clock.clone());
         let cache = TokenCache::builder(source.clone()).clock(clock.clone()).build().unwrap();
         Self {
+            client: apis::client(cache.clone(), source.clone(), clock.clone()),
+            started: clock.now(),
+            accepted: 0,
+            had_failures: false,
             cache,
             source,
             clock,
@@ -73,8 +87,14 @@ impl Simulation {
                 }
             }
             Operation::Jump(time) => self.advance(time)?,
-            Operation::Suspend(time) => self.clock.suspend(time),
+            Operation::Suspend(time) => {
+                // A refresh in flight may be given up.
+                self.source.lock().in_flight.clear();
+                self.clock.suspend(time);
+            }
             Operation::WallBack(time) => {
+                // The times of two checks cannot be compared across it.
+                self.source.lock().last_check = None;
                 let wall = self.clock.now().wall();
                 self.clock.set_wall(wall.saturating_sub(time));
             }
@@ -82,6 +102,28 @@ impl Simulation {
             Operation::Token => {
                 let cache = self.cache.clone();
                 self.start(Box::pin(async move { cache.token().await }))?;
+            }
+            Operation::LateToken(delay) => {
+                let cache = self.cache.clone();
+                self.start(Box::pin(async move { cache.token().await }))?;
+                self.clock.advance(delay);
+                for index in self.driven_runtimes() {
+                    self.block_on(index, tokio::time::advance(delay));
+                }
+            }
+            Operation::TokenFor(time) => {
+                let cache = self.cache.clone();
+                self.start(Box::pin(async move { cache.token_valid_for(time).await }))?;
+            }
+            Operation::Request(api) => self.request(api)?,
+            Operation::Credentials(check) => self.source.lock().check = check,
+            Operation::RetryNow => {
+                self.cache.retry_now();
+                self.source.lock().retry_not_before = Duration::ZERO;
+            }
+            Operation::Freeze(time) => {
+                self.source.lock().in_flight.clear();
+                self.clock.advance(time);
             }
             Operation::Replace(back) => {
                 if let Some(rejected) = self.seen.iter().rev().nth(back).cloned() {
@@ -100,7 +142,10 @@ impl Simulation {
                     self.callers.swap_remove(index);
                 }
             }
-            Operation::Issuer(issuer) => self.source.lock().issuer = issuer,
+            Operation::Issuer(issuer) => {
+                self.had_failures |= issuer.fails();
+                self.source.lock().issuer = issuer;
+            }
             Operation::LoseRuntime => {
                 // Callers that wait on it are dropped first, then its tasks.
                 let lost = self.current;
@@ -121,6 +166,7 @@ impl Simulation {
             }
         }
         self.settle()?;
+        self.check_budget()?;
         self.check_current()
     }
 
@@ -146,6 +192,45 @@ impl Simulation {
                 self.cache.status()
             )),
         }
+    }
+
+    /// Sends a request. If there is a good token, an API that accepts settled tokens must accept it
+    /// at once.
+    fn request(&mut self, api: Api) -> Result<(), String> {
+        let good = self.last.clone().filter(|token| {
+            self.is_surely_usable(token) && self.rejected.is_empty() && text(token).ends_with("-1")
+        });
+        let call = self.client.get(api.url());
+        let (sender, mut response) = tokio::sync::oneshot::channel();
+        self.start(Box::pin(async move {
+            let response = call.send().await;
+            let status = response.map(|response| response.status().as_u16());
+            let _ = sender.send(status.unwrap_or(0));
+            Err(Error::new(ErrorKind::Unavailable, "it has no token to return"))
+        }))?;
+        self.settle()?;
+        let status = response.try_recv().ok();
+        self.accepted += u64::from(status == Some(200));
+        match (api, good, status) {
+            (Api::Tolerant | Api::Late, Some(token), status) if status != Some(200) => Err(
+                format!("{api:?} should have accepted {} but responded {status:?}", text(&token)),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks how many token requests rejections have caused.
+    fn check_budget(&self) -> Result<(), String> {
+        let hours = self.clock.now().monotonic() - self.started.monotonic();
+        let wall = self.clock.now().wall().saturating_sub(self.started.wall());
+        let hours = hours.max(wall).as_secs() / 3_600;
+        let replacements = self.source.lock().replacements;
+        // Each may be repeated once, for an identical token. After a failure, nothing is checked.
+        let allowed = 2 * (6 + hours + 2 * self.accepted);
+        if replacements <= allowed || self.had_failures {
+            return Ok(());
+        }
+        Err(format!("rejections caused {replacements} token requests in {hours} h"))
     }
 
     fn block_on<T>(&self, runtime: usize, work: impl Future<Output = T>) -> T {
@@ -200,7 +285,7 @@ impl Simulation {
                     Poll::Ready(result) => self.finish(result)?,
                     // A refresh takes up to 30 s. One lost with a runtime is noticed 1 s later.
                     Poll::Pending
-                        if caller.waited > 31 * SECOND * (1 + self.runtimes.len() as u32) =>
+                        if caller.waited > 31 * SECOND * (3 + self.runtimes.len() as u32) =>
                     {
                         return Err(format!("a caller has waited for {:?}", caller.waited));
                     }
@@ -259,6 +344,7 @@ impl Simulation {
         }
         if let (Some(before), None) = (&self.last, &current)
             && !self.rejected.contains(&text(before))
+            && !self.source.lock().rejected.contains(&text(before))
             && self.is_surely_usable(before)
         {
             return Err(format!("{} was usable and is gone", text(before)));
@@ -268,15 +354,12 @@ impl Simulation {
         Ok(())
     }
 
-    /// Checks that a token that was returned has not expired by either clock.
+    /// Checks that a token that was returned has not expired by either clock. One that was returned
+    /// again counts as usable for any of its lifetimes.
     fn check_usable(&self, token: &Token) -> Result<(), String> {
         let now = self.clock.now();
         let source = self.source.lock();
-        let usable = source.tokens[&text(token)].iter().any(|granted| {
-            let left = usable_time(granted.lifetime).saturating_sub(granted.age);
-            now.monotonic() < granted.requested_at.monotonic() + left
-                && now.wall() < granted.requested_at.wall() + left
-        });
+        let usable = source.tokens[&text(token)].iter().any(|granted| granted.is_usable(now));
         if usable { Ok(()) } else { Err(format!("{} was returned after it expired", text(token))) }
     }
 
@@ -284,13 +367,6 @@ impl Simulation {
     fn is_surely_usable(&self, token: &Token) -> bool {
         self.check_usable(token).is_ok() && self.source.lock().tokens[&text(token)].len() == 1
     }
-}
-
-/// Returns for how long a token with this lifetime may be used, following the documentation instead
-/// of the code.
-fn usable_time(lifetime: Duration) -> Duration {
-    let lifetime = lifetime.min(30 * 24 * HOUR);
-    lifetime - MINUTE.min(lifetime.mul_f64(0.1))
 }
 
 fn runtime() -> Runtime {

@@ -14,12 +14,24 @@ pub(super) enum Operation {
     /// Time passes at once.
     Jump(Duration),
     Suspend(Duration),
+    /// The process is frozen: both clocks advance, and no task is driven.
+    Freeze(Duration),
     WallBack(Duration),
     /// A caller on the current runtime calls `current`.
     Current,
     /// A caller on the current runtime calls `token`.
     Token,
-    /// An API rejects a recent token. 0 is the newest.
+    /// The same, but this much time passes before the runtime is driven.
+    LateToken(Duration),
+    /// A caller on the current runtime calls `token_valid_for`.
+    TokenFor(Duration),
+    /// A request through the middleware.
+    Request(Api),
+    /// A check for new credentials ends like this from now on.
+    Credentials(Check),
+    /// The program calls `retry_now`.
+    RetryNow,
+    /// The program calls `replace` with a recent token. 0 is the newest.
     Replace(usize),
     DropCaller(usize),
     /// The issuer behaves like this from now on.
@@ -32,17 +44,45 @@ pub(super) enum Operation {
     UnparkRuntime,
 }
 
+/// What an API accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Api {
+    /// Every token.
+    Tolerant,
+    /// A token that is as old as its settling time, because it learns the signing keys late.
+    Late,
+    /// No token.
+    Strict,
+}
+
+/// How a check for new credentials ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Check {
+    Unchanged,
+    Changed,
+    /// After a delay. `true` if they have changed.
+    Slow(Duration, bool),
+    Hang,
+    Panic,
+}
+
 /// How the issuer responds to a token request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Issuer {
     /// A new token with this lifetime.
     Grant(Duration),
-    /// A token with this lifetime and age, as from a shared store.
-    Adopted(Duration, Duration),
+    /// A token with this lifetime and age.
+    Aged(Duration, Duration),
     /// A new token after a delay. The second duration is its lifetime.
     SlowGrant(Duration, Duration),
     /// The last token again, with this lifetime.
     SameAgain(Duration),
+    /// Always the same token, without a lifetime of its own.
+    Static,
+    /// A token of this lifetime from a gateway that caches it until it expires.
+    Gateway(Duration),
+    /// A token that is identical to any other granted within the same second.
+    OncePerSecond(Duration),
     Fail(ErrorKind),
     SlowFail(Duration, ErrorKind),
     /// A rate limit that specifies when to retry.
@@ -51,23 +91,56 @@ pub(super) enum Issuer {
     Panic,
 }
 
+impl Issuer {
+    /// Returns `true` if its token requests can fail.
+    pub(super) fn fails(self) -> bool {
+        !matches!(
+            self,
+            Self::Grant(_)
+                | Self::Aged(..)
+                | Self::SameAgain(_)
+                | Self::Static
+                | Self::Gateway(_)
+                | Self::OncePerSecond(_)
+        )
+    }
+}
+
 pub(super) fn operation() -> impl Strategy<Value = Operation> {
     let short = (1_u64..5_000).prop_map(Duration::from_millis);
     let long = (1_u64..100_000).prop_map(Duration::from_secs);
     prop_oneof![
-        6 => short.prop_map(Operation::Advance),
+        6 => short.clone().prop_map(Operation::Advance),
         2 => (5_u64..60).prop_map(|seconds| Operation::Advance(Duration::from_secs(seconds))),
         3 => long.clone().prop_map(Operation::Jump),
         1 => long.clone().prop_map(Operation::Suspend),
-        1 => long.prop_map(Operation::WallBack),
+        1 => long.clone().prop_map(Operation::WallBack),
+        1 => long.clone().prop_map(Operation::Freeze),
         4 => Just(Operation::Current),
         6 => Just(Operation::Token),
+        1 => short.prop_map(Operation::LateToken),
+        1 => long.prop_map(Operation::TokenFor),
+        4 => prop_oneof![Just(Api::Tolerant), Just(Api::Late), Just(Api::Strict)]
+            .prop_map(Operation::Request),
+        2 => check().prop_map(Operation::Credentials),
+        1 => Just(Operation::RetryNow),
         3 => (0_usize..3).prop_map(Operation::Replace),
         2 => any::<usize>().prop_map(Operation::DropCaller),
         5 => issuer().prop_map(Operation::Issuer),
         1 => Just(Operation::LoseRuntime),
         1 => Just(Operation::ParkRuntime),
         1 => Just(Operation::UnparkRuntime),
+    ]
+}
+
+fn check() -> impl Strategy<Value = Check> {
+    let delay = (1_u64..5_000).prop_map(Duration::from_millis);
+    prop_oneof![
+        2 => Just(Check::Unchanged),
+        2 => Just(Check::Changed),
+        2 => (delay, any::<bool>()).prop_map(|(delay, changed)| Check::Slow(delay, changed)),
+        1 => Just(Check::Hang),
+        1 => Just(Check::Panic),
     ]
 }
 
@@ -81,10 +154,13 @@ fn issuer() -> impl Strategy<Value = Issuer> {
     prop_oneof![
         4 => lifetime().prop_map(Issuer::Grant),
         1 => (lifetime(), 1_u64..50_000)
-            .prop_map(|(lifetime, age)| Issuer::Adopted(lifetime, Duration::from_secs(age))),
+            .prop_map(|(lifetime, age)| Issuer::Aged(lifetime, Duration::from_secs(age))),
         2 => (delay.clone(), lifetime())
             .prop_map(|(delay, lifetime)| Issuer::SlowGrant(delay, lifetime)),
         1 => lifetime().prop_map(Issuer::SameAgain),
+        1 => Just(Issuer::Static),
+        1 => lifetime().prop_map(Issuer::Gateway),
+        1 => lifetime().prop_map(Issuer::OncePerSecond),
         2 => kind.clone().prop_map(Issuer::Fail),
         1 => (delay, kind).prop_map(|(delay, kind)| Issuer::SlowFail(delay, kind)),
         1 => (40_u64..100_000).prop_map(|wait| Issuer::FailFor(Duration::from_secs(wait))),

@@ -11,8 +11,8 @@ use sitecore_auth::{
     Clock as _, Error, ErrorKind, FetchContext, ManualClock, Moment, Token, TokenSource,
 };
 
-use super::operations::Issuer;
-use crate::support::HOUR;
+use super::operations::{Check, Issuer};
+use crate::support::{HOUR, MINUTE, SECOND, text};
 
 #[derive(Clone)]
 pub(super) struct Source(Arc<Mutex<SourceState>>);
@@ -31,7 +31,14 @@ pub(super) struct SourceState {
     /// The runtimes that have been parked. Refreshes on them are late, and others may replace them.
     pub(super) late: HashSet<usize>,
     /// The issuer specified that no call may begin earlier, by the monotonic clock.
-    retry_not_before: Duration,
+    pub(super) retry_not_before: Duration,
+    pub(super) check: Check,
+    /// When the last check for new credentials started.
+    pub(super) last_check: Option<Moment>,
+    /// The texts of tokens that an API has rejected.
+    pub(super) rejected: HashSet<String>,
+    /// Token requests to replace a rejected token that is still usable.
+    pub(super) replacements: u64,
     pub(super) violation: Option<String>,
 }
 
@@ -54,6 +61,10 @@ impl Source {
             driving: 0,
             late: HashSet::new(),
             retry_not_before: Duration::ZERO,
+            check: Check::Unchanged,
+            last_check: None,
+            rejected: HashSet::new(),
+            replacements: 0,
             violation: None,
         })))
     }
@@ -72,9 +83,30 @@ impl Source {
         let mut state = self.lock();
         state.granted += usize::from(new || state.granted == 0);
         let name = format!("token-{}", state.granted);
-        let granted = Granted { requested_at, lifetime, age };
-        state.tokens.entry(name.clone()).or_default().push(granted);
+        state.record(&name, Granted { requested_at, lifetime, age });
         Ok(Token::bearer(name, lifetime)?.with_age(age))
+    }
+}
+
+impl SourceState {
+    fn record(&mut self, name: &str, granted: Granted) {
+        self.tokens.entry(name.to_owned()).or_default().push(granted);
+    }
+}
+
+impl Granted {
+    /// Returns when the token becomes unusable, following the documentation instead of the code, as
+    /// the times by the monotonic and the wall clock.
+    pub(super) fn unusable_at(&self) -> (Duration, Duration) {
+        let lifetime = self.lifetime.min(30 * 24 * HOUR);
+        let usable = lifetime - MINUTE.min(lifetime.mul_f64(0.1));
+        let left = usable.saturating_sub(self.age);
+        (self.requested_at.monotonic() + left, self.requested_at.wall() + left)
+    }
+
+    pub(super) fn is_usable(&self, now: Moment) -> bool {
+        let (monotonic, wall) = self.unusable_at();
+        now.monotonic() < monotonic && now.wall() < wall
     }
 }
 
@@ -89,10 +121,15 @@ impl Drop for InFlight {
 
 #[async_trait]
 impl TokenSource for Source {
-    async fn fetch(&self, _: FetchContext<'_>) -> Result<Token, Error> {
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token, Error> {
         let (issuer, requested_at, call) = {
             let mut state = self.lock();
             let requested_at = state.clock.now();
+            let replaced = context.replacing().filter(|_| context.rejected()).map(text);
+            let replaced = replaced.and_then(|name| state.tokens.get(&name));
+            if replaced.is_some_and(|all| all.iter().any(|one| one.is_usable(requested_at))) {
+                state.replacements += 1;
+            }
             state.calls += 1;
             let call = state.calls;
             if !state.late.contains(&state.driving) {
@@ -111,9 +148,31 @@ impl TokenSource for Source {
         let fail = |kind| Err(Error::new(kind, "simulated"));
         match issuer {
             Issuer::Grant(lifetime) => self.grant(requested_at, lifetime, Duration::ZERO, true),
-            Issuer::Adopted(lifetime, age) => self.grant(requested_at, lifetime, age, true),
+            Issuer::Aged(lifetime, age) => self.grant(requested_at, lifetime, age, true),
             Issuer::SameAgain(lifetime) => {
                 self.grant(requested_at, lifetime, Duration::ZERO, false)
+            }
+            Issuer::Static => {
+                // The default for a response that does not specify a lifetime.
+                let lifetime = 5 * MINUTE;
+                self.lock()
+                    .record("static", Granted { requested_at, lifetime, age: Duration::ZERO });
+                Token::bearer("static", lifetime)
+            }
+            Issuer::Gateway(lifetime) => {
+                let lifetime = lifetime.max(2 * MINUTE);
+                let has_ended = |one: &Granted| {
+                    let age = requested_at.wall().saturating_sub(one.requested_at.wall());
+                    age >= one.lifetime || one.lifetime != lifetime
+                };
+                let last = format!("token-{}", self.lock().granted);
+                let is_new = self.lock().tokens.get(&last).is_none_or(|all| has_ended(&all[0]));
+                self.grant(requested_at, lifetime, Duration::ZERO, is_new)
+            }
+            Issuer::OncePerSecond(lifetime) => {
+                let name = format!("second-{}", requested_at.wall().as_secs());
+                self.lock().record(&name, Granted { requested_at, lifetime, age: Duration::ZERO });
+                Token::bearer(name, lifetime)
             }
             Issuer::SlowGrant(delay, lifetime) => {
                 tokio::time::sleep(delay).await;
@@ -132,5 +191,34 @@ impl TokenSource for Source {
             Issuer::Hang => std::future::pending().await,
             Issuer::Panic => std::panic::resume_unwind(Box::new("simulated")),
         }
+    }
+
+    async fn has_new_credentials(&self) -> bool {
+        let check = {
+            let mut state = self.lock();
+            let now = state.clock.now();
+            let last = state.last_check.replace(now);
+            if last.is_some_and(|last| {
+                now.monotonic() < last.monotonic() + SECOND && now.wall() < last.wall() + SECOND
+            }) {
+                state.violation = Some("two checks within a second".to_owned());
+            }
+            state.check
+        };
+        let has_changed = match check {
+            Check::Unchanged => false,
+            Check::Changed => true,
+            Check::Slow(delay, has_changed) => {
+                tokio::time::sleep(delay).await;
+                has_changed
+            }
+            Check::Hang => std::future::pending().await,
+            Check::Panic => std::panic::resume_unwind(Box::new("simulated")),
+        };
+        if has_changed {
+            // The wait was for the old credentials.
+            self.lock().retry_not_before = Duration::ZERO;
+        }
+        has_changed
     }
 }

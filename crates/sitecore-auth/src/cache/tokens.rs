@@ -1,0 +1,154 @@
+//! The tokens of a cache: the current one, a newer one that is settling, and the rejections of
+//! both.
+
+use super::{
+    decision::Need,
+    rejections::{RejectedBy, Rejections},
+};
+use crate::{clock::Moment, freshness::Freshness, policy::RefreshPolicy, token::Token};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tokens {
+    /// The token that callers get.
+    current: Option<TokenRecord>,
+    /// A newer token, and when it replaces the current one, unless that stops being good earlier.
+    settling: Option<(TokenRecord, Moment)>,
+    /// The rejected token that was replaced last. It does not replace a usable token.
+    retired: Option<Token>,
+}
+
+/// A token, and who has rejected it.
+#[derive(Clone, Debug)]
+pub(super) struct TokenRecord {
+    pub(super) token: Token,
+    pub(super) rejected_by: Vec<RejectedBy>,
+    pub(super) received_at: Moment,
+}
+
+impl TokenRecord {
+    fn is_usable(&self, now: Moment) -> bool {
+        self.token.freshness(now) != Freshness::Expired
+    }
+}
+
+impl Tokens {
+    pub(super) fn current(&self) -> Option<&TokenRecord> {
+        self.current.as_ref()
+    }
+
+    /// Returns the current token unless it has expired.
+    pub(super) fn usable(&self, now: Moment) -> Option<&TokenRecord> {
+        self.current.as_ref().filter(|current| current.is_usable(now))
+    }
+
+    pub(super) fn settling(&self) -> Option<(&Token, Moment)> {
+        self.settling.as_ref().map(|(record, until)| (&record.token, *until))
+    }
+
+    /// Returns the token that meets the need, if there is one.
+    pub(super) fn find(&self, need: Need<'_>, now: Moment) -> Option<Token> {
+        let met = |record: &&TokenRecord| need.is_met_by(&record.token, now);
+        let record = match need {
+            Need::Look | Need::Refresh | Need::Token => self.current.as_ref().filter(met),
+            Need::TokenFor(_) => self.records().find(met),
+            Need::Other { by, .. } => {
+                self.records().filter(met).find(|it| !it.rejected_by.contains(by))
+            }
+            Need::TokenOf(api) => {
+                let good = self.records().filter(met).find(|it| !it.rejected_by.contains(api));
+                good.or_else(|| self.usable(now))
+            }
+        };
+        record.map(|record| record.token.clone())
+    }
+
+    /// Returns when this token was received, if it is the current or the settling one.
+    pub(super) fn received_at(&self, token: &Token) -> Option<Moment> {
+        let record = self.records().find(|record| record.token.is_same(token));
+        record.map(|record| record.received_at)
+    }
+
+    /// Returns the settling token, or else the current one.
+    pub(super) fn newest(&self) -> Option<&Token> {
+        self.records().last().map(|record| &record.token)
+    }
+
+    /// Records who rejected a token, if the cache still has that token.
+    pub(super) fn record_rejection(&mut self, token: &Token, by: &RejectedBy) {
+        let mut records = self.records_mut().filter(|record| !record.rejected_by.contains(by));
+        if let Some(record) = records.find(|record| record.token.is_same(token)) {
+            record.rejected_by.push(by.clone());
+        }
+    }
+
+    /// Records that an API accepted a token, and so withdraws its earlier rejection.
+    pub(super) fn record_acceptance(&mut self, token: &Token, api: &RejectedBy) {
+        for record in self.records_mut().filter(|record| record.token.is_same(token)) {
+            record.rejected_by.retain(|by| by != api);
+        }
+    }
+
+    /// Returns `true` if this token was rejected, as far as the cache remembers.
+    pub(super) fn is_rejected(&self, token: &Token) -> bool {
+        let rejected = self.records().filter(|record| !record.rejected_by.is_empty());
+        let mut rejected = rejected.map(|record| &record.token).chain(&self.retired);
+        rejected.any(|rejected| rejected.is_same(token))
+    }
+
+    /// Adds a new token. It settles first if the current one is still good.
+    pub(super) fn add(
+        &mut self,
+        token: Token,
+        rejections: &Rejections,
+        now: Moment,
+        policy: &RefreshPolicy,
+    ) {
+        let settled_at = token.settled_at(policy);
+        let record = TokenRecord { token, rejected_by: Vec::new(), received_at: now };
+        if self.is_good(rejections, now) && !now.has_reached(settled_at) {
+            self.settling = Some((record, settled_at));
+        } else {
+            self.replace(record);
+        }
+    }
+
+    /// Puts a settling token to use if it has settled, or if the current one is no longer good.
+    pub(super) fn put_to_use(&mut self, rejections: &Rejections, now: Moment) {
+        let is_good = self.is_good(rejections, now);
+        let settled = self.settling.take_if(|(_, until)| !is_good || now.has_reached(*until));
+        let Some((record, _)) = settled else { return };
+        let is_better = match self.usable(now) {
+            // By now, the settling token may have expired, or the API that rejected the current one
+            // may have accepted it again.
+            Some(current) => {
+                let is_shorter = record.token.expires_before(&current.token, now);
+                record.is_usable(now) && (!is_shorter || !current.rejected_by.is_empty())
+            }
+            None => true,
+        };
+        if is_better {
+            self.replace(record);
+        }
+    }
+
+    pub(super) fn replace(&mut self, record: TokenRecord) {
+        self.settling = None;
+        let previous = self.current.replace(record);
+        if let Some(rejected) = previous.filter(|previous| !previous.rejected_by.is_empty()) {
+            self.retired = Some(rejected.token);
+        }
+    }
+
+    /// Returns `true` if the current token is usable and has no credible rejection.
+    fn is_good(&self, rejections: &Rejections, now: Moment) -> bool {
+        self.usable(now).is_some_and(|current| !rejections.are_credible(&current.rejected_by))
+    }
+
+    fn records(&self) -> impl Iterator<Item = &TokenRecord> {
+        self.current.iter().chain(self.settling.iter().map(|(record, _)| record))
+    }
+
+    fn records_mut(&mut self) -> impl Iterator<Item = &mut TokenRecord> {
+        self.current.iter_mut().chain(self.settling.iter_mut().map(|(record, _)| record))
+    }
+}
