@@ -2,6 +2,7 @@
 
 mod checks;
 mod cooldowns;
+mod exploration;
 mod needs;
 mod rejected;
 mod settling;
