@@ -7,6 +7,7 @@ mod context;
 mod cooldown;
 mod credentials_rotation;
 mod keep_fresh;
+mod late;
 mod lifecycle;
 mod newer_token;
 mod panics;

@@ -17,6 +17,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod view;
 mod waiter;
 
 use std::{

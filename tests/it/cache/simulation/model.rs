@@ -88,8 +88,7 @@ impl Simulation {
             }
             Operation::Jump(time) => self.advance(time)?,
             Operation::Suspend(time) => {
-                // A refresh in flight may be given up.
-                self.source.lock().in_flight.clear();
+                self.stand_still();
                 self.clock.suspend(time);
             }
             Operation::WallBack(time) => {
@@ -122,7 +121,7 @@ impl Simulation {
                 self.source.lock().retry_not_before = Duration::ZERO;
             }
             Operation::Freeze(time) => {
-                self.source.lock().in_flight.clear();
+                self.stand_still();
                 self.clock.advance(time);
             }
             Operation::Replace(back) => {
@@ -256,7 +255,7 @@ impl Simulation {
         if time > 30 * SECOND {
             // No runtime is driven for longer than a refresh may take. As with a parked runtime,
             // another refresh may start alongside one that is still in flight.
-            self.source.lock().in_flight.clear();
+            self.stand_still();
         }
         self.clock.advance(time);
         for index in self.driven_runtimes() {
@@ -267,6 +266,15 @@ impl Simulation {
             caller.waited += time.min(31 * SECOND);
         }
         self.settle()
+    }
+
+    /// The process stands still. A refresh in flight may be given up, and its waiters join another
+    /// one.
+    fn stand_still(&mut self) {
+        self.source.lock().in_flight.clear();
+        for caller in &mut self.callers {
+            caller.waited = caller.waited.saturating_sub(31 * SECOND);
+        }
     }
 
     /// Runs everything that is ready without letting time pass.

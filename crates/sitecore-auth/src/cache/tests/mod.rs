@@ -1,5 +1,6 @@
 //! Tables for the decisions of the cache. There is no runtime, and time is a number.
 
+mod budget;
 mod checks;
 mod cooldowns;
 mod exploration;

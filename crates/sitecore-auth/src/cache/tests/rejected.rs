@@ -3,7 +3,7 @@
 use super::*;
 
 /// Lets these APIs reject every token. Returns the minutes in which that caused a token request.
-fn requests_in(table: &mut Table, minutes: u32, apis: &[&'static str]) -> Vec<u32> {
+pub(super) fn requests_in(table: &mut Table, minutes: u32, apis: &[&'static str]) -> Vec<u32> {
     let mut requests = Vec::new();
     for minute in 0..minutes {
         for api in apis {
@@ -37,85 +37,6 @@ fn another_api_that_accepts_the_tokens_does_not_change_the_schedule() {
     table.accept("healthy", &first);
     let requests = requests_in(&mut table, 16 * 60, &["api"]);
     assert_eq!(requests, [0, 1, 3, 7, 15, 31, 63, 127, 255, 435, 615, 795]);
-}
-
-#[test]
-fn all_apis_together_have_one_budget() {
-    const APIS: [&str; 20] = [
-        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
-        "s", "t",
-    ];
-    for count in [6, 20] {
-        let requests = requests_in(&mut Table::with_token(DAY), 24 * 60, &APIS[..count]);
-        let within = |hours: u32| requests.iter().filter(|minute| **minute < 60 * hours).count();
-        assert_eq!(within(1), 6, "{requests:?}");
-        for hours in 2..24 {
-            assert!(within(hours) <= 5 + hours as usize, "{hours} h: {requests:?}");
-        }
-    }
-}
-
-#[test]
-fn the_budget_says_when_it_has_regained_a_token_request() {
-    let mut table = Table::with_token(DAY);
-    for api in ["a", "b", "c", "d", "e", "f"] {
-        assert_eq!(table.reject(api), Got::Waits);
-        table.grant(DAY);
-    }
-    assert_eq!(table.reject("g"), Got::Fails(ErrorKind::Unavailable, HOUR));
-    table.advance(HOUR - SECOND);
-    assert_eq!(table.reject("g"), Got::Fails(ErrorKind::Unavailable, SECOND));
-    table.advance(SECOND);
-    assert_eq!(table.reject("g"), Got::Waits);
-    // Others have had a token all the time.
-    assert!(matches!(table.next(Need::Token), Got::Token(_)));
-}
-
-#[test]
-fn the_budget_does_not_stop_an_api_that_has_accepted_a_token_before() {
-    let mut table = Table::with_token(DAY);
-    for api in ["a", "b", "c", "d", "e", "f"] {
-        table.reject(api);
-        table.grant(DAY);
-    }
-    let token = table.state.tokens.current().expect("a token").token.clone();
-    table.accept("healthy", &token);
-    assert!(matches!(table.reject("g"), Got::Fails(..)));
-    // Its first replacement is free, and the second one is not.
-    assert_eq!(table.reject("healthy"), Got::Waits);
-    table.grant(DAY);
-    table.advance(MINUTE);
-    let wait = HOUR - MINUTE;
-    assert_eq!(table.reject("healthy"), Got::Fails(ErrorKind::Unavailable, wait));
-}
-
-#[test]
-fn an_accepted_replacement_gives_the_token_request_back() {
-    for accepts in [true, false] {
-        let mut table = Table::with_token(DAY);
-        assert_eq!(table.reject("api"), Got::Waits);
-        let token = table.grant(DAY);
-        if accepts {
-            // It is given back only once.
-            table.accept("api", &token);
-            table.accept("api", &token);
-        } else {
-            // This API did not cause the token request.
-            table.accept("another", &token);
-        }
-        let mut requests = 0;
-        for api in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            requests += u32::from(table.reject(api) == Got::Waits);
-            if table.refresh.is_some() {
-                table.grant(DAY);
-            }
-            // The new token settles.
-            table.advance(864 * SECOND);
-            table.next(Need::Look);
-        }
-        // In nearly two hours, the budget has regained one.
-        assert_eq!(requests, if accepts { 7 } else { 6 });
-    }
 }
 
 #[test]
@@ -247,7 +168,7 @@ fn only_the_replacement_of_a_usable_token_counts() {
 }
 
 /// Returns what happens to a token that the refresh brings.
-fn arrival(table: &mut Table, token: Token) -> Arrival {
+pub(super) fn arrival(table: &mut Table, token: Token) -> Arrival {
     let refresh = table.refresh.clone().expect("a refresh");
     let token = token.with_validity(&table.policy, refresh.started);
     table.with_input(|state, input| state.inspect(&refresh, &token, refresh.started, input))
@@ -280,41 +201,6 @@ fn a_token_request_is_repeated_for_an_identical_token_only_within_two_seconds_of
     let mut table = Table::stale();
     table.next(Need::Refresh);
     assert!(matches!(arrival(&mut table, token("token-1", DAY)), Arrival::Taken));
-}
-
-#[test]
-fn the_budget_pays_for_a_token_request_that_is_repeated() {
-    let mut table = Table::with_token(DAY);
-    assert_eq!(table.reject("a"), Got::Waits);
-    assert!(matches!(arrival(&mut table, token("token-1", DAY)), Arrival::Identical));
-    let now = table.now;
-    table.state.count_repetition(now);
-    table.grant(DAY);
-    for api in ["b", "c", "d", "e"] {
-        assert_eq!(table.reject(api), Got::Waits);
-        table.grant(DAY);
-    }
-    assert_eq!(table.reject("f"), Got::Fails(ErrorKind::Unavailable, HOUR));
-}
-
-#[test]
-fn the_budget_is_regained_within_six_hours_whatever_was_spent() {
-    let mut table = Table::with_token(DAY);
-    for _ in 0..1_000 {
-        let now = table.now;
-        table.state.count_repetition(now);
-    }
-    table.advance(HOUR);
-    assert_eq!(table.reject("api"), Got::Waits);
-    // A token that expired, and that the source returns again, costs nothing.
-    let mut table = Table::with_token(5 * MINUTE);
-    let same = table.state.tokens.current().expect("a token").token.clone();
-    for _ in 0..100 {
-        table.advance(5 * MINUTE);
-        assert_eq!(table.reject_token(&same, &RejectedBy::Caller), Got::Waits);
-        assert!(table.finish(Ok(token("token-1", 5 * MINUTE))).is_some());
-    }
-    assert_eq!(table.reject("api"), Got::Waits);
 }
 
 #[test]
