@@ -73,9 +73,9 @@ async fn run() -> Result<()> {
         response.map(|response| response.status())
     };
 
-    print_ready("before the first call").await?;
-    // The issuer fails once. The refresh tries again, and the caller gets a token.
+    // The first check starts a refresh. The issuer fails once, and yet the first call gets a token.
     sandbox.script(Api::Token, [Fault::status(503)]);
+    print_ready("before the first call").await?;
     call().await?;
     print_ready("after it").await?;
     // All tokens are revoked. The middleware replaces this one and replays the call.
