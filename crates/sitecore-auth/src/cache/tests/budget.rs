@@ -118,3 +118,12 @@ fn all_apis_together_have_one_budget() {
         }
     }
 }
+
+#[test]
+fn the_budget_does_not_pay_for_adopted_tokens() {
+    let mut table = Table::with_token(DAY);
+    for api in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        assert_eq!(table.reject(api), Got::Waits);
+        table.finish(Ok(token(api, DAY).adopted()));
+    }
+}
