@@ -374,3 +374,25 @@ fn an_api_that_accepts_its_token_again_withdraws_its_rejection() {
     let left = table.with_input(|state, input| state.last_error(input)).expect("a cooldown");
     assert_eq!(left.retry_after(), Some(30 * SECOND), "no caller is in need any more");
 }
+
+#[test]
+fn an_earlier_rejected_token_is_not_a_replacement_either() {
+    let mut table = Table::with_token(DAY);
+    assert_eq!(table.reject("api"), Got::Waits);
+    table.grant(DAY);
+    table.advance(MINUTE);
+    assert_eq!(table.reject("api"), Got::Waits);
+    let outcome = table.finish(Ok(token("token-1", DAY)));
+    assert!(matches!(outcome, Some(Outcome::RejectedAgain(_))), "{outcome:?}");
+    assert_eq!(table.current(), "token-2");
+}
+
+#[test]
+fn a_token_may_be_requested_for_exactly_as_long_as_a_new_one_can_be_used() {
+    let mut table = Table::with_token(DAY);
+    table.advance(SECOND);
+    assert_eq!(table.next(Need::TokenFor(DAY - MINUTE)), Got::Waits);
+    table.grant(DAY);
+    let longer = DAY - MINUTE + Duration::from_nanos(1);
+    assert!(matches!(table.next(Need::TokenFor(longer)), Got::Fails(ErrorKind::Config, _)));
+}
