@@ -3,14 +3,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     sync::Arc,
     time::Duration,
 };
 
+use super::decision::{Input, Refresh};
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
-    policy::RefreshPolicy,
     token::Token,
 };
 
@@ -34,8 +35,6 @@ pub(crate) enum RejectedBy {
 pub(super) struct Rejections {
     series: HashMap<RejectedBy, Series>,
     budget: Budget,
-    /// The replacements that the budget paid for, and that it may get back.
-    charged: HashMap<RejectedBy, Token>,
     /// The APIs that have rejected a replacement too. They may accept some requests and reject
     /// others, whatever the token.
     unreliable: HashSet<RejectedBy>,
@@ -53,6 +52,8 @@ struct Series {
     /// first.
     forget_at: Moment,
     replacement: Token,
+    /// The budget paid for the replacement, and gets that back if the API accepts it.
+    is_paid: bool,
     is_accepted: bool,
     /// The issuer returned the rejected token again.
     returned_again: bool,
@@ -87,23 +88,22 @@ impl Rejections {
         Some(unavailable(series.message(), now.until(series.retry_at)))
     }
 
-    /// Charges the budget for a token that replaces one that `by` rejected, unless it is free.
-    pub(super) fn charge(&mut self, by: &RejectedBy, replacement: &Token, now: Moment) {
-        if !replacement.is_adopted() && !self.is_free(by, now) {
-            self.budget.spend(now);
-            self.charged.insert(by.clone(), replacement.clone());
-        }
-    }
-
-    /// Counts the replacement of a token that `by` rejected.
+    /// Counts the replacement of a token that `by` rejected. The budget pays for it, unless the
+    /// refresh was due anyway, the token was adopted, or this API gets it for free.
     pub(super) fn count(
         &mut self,
+        refresh: &Refresh,
         by: &RejectedBy,
         replacement: &Token,
         returned_again: bool,
-        now: Moment,
-        policy: &RefreshPolicy,
+        input: Input<'_>,
     ) {
+        let Input { now, policy, .. } = input;
+        let costs = refresh.replaces_rejected() && !replacement.is_adopted();
+        let is_paid = costs && !self.is_free(by, now);
+        if is_paid {
+            self.budget.spend(now);
+        }
         // Until this API accepts a token again, it counts as one that rejects everything.
         self.accepting.remove(by);
         let count = self.series(by, now).map_or(0, |series| series.count) + 1;
@@ -117,6 +117,7 @@ impl Rejections {
             retry_at,
             forget_at: retry_at.after(delay(u32::MAX)),
             replacement: replacement.clone(),
+            is_paid,
             is_accepted: false,
             returned_again,
         };
@@ -139,10 +140,9 @@ impl Rejections {
             && series.replacement.is_same(token)
         {
             series.is_accepted = true;
-        }
-        if self.charged.get(api).is_some_and(|charged| charged.is_same(token)) {
-            self.charged.remove(api);
-            self.budget.give_back();
+            if mem::take(&mut series.is_paid) {
+                self.budget.give_back();
+            }
         }
     }
 

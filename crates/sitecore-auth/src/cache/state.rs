@@ -302,11 +302,8 @@ impl CacheState {
         let by = refresh.rejected_by.as_ref()?;
         let again = refresh.replacing.as_ref().is_some_and(|replaced| replaced.is_same(token))
             || self.tokens.is_rejected(token);
-        if refresh.replaces_rejected() {
-            self.rejections.charge(by, token, input.now);
-        }
         if again || refresh.replaces_rejected() {
-            self.rejections.count(by, token, again, input.now, input.policy);
+            self.rejections.count(refresh, by, token, again, input);
         }
         again.then(|| self.rejections.check(by, input.now).err().unwrap_or_else(lost))
     }
