@@ -34,6 +34,10 @@ pub enum ClientKind {
     Organization,
     /// Its tokens are accepted by the Admin API and the Token API of Experience Edge.
     EdgeAdministration,
+    /// An external editing host. As far as is known, none of the APIs here accept its tokens. In the
+    /// repository of a website, the variables `SITECORE_AUTH_CLIENT_ID` and `_SECRET` often belong to
+    /// this kind.
+    EditingHost,
 }
 
 impl fmt::Display for ClientKind {
@@ -42,6 +46,7 @@ impl fmt::Display for ClientKind {
             Self::Environment => "an environment automation client",
             Self::Organization => "an organization automation client",
             Self::EdgeAdministration => "an Edge administration client",
+            Self::EditingHost => "an external editing host",
         })
     }
 }
@@ -89,7 +94,8 @@ impl Claims {
         self.text("scope").unwrap_or_default().split_ascii_whitespace()
     }
 
-    /// Returns the kind of client that the token was granted to, if its scopes reveal it.
+    /// Returns the kind of client that the token was probably granted to, judging by its scopes;
+    /// `None` if they say nothing. An external editing host has no scopes that are known.
     #[must_use]
     pub fn client_kind(&self) -> Option<ClientKind> {
         // An organization client also has the scope of an environment client.

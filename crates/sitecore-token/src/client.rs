@@ -11,7 +11,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     pin::pin,
     task::Poll,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::{
     credentials::ClientCredentials,
     error::{Error, Result},
+    quota::now,
     redact::Redactor,
     response::{RawResponse, TokenResponse},
     settings::{ClientAuth, Encoding, Settings},
@@ -229,13 +230,6 @@ impl TokenClient {
             Encoding::Json => ("application/json", serde_json::Value::from_iter(all).to_string()),
         }
     }
-}
-
-/// Returns the current time. If a response has no `Date`, a date in `Retry-After` is measured
-/// against it.
-#[expect(clippy::disallowed_methods, reason = "the only clock that this crate reads")]
-fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 fn is_from_tokio(panic: &(dyn Any + Send)) -> bool {

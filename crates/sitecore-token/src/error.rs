@@ -151,8 +151,13 @@ impl fmt::Display for Error {
     }
 }
 
+/// The sentence of `Display` and the kind, because a `main` that returns an error prints it this
+/// way. `{:#?}` shows all fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "{self} ({:?})", self.0.kind);
+        }
         let inner = &*self.0;
         f.debug_struct("Error")
             .field("kind", &inner.kind)

@@ -77,11 +77,17 @@ pub use credentials::ClientCredentials;
 pub use endpoint::Endpoint;
 #[doc(hidden)]
 pub use endpoint::is_loopback;
+#[doc(hidden)]
+pub use env::secret_from_env;
 pub use error::{Error, ErrorKind, Refusal, Result};
 #[doc(hidden)]
 pub use file::read_credential;
 #[doc(hidden)]
 pub use json::{MAX_LIFETIME, check_bearer};
+#[doc(hidden)]
+pub use quota::retry_after_from_now;
 pub use quota::{Quota, QuotaBucket};
 pub use response::TokenResponse;
 pub use settings::{ClientAuth, Encoding};
+#[doc(hidden)]
+pub use sitecore_cli::access_token_from_sitecore_cli;

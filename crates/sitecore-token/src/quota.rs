@@ -100,6 +100,20 @@ pub(crate) fn rate_limit_wait(headers: &HeaderMap, received_at: SystemTime) -> O
         .or_else(reset)
 }
 
+/// Returns the current time. If a response has no `Date`, a date in `Retry-After` is measured
+/// against it.
+#[expect(clippy::disallowed_methods, reason = "the only clock that this crate reads")]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Returns the wait in `Retry-After` of a response that has just arrived.
+#[doc(hidden)]
+#[must_use]
+pub fn retry_after_from_now(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers, now())
+}
+
 /// Returns the wait in `Retry-After` (RFC 9110 §10.2.3), never zero. A value is a number of seconds
 /// or a date. If there are several values, in one line or several, the largest counts.
 pub(crate) fn retry_after(headers: &HeaderMap, received_at: SystemTime) -> Option<Duration> {
