@@ -168,9 +168,17 @@ fn an_invalid_policy_is_an_error_that_names_its_field() {
         change(&mut policy);
         let error = TokenCache::builder(source()).policy(policy).build().expect_err(name);
         assert_eq!(error.kind(), ErrorKind::Config);
-        let cause = std::error::Error::source(&error).expect("a cause").to_string();
-        assert!(cause.contains(name), "{cause} does not name {name}");
+        assert!(error.to_string().contains(name), "{error} does not name {name}");
     }
+}
+
+#[test]
+fn the_limits_of_a_policy_are_valid_themselves() {
+    let mut policy = RefreshPolicy::default();
+    policy.stale_from = 0.85;
+    policy.cooldown_with_token.max = policy.cooldown_with_token.first;
+    let cache = TokenCache::builder(ScriptedSource::granting(MINUTE)).policy(policy);
+    assert!(cache.build().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -163,6 +163,20 @@ fn the_program_can_end_a_cooldown() {
 }
 
 #[test]
+fn a_cooldown_that_was_ended_is_noticed_by_the_next_call() {
+    let mut table = Table::stale();
+    table.next(Need::Refresh);
+    table.fail_for(HOUR);
+    let look_at = |table: &Table| table.state.view(&table.policy).expect("a token").look_at;
+    assert!(!table.now.has_reached(look_at(&table)));
+    table.state.end_cooldown();
+    // Calls that do not lock the state look at it again at once.
+    assert!(table.now.has_reached(look_at(&table)));
+    table.next(Need::Refresh);
+    assert!(table.refresh.is_some());
+}
+
+#[test]
 fn the_longer_of_our_own_backoff_and_the_servers_wait_counts() {
     for (wait, end) in [(10 * MINUTE, 10 * MINUTE), (SECOND, 30 * SECOND)] {
         let mut table = Table::stale();
