@@ -3,7 +3,6 @@
 mod support;
 use std::{process::ExitCode, time::Duration};
 
-use reqwest_middleware::ClientBuilder;
 use serde_json::json;
 use sitecore_auth::{AuthMiddleware, TokenCache};
 use support::{Cloud, Kind, Result, graphql, names};
@@ -26,7 +25,7 @@ async fn run() -> Result<()> {
     let url = cloud.authoring_url()?;
     let cache = TokenCache::new(cloud.tokens(Kind::Environment)?);
     let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
-    let client = ClientBuilder::new(cloud.http()?).with(auth).build();
+    let client = auth.into_client(reqwest::Client::builder())?;
 
     let below = "/sitecore/content/acme/Home";
     let query = json!({ "q": { "searchStatement": { "criteria": [{ "field": "_fullpath", "value": below }] } } });

@@ -8,10 +8,7 @@ mod support;
 use std::{env, process::ExitCode, time::Duration};
 
 use futures_util::future::try_join_all;
-use reqwest_middleware::ClientBuilder;
-use sitecore_auth::{
-    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, redirect_policy,
-};
+use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
 use sitecore_sandbox::{Api, Sandbox};
 use sitecore_token_store::{FileStore, RedisStore, SharedSource};
 use support::{Result, json_of, names};
@@ -40,8 +37,7 @@ async fn work() -> Result<()> {
     let deploy: Url = env::var("SITECORE_DEPLOY_URL")?.parse()?;
     let auth = AuthMiddleware::builder(cache.clone())
         .target(Target::deploy().with_origin(deploy.clone())?);
-    let http = reqwest::Client::builder().redirect(redirect_policy());
-    let client = ClientBuilder::new(http.no_proxy().build()?).with(auth.build()?).build();
+    let client = auth.build()?.into_client(reqwest::Client::builder())?;
     let projects = json_of(client.get(deploy.join("/api/projects/v1")?)).await?;
     let token = cache.token().await?;
     println!("{} with token {}", names(&projects), token.fingerprint());

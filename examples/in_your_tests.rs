@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_middleware::ClientWithMiddleware;
 use serde_json::{Value, json};
-use sitecore_auth::{
-    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, redirect_policy,
-};
+use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
 use sitecore_sandbox::{Api, Fault, Sandbox};
 use url::Url;
 
@@ -30,11 +28,7 @@ fn client(sandbox: &Sandbox) -> Result<ClientWithMiddleware, Box<dyn std::error:
     let target =
         Target::authoring("cm.example")?.with_origin(sandbox.origin(Api::Authoring).clone())?;
     let auth = AuthMiddleware::builder(TokenCache::new(tokens)).target(target).build()?;
-    Ok(ClientBuilder::new(
-        reqwest::Client::builder().redirect(redirect_policy()).no_proxy().build()?,
-    )
-    .with(auth)
-    .build())
+    Ok(auth.into_client(reqwest::Client::builder())?)
 }
 
 async fn scenario() {

@@ -7,7 +7,6 @@ use std::{process::ExitCode, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use reqwest_middleware::ClientBuilder;
 use sitecore_auth::{AuthMiddleware, Target, TokenCache};
 use sitecore_sandbox::{Api, Fault, Sandbox};
 use support::{Cloud, Kind, Result};
@@ -52,7 +51,7 @@ async fn run() -> Result<()> {
     let cache = cache.build()?;
     let auth =
         AuthMiddleware::builder(cache.clone()).target(cloud.at(Target::deploy(), Api::Deploy)?);
-    let client = ClientBuilder::new(cloud.http()?).with(auth.build()?).build();
+    let client = auth.build()?.into_client(reqwest::Client::builder())?;
     let projects = cloud.url(Api::Deploy, "/api/projects/v1")?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -62,7 +61,7 @@ async fn run() -> Result<()> {
         .route("/metrics", get(metrics))
         .with_state((cache, prometheus));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let http = cloud.http()?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
     let print_ready = async |when: &str| {
         let response = http.get(format!("{health}/ready")).send().await?;
         println!("{when}: {} {}", response.status(), response.text().await?);

@@ -8,7 +8,7 @@ mod support;
 use std::{process::ExitCode, time::Duration};
 
 use futures_util::future::try_join_all;
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_middleware::ClientWithMiddleware;
 use serde_json::json;
 use sitecore_auth::{AuthMiddleware, Target, TokenCache};
 use sitecore_sandbox::{Api, Sandbox};
@@ -28,8 +28,7 @@ async fn main() -> ExitCode {
 fn wrap(cloud: &Cloud, cache: &TokenCache) -> Result<ClientWithMiddleware> {
     let auth = AuthMiddleware::builder(cache.clone()).target(cloud.authoring()?);
     let deploy = cloud.at(Target::deploy(), Api::Deploy)?;
-    let auth = auth.target(deploy).build()?;
-    Ok(ClientBuilder::new(cloud.http()?).with(auth).build())
+    Ok(auth.target(deploy).build()?.into_client(reqwest::Client::builder())?)
 }
 
 async fn run() -> Result<()> {

@@ -4,6 +4,7 @@
 mod support;
 use std::{process::ExitCode, time::Duration};
 
+use reqwest::redirect::Policy;
 use reqwest_middleware::ClientBuilder;
 use serde_json::json;
 use sitecore_auth::{AuthMiddleware, Target, TokenCache, edge::EdgeKeySource};
@@ -26,13 +27,17 @@ async fn run() -> Result<()> {
         let cache = TokenCache::new(cloud.tokens(kind)?);
         Ok(AuthMiddleware::builder(cache).target(target).build()?)
     };
+    let deploy = auth(Organization, cloud.at(Target::deploy(), Deploy)?)?;
+    let authoring = auth(Environment, cloud.authoring()?)?;
+    let edge = auth(Edge, cloud.at(Target::edge_admin(), Api::Edge)?)?;
+    // Each policy keeps one middleware's tokens where they belong, and leaves other redirects to the
+    // next.
+    let policy = edge.redirect_policy(Policy::default());
+    let policy = deploy.redirect_policy(authoring.redirect_policy(policy));
+    let http = reqwest::Client::builder().redirect(policy).no_proxy().build()?;
     // The first middleware with a matching target sets the header. The others pass the request on
     // unchanged.
-    let client = ClientBuilder::new(cloud.http()?)
-        .with(auth(Organization, cloud.at(Target::deploy(), Deploy)?)?)
-        .with(auth(Environment, cloud.authoring()?)?)
-        .with(auth(Edge, cloud.at(Target::edge_admin(), Api::Edge)?)?)
-        .build();
+    let client = ClientBuilder::new(http).with(deploy).with(authoring).with(edge).build();
 
     let page = json_of(client.get(cloud.url(Deploy, "/api/environments/v2")?)).await?;
     let environment = &page["data"][0];
@@ -50,7 +55,7 @@ async fn run() -> Result<()> {
         EdgeKeySource::deploy_api(client.clone(), id).with_origin(cloud.url(Deploy, "/")?)?;
     let target = cloud.at(Target::edge_delivery(), Api::Edge)?;
     let auth = AuthMiddleware::builder(TokenCache::new(keys)).target(target);
-    let delivery = ClientBuilder::new(cloud.http()?).with(auth.build()?).build();
+    let delivery = auth.build()?.into_client(reqwest::Client::builder())?;
     let url = cloud.url(Api::Edge, "/api/graphql/v1")?;
     let home = graphql(&delivery, &url, HOME, json!({})).await?;
     println!("published below Home: {}", names(&home["item"]["children"]["results"]));

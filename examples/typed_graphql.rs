@@ -4,7 +4,7 @@ mod support;
 use std::{process::ExitCode, time::Duration};
 
 use graphql_client::{GraphQLQuery, Response};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_middleware::ClientWithMiddleware;
 use sitecore_auth::{AuthMiddleware, TokenCache};
 use sitecore_sandbox::Sandbox;
 use support::{Cloud, Kind, Result};
@@ -49,7 +49,7 @@ async fn run() -> Result<()> {
     for kind in [Kind::Environment, Kind::Edge] {
         let cache = TokenCache::new(cloud.tokens(kind)?);
         let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
-        let client = ClientBuilder::new(cloud.http()?).with(auth).build();
+        let client = auth.into_client(reqwest::Client::builder())?;
         let path = "/sitecore/content/acme/Home".to_owned();
         match send::<Children>(&client, &url, children::Variables { path }).await {
             Ok(data) => {

@@ -6,7 +6,7 @@ use std::{process::ExitCode, time::Duration};
 
 use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 use serde_json::{Value, json};
-use sitecore_auth::{ClientCredentials, Endpoint, Target, TokenClient, redirect_policy};
+use sitecore_auth::{ClientCredentials, Endpoint, Target, TokenClient};
 use sitecore_sandbox::{Api, Sandbox};
 use tokio::time::Instant;
 use url::Url;
@@ -75,16 +75,6 @@ impl Cloud {
         Ok(TokenClient::builder(credentials).endpoint(endpoint).build()?)
     }
 
-    /// An HTTP client that does not send a token to another origin.
-    pub(crate) fn http(&self) -> Result<reqwest::Client> {
-        let http = reqwest::Client::builder().redirect(redirect_policy());
-        // A proxy must not get requests for loopback.
-        let is_local =
-            std::env::var("SITECORE_AUTH_AUTHORITY").is_ok_and(|url| url.contains("127.0.0.1"));
-        let http = if self.sandbox.is_some() || is_local { http.no_proxy() } else { http };
-        Ok(http.build()?)
-    }
-
     /// The target, on this cloud's origin.
     pub(crate) fn at(&self, target: Target, api: Api) -> Result<Target> {
         Ok(match &self.sandbox {
@@ -106,12 +96,7 @@ impl Cloud {
 
     /// The Authoring API's target.
     pub(crate) fn authoring(&self) -> Result<Target> {
-        let url = self.authoring_url()?;
-        // A CM runs customers' code, so the token goes only to its API.
-        Ok(match url.path().starts_with("/sitecore/api/") {
-            true => Target::authoring("cm.example")?.with_origin(url.join("/")?)?,
-            false => Target::origin(url.join("/")?)?,
-        })
+        Ok(Target::authoring(self.authoring_url()?)?)
     }
 
     /// A URL of the Deploy API or of Experience Edge.

@@ -1,74 +1,68 @@
-//! Any GraphQL response: no panic. The rest of a response does not change what its start has decided. A rejection is
-//! also one according to an independent parser of the whole text, and vice versa.
+//! Any GraphQL response or request: no panic. A rejection is also one according to an independent parser, and vice
+//! versa. The start of a response shows a rejection only if a longer start shows it too, and proves nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sitecore_auth::fuzzing::{graphql, may_begin_with_errors, watch};
+use sitecore_auth::fuzzing::{is_clearly_query, rejection};
 
 fuzz_target!(|input: &[u8]| {
-    let whole = graphql(input);
-    let is_json = serde_json::from_slice::<Value>(input).is_ok();
-    let decisive = watch(input);
-    for end in 0..input.len() {
-        let start = &input[..end];
-        // The byte that decides must be marked as decisive. A literal is marked when it has ended.
-        if is_json
-            && end > 0
-            && !input[end - 1].is_ascii_alphanumeric()
-            && graphql(start).is_some()
-            && graphql(&input[..end - 1]).is_none()
-        {
-            assert!(decisive[end - 1], "after {end} bytes");
-        }
-        match graphql(start) {
-            None => {}
-            // A number that is cut off after its first digit already is not null.
-            Some((false, _)) if whole.is_none() => {}
-            decided => assert_eq!(whole, decided, "after {end} bytes"),
-        }
-        assert!(may_begin_with_errors(start) || !may_begin_with_errors(input));
+    let mut was_rejection = false;
+    for end in 0..=input.len() {
+        let start = rejection(&input[..end], false);
+        assert_ne!(start, Some(true), "a proof after {end} bytes");
+        assert!(start.is_some() || !was_rejection, "a rejection is gone after {end} bytes");
+        was_rejection = start.is_some();
     }
-    let mut values = serde_json::Deserializer::from_slice(input).into_iter::<Value>();
-    let value = values.next().and_then(Result::ok);
-    let parsed = value.as_ref().map(rejection);
-    match whole {
-        Some((true, nothing_executed)) => assert_eq!(parsed, Some(Some(nothing_executed))),
-        // A duplicate member rules out a rejection, but this parser does not notice it.
-        _ if ["errors", "data"].iter().any(|name| count(input, name) > 1) => {}
-        _ if count(input, "\\u") > 0 => {}
-        _ => assert!(!matches!(parsed, Some(Some(_)))),
+    let whole = rejection(input, true);
+    // This parser notices neither a duplicate member nor another encoding.
+    let is_plain = ["errors", "data", "hasNext", "incremental", "pending", "\\u"]
+        .iter()
+        .all(|text| count(input, text) <= usize::from(*text == "errors" || *text == "data"));
+    if is_plain && let Ok(value) = serde_json::from_slice::<Value>(input) {
+        assert_eq!(whole, expected(&value));
     }
+    // A document that begins with the word is a mutation, whatever else the request says.
+    let body = String::from_utf8_lossy(input);
+    assert!(!(is_clearly_query(input) && body.starts_with(r#"{"query":"mutation"#)));
 });
 
-/// Parses a whole response: `Some` if it is a rejection, and whether nothing was executed.
-fn rejection(response: &Value) -> Option<bool> {
-    let errors = response.as_object()?.get("errors")?.as_array()?;
-    let mut names = Vec::new();
-    for error in errors {
-        let code = error.as_object()?.get("extensions")?.as_object()?.get("code")?;
-        if code != "AUTH_NOT_AUTHENTICATED" {
-            return None;
-        }
-        match error.get("path").unwrap_or(&Value::Null) {
-            Value::Null => {}
-            Value::Array(path) if path.is_empty() => {}
-            Value::Array(path) if path.len() == 1 => names.push(path[0].as_str()?),
-            _ => return None,
-        }
-    }
-    if errors.is_empty() {
+/// Reads a whole response in another way: whether it proves that nothing was executed, if it is a rejection.
+fn expected(body: &Value) -> Option<bool> {
+    let responses = match body {
+        Value::Array(responses) => responses.clone(),
+        other => vec![other.clone()],
+    };
+    let is_shape = |response: &Value| {
+        let errors = response.get("errors").unwrap_or(&Value::Null);
+        let data = response.get("data").unwrap_or(&Value::Null);
+        (response.is_null() && body.is_array() || response.is_object())
+            && (errors.is_null() || errors.is_array())
+            && (data.is_null() || data.is_object())
+    };
+    if !responses.iter().all(is_shape) {
         return None;
     }
-    match response.get("data").unwrap_or(&Value::Null) {
-        Value::Null => Some(false),
-        Value::Object(data) if data.is_empty() => Some(false),
-        Value::Object(data) => data
-            .iter()
-            .all(|(name, value)| value.is_null() && names.contains(&name.as_str()))
-            .then_some(true),
-        _ => None,
+    let errors = |response: &Value| response["errors"].as_array().cloned().unwrap_or_default();
+    let is_rejection = |error: &Value| {
+        error.pointer("/extensions/code").and_then(Value::as_str) == Some("AUTH_NOT_AUTHENTICATED")
+    };
+    if !responses.iter().flat_map(errors).any(|error| is_rejection(&error)) {
+        return None;
     }
+    Some(responses.iter().all(|response| {
+        let Some(data) = response["data"].as_object() else { return false };
+        let mut names = data.keys().filter(|name| *name != "__typename").peekable();
+        names.peek().is_some()
+            && names.all(|name| {
+                let about = |error: &Value| error["path"][0] == **name;
+                let about: Vec<_> = errors(response).into_iter().filter(about).collect();
+                let exactly = |error: &Value| {
+                    is_rejection(error) && error["path"].as_array().is_some_and(|path| path.len() == 1)
+                };
+                data[name].is_null() && !about.is_empty() && about.iter().all(exactly)
+            })
+    }))
 }
 
 fn count(text: &[u8], word: &str) -> usize {

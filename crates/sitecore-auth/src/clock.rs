@@ -138,6 +138,14 @@ impl CacheClock {
         Self(clock.map(|clock| (clock, Mutex::new(Moment::PAST))))
     }
 
+    /// Returns by how much it may lag behind an exact clock.
+    pub(crate) fn lag(&self) -> Duration {
+        match self.0 {
+            None if cfg!(target_os = "linux") => Duration::from_millis(10),
+            _ => Duration::ZERO,
+        }
+    }
+
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         let Some((clock, last)) = &self.0 else { return SystemClock.now() };

@@ -9,7 +9,9 @@ use std::{
 
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
-use sitecore_token::{ClientCredentials, TokenClient, read_credential};
+use sitecore_token::{
+    Claims, ClientCredentials, TokenClient, access_token_from_sitecore_cli, read_credential,
+};
 use tokio::{
     sync::{Semaphore, oneshot},
     time::timeout,
@@ -17,6 +19,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
+    clock::{Clock as _, SystemClock},
     error::{Error, ErrorKind, Result},
     source::{FetchContext, SharingKey, TokenSource, token_from},
     token::Token,
@@ -24,6 +27,9 @@ use crate::{
 
 /// How long reading a file may take. A network mount can hang forever.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a CLI login without an expiry is used before it is read again.
+const UNKNOWN_LIFETIME: Duration = Duration::from_secs(300);
 
 /// How many reads of one provider run at once. A read that hangs occupies its thread forever.
 const MAX_READS: usize = 4;
@@ -160,6 +166,61 @@ impl CredentialsProvider for SitecoreCliCredentials {
         let start_dir = self.start_dir.clone();
         let read = move || Ok(ClientCredentials::from_sitecore_cli(start_dir)?.0);
         self.reader.run(&self.start_dir.display().to_string(), read).await
+    }
+}
+
+/// A source that uses the access token of an interactive login with the Sitecore CLI
+/// (`dotnet sitecore cloud login`) until it expires.
+///
+/// The token stands for a person, and it cannot be refreshed from here: log in again when it has
+/// expired. Use it for scripts on a developer's machine. For programs, use
+/// [`ClientCredentials::from_sitecore_cli`] or other credentials.
+///
+/// ```no_run
+/// # fn main() -> Result<(), sitecore_auth::Error> {
+/// use sitecore_auth::{AuthMiddleware, SitecoreCliLogin, Target, TokenCache};
+///
+/// let cache = TokenCache::new(SitecoreCliLogin::new("."));
+/// let auth = AuthMiddleware::builder(cache).target(Target::deploy()).build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SitecoreCliLogin {
+    start_dir: PathBuf,
+    reader: Reader,
+}
+
+impl SitecoreCliLogin {
+    /// Creates a source that looks for `.sitecore/user.json` in `start_dir` and its parent folders,
+    /// each time it is called.
+    pub fn new(start_dir: impl Into<PathBuf>) -> Self {
+        Self { start_dir: start_dir.into(), reader: Reader::default() }
+    }
+}
+
+#[async_trait]
+impl TokenSource for SitecoreCliLogin {
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
+        const LOG_IN: &str = "log in again with `dotnet sitecore cloud login`";
+        let start_dir = self.start_dir.clone();
+        let read = move || Ok(access_token_from_sitecore_cli(start_dir)?);
+        let text = self.reader.run(&self.start_dir.display().to_string(), read).await?;
+        let claims = Claims::decode(text.expose_secret());
+        let expires_at = claims.and_then(|claims| claims.expires_at());
+        let now = SystemClock.now().wall();
+        let left = expires_at.map(|expires_at| expires_at.saturating_sub(now));
+        if left.is_some_and(|left| left.is_zero()) {
+            let message = format!("the token of the Sitecore CLI's login has expired; {LOG_IN}");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        // A token that says nothing about its expiry is looked up again after some minutes.
+        let token = Token::bearer(text, left.unwrap_or(UNKNOWN_LIFETIME))?;
+        if context.rejected() && context.replacing().is_some_and(|other| other.is_same(&token)) {
+            let message = format!("an API rejects the token of the Sitecore CLI's login; {LOG_IN}");
+            return Err(Error::new(ErrorKind::Refused, message));
+        }
+        Ok(token)
     }
 }
 

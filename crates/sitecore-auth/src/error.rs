@@ -1,25 +1,31 @@
 //! Why a request has no token: one opaque, cloneable error, with a kind to act on.
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
+
+use sitecore_token::Refusal;
 
 use crate::contain::contain;
+
+/// Stands in for the text of an error whose `Display` panicked.
+const PANICKED: &str = "the error's `Display` panicked";
 
 /// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The reason why there is no token.
 ///
-/// Cheap to clone, because all callers that waited for a failed refresh get its error. `Display`
-/// shows the outermost error only; walk the [`source`](StdError::source) chain for the cause.
+/// Cheap to clone, because all callers that waited for a failed refresh get its error. `Display` is
+/// one sentence with the cause and what to do. The [`source`](StdError::source) chain adds only
+/// what that sentence does not say.
 ///
-/// To find it in the error of a request, use `downcast_ref`. If reqwest-retry is added before this
-/// middleware, the error is wrapped in reqwest-retry's `RetryError`, which is found the same way.
+/// A request fails with an error of reqwest-middleware. [`find`](Self::find) finds ours inside it:
 ///
 /// ```
-/// # fn example(error: reqwest_middleware::Error) {
-/// if let reqwest_middleware::Error::Middleware(inner) = &error {
-///     if let Some(auth) = inner.downcast_ref::<sitecore_auth::Error>() {
-///         eprintln!("{auth}; worth a retry: {}", auth.is_transient());
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) {
+/// if let Err(error) = client.get("https://xmclouddeploy-api.sitecorecloud.io/api/projects/v1").send().await {
+///     match sitecore_auth::Error::find(&error) {
+///         Some(auth) => eprintln!("{auth}; worth a retry: {}", auth.is_transient()),
+///         None => eprintln!("{error}"),
 ///     }
 /// }
 /// # }
@@ -43,7 +49,7 @@ struct ErrorInner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The program or its environment is misconfigured. Fix what the source names.
+    /// The program or its environment is misconfigured. Fix what the message names.
     Config,
     /// The issuer refuses the client, or an API refuses it when asked for a key. Check its id,
     /// secret, audience and kind.
@@ -54,7 +60,7 @@ pub enum ErrorKind {
     Unavailable,
     /// The response is not a usable token or key.
     Malformed,
-    /// The request's own deadline passed before there was a token.
+    /// The request's own deadline passed before there was a token. Allow it more time.
     Timeout,
 }
 
@@ -82,12 +88,27 @@ impl Error {
         self
     }
 
-    /// Says that the token request certainly did not reach the issuer. The cache then repeats it
+    /// Records that the token request certainly did not reach the issuer. The cache then repeats it
     /// for up to 10 s within a refresh, because the issuer does not count it.
     #[must_use]
     pub fn with_never_reached_issuer(mut self) -> Self {
         Arc::make_mut(&mut self.0).never_reached_issuer = true;
         self
+    }
+
+    /// Finds an error of this crate in `error` or its causes, even inside a
+    /// [`reqwest_middleware::Error`], whose own chain leaves it out. With the feature `retry`, it
+    /// looks into reqwest-retry's errors too.
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
+        causes.find_map(|cause| cause.downcast_ref().or_else(|| Self::find(hidden_cause(cause)?)))
+    }
+
+    /// Returns the OAuth error with which the issuer refused the client, if it did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.0.source.downcast_ref::<sitecore_token::Error>()?.refusal()
     }
 
     /// Marks the error as transient, whatever its kind.
@@ -101,12 +122,14 @@ impl Error {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Returns the source chain in one line, for logs.
-    pub(crate) fn cause(&self) -> String {
+    /// Returns all causes on one line, for logs and stores.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn cause(&self) -> String {
         let first: &(dyn StdError + 'static) = &*self.0.source;
         let causes = || std::iter::successors(Some(first), |&cause| cause.source());
         let text = contain(|| causes().map(ToString::to_string).collect::<Vec<_>>().join(": "));
-        text.unwrap_or_else(|| "the error's `Display` panicked".to_owned())
+        text.unwrap_or_else(|| PANICKED.to_owned())
     }
 
     /// Returns the kind of the error, which suggests what to do.
@@ -137,8 +160,28 @@ impl Error {
     }
 }
 
+/// Returns the error inside one that is transparent, whose own chain leaves it out.
+fn hidden_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    if let Some(reqwest_middleware::Error::Middleware(inner)) = error.downcast_ref() {
+        return Some(inner.as_ref());
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.get_ref().map(|inner| inner as _);
+    }
+    #[cfg(feature = "retry")]
+    if let Some(reqwest_retry::RetryError::Error(inner)) = error.downcast_ref() {
+        return Some(inner);
+    }
+    None
+}
+
+/// The sentence of `Display` and the kind, because a `main` that returns an error prints it this
+/// way. `{:#?}` shows all fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "{self} ({:?})", self.0.kind);
+        }
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("transient", &self.0.transient)
@@ -151,15 +194,12 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0.kind {
-            ErrorKind::Config => "authentication is misconfigured",
-            ErrorKind::Refused => "the client was refused; check its id, secret, audience and kind",
-            ErrorKind::RateLimited => "rate limited by the token issuer",
-            ErrorKind::Unavailable => "no token available",
-            ErrorKind::Malformed => "the response is not usable",
-            ErrorKind::Timeout => "the request timed out while it waited for a token",
-        })?;
-        match self.0.retry_after {
+        if self.0.kind == ErrorKind::Config {
+            f.write_str("authentication is misconfigured: ")?;
+        }
+        let cause = contain(|| self.0.source.to_string());
+        f.write_str(cause.as_deref().unwrap_or(PANICKED))?;
+        match self.0.retry_after.filter(|wait| !wait.is_zero()) {
             Some(wait) => write!(f, " (next attempt in {} s)", wait.as_secs_f64().ceil()),
             None => Ok(()),
         }
@@ -168,7 +208,8 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0.source)
+        // `Display` already includes the first cause.
+        self.0.source.source()
     }
 }
 

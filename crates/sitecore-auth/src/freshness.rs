@@ -16,6 +16,18 @@ pub enum Freshness {
     Expired,
 }
 
+#[cfg(feature = "serde")]
+impl Freshness {
+    /// Returns the state as a word for a status page.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// How long a token is valid, counted from when it was issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lifetime {

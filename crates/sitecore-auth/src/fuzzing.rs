@@ -2,7 +2,7 @@
 //! a network.
 
 use crate::middleware::{
-    graphql::{self, Verdict},
+    graphql::{self, Executed},
     www_authenticate,
 };
 
@@ -11,25 +11,13 @@ pub fn rejects_token(headers: &http::HeaderMap) -> bool {
     www_authenticate::rejects_token(headers)
 }
 
-/// Reads the start of a GraphQL response. `None` if it is undecided. Otherwise whether it rejects
-/// the token, and whether nothing was executed.
-pub fn graphql(start: &[u8]) -> Option<(bool, bool)> {
-    match graphql::read(start) {
-        Verdict::Open => None,
-        Verdict::Accepted => Some((false, false)),
-        Verdict::Rejected => Some((true, true)),
-        Verdict::RejectedInPart => Some((true, false)),
-    }
+/// Reads a GraphQL response, or its start. `None` if it does not reject the token. Otherwise
+/// whether it proves that nothing was executed.
+pub fn rejection(text: &[u8], is_whole: bool) -> Option<bool> {
+    graphql::rejection(text, is_whole).map(|executed| executed == Executed::Nothing)
 }
 
-/// Returns for each byte whether it makes sense to read the response again after it.
-pub fn watch(response: &[u8]) -> Vec<bool> {
-    let mut watch = graphql::Watch::default();
-    let ends = 1..=response.len();
-    ends.map(|end| watch.is_decisive(&response[..end])).collect()
-}
-
-/// Returns `true` if the first member is, or can still become, `errors`.
-pub fn may_begin_with_errors(start: &[u8]) -> bool {
-    graphql::may_begin_with_errors(start)
+/// Returns `true` if a GraphQL request with this body is clearly a query.
+pub fn is_clearly_query(body: &[u8]) -> bool {
+    graphql::is_clearly_query(body)
 }

@@ -3,12 +3,10 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use sitecore_auth::{AuthMiddleware, ClientCredentials, Target, redirect_policy};
+//! use sitecore_auth::{AuthMiddleware, Target, reqwest};
 //!
 //! let targets = [Target::authoring("xmc-acme-site-prod.sitecorecloud.io")?, Target::deploy()];
-//! let auth = AuthMiddleware::new(ClientCredentials::from_env()?, targets)?;
-//! let http = reqwest::Client::builder().redirect(redirect_policy()).build()?;
-//! let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
+//! let client = AuthMiddleware::from_env(targets)?.into_client(reqwest::Client::builder())?;
 //!
 //! let projects = "https://xmclouddeploy-api.sitecorecloud.io/api/projects/v1";
 //! println!("{}", client.get(projects).send().await?.status());
@@ -16,13 +14,13 @@
 //! # }
 //! ```
 //!
-//! The same without a tenant, on the sandbox of the crate `sitecore-sandbox`:
+//! The same without a tenant, with the crate `sitecore-sandbox`:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use sitecore_auth::{
-//!     AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, redirect_policy,
+//!     AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, reqwest,
 //! };
 //! use sitecore_sandbox::{Api, Sandbox};
 //!
@@ -31,11 +29,10 @@
 //! let tokens = TokenClient::builder(ClientCredentials::new(id, secret))
 //!     .endpoint(Endpoint::new(sandbox.token_url(), sandbox.audience())?)
 //!     .build()?;
-//! let auth = AuthMiddleware::builder(TokenCache::new(tokens))
+//! let client = AuthMiddleware::builder(TokenCache::new(tokens))
 //!     .target(Target::deploy().with_origin(sandbox.origin(Api::Deploy).clone())?)
-//!     .build()?;
-//! let http = reqwest::Client::builder().redirect(redirect_policy()).no_proxy().build()?;
-//! let client = reqwest_middleware::ClientBuilder::new(http).with(auth).build();
+//!     .build()?
+//!     .into_client(reqwest::Client::builder())?;
 //!
 //! let projects = sandbox.url(Api::Deploy, "/api/projects/v1");
 //! assert!(client.get(projects.clone()).send().await?.status().is_success());
@@ -56,9 +53,9 @@
 //! # The basics
 //!
 //! [`AuthMiddleware`] and [`ClientCredentials`] are all that most programs need, with a [`Target`]
-//! for each API and a [`redirect_policy`] on the client. Per request, [`NoAuth`] and [`Replay`]
-//! make exceptions. An [`Error`] has an [`ErrorKind`] that says what to do. [`Rejections`] defines
-//! which responses reject a token.
+//! for each API. Per request, [`NoAuth`] and [`Replay`] make exceptions. An [`Error`] has an
+//! [`ErrorKind`] that says what to do. [`Rejections`] defines which responses reject a token. A
+//! [`WrongClient`] in a response explains a 403.
 //!
 //! # Caching
 //!
@@ -70,10 +67,11 @@
 //!
 //! [`TokenClient`] sends token requests to an [`Endpoint`]. For credentials that change while the
 //! program runs, use a [`ProviderSource`] with a [`CredentialsProvider`]: [`FileCredentials`],
-//! [`EnvironmentCredentials`] or [`SitecoreCliCredentials`]. For tokens from elsewhere, use
+//! [`EnvironmentCredentials`] or [`SitecoreCliCredentials`]. [`SitecoreCliLogin`] uses a person's
+//! login. For tokens from elsewhere, use
 //! [`source_fn`] or implement [`TokenSource`], with [`FetchContext`] and [`SharingKey`]. Keys for
-//! Experience Edge's Delivery API are in [`edge`]. [`Claims`] and [`ClientKind`] say whose token it
-//! is.
+//! Experience Edge's Delivery API come from [`edge`]. [`Claims`] and [`ClientKind`] describe the
+//! client that a token was granted to.
 //!
 //! # Tests
 //!
@@ -86,6 +84,8 @@
 //! - `rustls-no-provider`: TLS with rustls, without a cryptography provider. The program must
 //!   install one before it builds a client; otherwise building panics.
 //! - `native-tls`: TLS with the platform's library.
+//! - `retry`: [`HonourRetryAfter`], a strategy and policy for reqwest-retry.
+//! - `serde`: [`CacheStatus`] can be serialized.
 //! - `metrics`: metrics for the `metrics` facade. The repository's `docs/operations.md` describes
 //!   them.
 //! - `test-util`: `ManualClock` and a policy without jitter, for your tests.
@@ -116,6 +116,8 @@ pub mod fuzzing;
 mod metrics;
 mod middleware;
 mod policy;
+#[cfg(feature = "retry")]
+mod retry;
 mod source;
 mod target;
 mod token;
@@ -126,19 +128,24 @@ pub use clock::ManualClock;
 pub use clock::{Clock, Moment, SystemClock};
 pub use credentials::{
     CredentialsProvider, EnvironmentCredentials, FileCredentials, ProviderSource,
-    SitecoreCliCredentials,
+    SitecoreCliCredentials, SitecoreCliLogin,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use freshness::Freshness;
 pub use middleware::{
-    AuthMiddleware, AuthMiddlewareBuilder, NoAuth, Rejections, Replay, redirect_policy,
+    AuthMiddleware, AuthMiddlewareBuilder, NoAuth, Rejections, Replay, WrongClient,
 };
 pub use policy::{Backoff, RefreshPolicy};
+#[cfg(feature = "retry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "retry")))]
+pub use retry::HonourRetryAfter;
 #[doc(inline)]
 pub use sitecore_token::{
     Claims, ClientAuth, ClientCredentials, ClientKind, Encoding, Endpoint, Quota, QuotaBucket,
-    TokenClient, TokenClientBuilder,
+    Refusal, TokenClient, TokenClientBuilder,
 };
 pub use source::{FetchContext, SharingKey, TokenSource, source_fn};
 pub use target::Target;
 pub use token::{Fingerprint, Token};
+#[doc(no_inline)]
+pub use {reqwest, reqwest_middleware};

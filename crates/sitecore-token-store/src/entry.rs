@@ -104,7 +104,7 @@ impl Entry {
         };
         let failure = Failure {
             kind: kind_name(error.kind()).to_owned(),
-            message: message_of(error),
+            message: error.cause(),
             count: failures.saturating_add(1),
             failed_at: millis(now),
             retry_at: millis(retry_at),
@@ -232,17 +232,6 @@ impl SavedToken {
         let is_older = issued_at(replacing).is_some_and(|at| issued < at);
         (!is_same && !is_older).then_some(token)
     }
-}
-
-/// Returns the error with all its causes. Other processes see nothing but this text.
-fn message_of(error: &Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
-    message
 }
 
 /// Returns the policy that stored tokens and failures follow. Caches with another policy can

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sitecore_auth::{Error, ErrorKind, Freshness};
+use serde_json::{Value, json};
+use sitecore_auth::{Error, ErrorKind, Freshness, ManualClock};
 use tokio::time::advance;
 
 use crate::support::{DAY, HOUR, PausedClock, SECOND, ScriptedSource, Step, cache_of, settle};
@@ -99,4 +100,25 @@ async fn the_status_describes_each_state_of_a_cache() {
         (expired.freshness(), expired.is_usable(), expired.usable_for()),
         (Some(Freshness::Expired), false, Some(Duration::ZERO))
     );
+}
+
+#[tokio::test]
+async fn a_status_can_be_serialized_without_a_secret() {
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Fail(ErrorKind::Refused));
+    let clock = ManualClock::new();
+    let cache = cache_of(&source, clock.clone());
+    let empty = serde_json::to_value(cache.status()).unwrap();
+    assert_eq!((&empty["is_ready"], &empty["freshness"]), (&json!(true), &Value::Null));
+    let token = cache.token().await.unwrap();
+    let fresh = serde_json::to_value(cache.status()).unwrap();
+    assert_eq!((&fresh["is_ready"], &fresh["freshness"]), (&json!(true), &json!("fresh")));
+    assert_eq!(fresh["fingerprint"], token.fingerprint().to_string());
+    assert_eq!((&fresh["usable_for"], &fresh["token_requests"]), (&json!(86_340.0), &json!(1)));
+    assert!(fresh["expires_at"].as_str().unwrap().contains('T'));
+    clock.advance(DAY);
+    cache.token().await.unwrap_err();
+    let expired = serde_json::to_value(cache.status()).unwrap();
+    assert_eq!((&expired["is_ready"], &expired["freshness"]), (&json!(false), &json!("expired")));
+    assert!(expired["last_error"].as_str().unwrap().contains("scripted"));
+    assert!(!expired.to_string().contains("token-1"), "{expired}");
 }

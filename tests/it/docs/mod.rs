@@ -206,10 +206,11 @@ fn every_test_named_in_failure_modes_exists() {
     // A test in a source file is in the module `tests` of that file, which may be a folder.
     let unit_tests =
         LIBRARIES.iter().flat_map(|name| modules_of(root.join("crates").join(name).join("src")));
-    let unit_tests = unit_tests.map(|(module, path)| match module.contains("::tests::") {
-        true => (module, path),
-        false => (format!("{module}::tests"), path),
-    });
+    let unit_tests =
+        unit_tests.map(|(module, path)| match format!("{module}::").contains("::tests::") {
+            true => (module, path),
+            false => (format!("{module}::tests"), path),
+        });
     let memory = ("memory".to_owned(), root.join("tests/memory/main.rs"));
     let modules = modules_of(root.join("tests/it")).chain(unit_tests).chain([memory]);
     let tests: HashSet<String> = modules

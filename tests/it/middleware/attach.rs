@@ -68,18 +68,45 @@ async fn without_a_token_nothing_is_sent() {
     assert!(requests(&server).await.is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_call_costs_the_token_requests_of_one_refresh_even_if_they_fail_at_once() {
+    let server = serve(ResponseTemplate::new(200)).await;
+    for _ in 0..200 {
+        let source = ScriptedSource::new([], Step::Fail(ErrorKind::Refused));
+        let client = client_with(source.clone(), origin(&server));
+        client.get(server.uri()).send().await.expect_err("no token");
+        assert_eq!(source.calls(), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_request_with_its_own_credentials_is_passed_on_unchanged() {
     let server = serve(ResponseTemplate::new(401)).await;
     let source = ScriptedSource::granting(DAY);
     let client = client_with(source.clone(), origin(&server));
-    let own = client.get(server.uri()).bearer_auth("own").send().await.unwrap();
-    let key = client.get(server.uri()).header("sc_apikey", "key").send().await.unwrap();
-    assert_eq!((own.status().as_u16(), key.status().as_u16()), (401, 401));
+    let get = |query: &str| client.get(format!("{}{query}", server.uri()));
+    let own = [
+        get("").bearer_auth("own"),
+        get("").header("sc_apikey", "key"),
+        get("").header("X-GQL-Token", "key"),
+        get("?sc_apikey=key"),
+        get("?a=b&SC%5fAPIKEY=key"),
+        get("?sitecoreContextId=id"),
+    ];
+    for call in own {
+        assert_eq!(call.send().await.unwrap().status().as_u16(), 401);
+    }
     let requests = requests(&server).await;
-    assert_eq!((requests.len(), source.calls()), (2, 0));
+    assert_eq!((requests.len(), source.calls()), (6, 0));
     assert_eq!(bearer(&requests[0]), "own");
-    assert!(!requests[1].headers.contains_key("authorization"));
+    let is_bare = |request: &wiremock::Request| !request.headers.contains_key("authorization");
+    assert!(requests[1..].iter().all(is_bare));
+    // In a call to the Token API, this header names the key that the call is about.
+    let call = client.get(format!("{}/api/apikey/v1/token", server.uri()));
+    call.header("X-GQL-Token", "key").send().await.unwrap();
+    assert_eq!(source.calls(), 2);
+    // Parameters with similar names or values do not count.
+    get("?sc_apikeys=key&q=sitecoreContextId").send().await.unwrap();
 }
 
 #[tokio::test]
@@ -192,6 +219,74 @@ async fn the_tokens_header_takes_precedence_over_a_default_header() {
     let response =
         ClientBuilder::new(http).with(auth).build().get(server.uri()).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "token-1");
+}
+
+#[tokio::test]
+async fn with_a_required_target_a_request_that_matches_none_is_not_sent() {
+    let (server, other) = (serve(ResponseTemplate::new(200)).await, rejecting(&[], &[]).await);
+    let source = ScriptedSource::granting(DAY);
+    let auth = AuthMiddleware::builder(TokenCache::new(source.clone()))
+        .target(origin(&other))
+        .require_target(true)
+        .build()
+        .unwrap();
+    let client = auth.into_client(reqwest::Client::builder()).unwrap();
+    let error = client.get(format!("{}/s3cret", server.uri())).send().await.expect_err("no target");
+    let auth = auth_error(&error);
+    assert_eq!(auth.kind(), ErrorKind::Config);
+    let message = auth.to_string();
+    assert!(message.contains(&server.uri()) && message.contains("target"), "{message}");
+    assert!(!message.contains("s3cret"), "{message}");
+    assert_eq!((requests(&server).await.len(), source.calls()), (0, 0));
+    // These do not need a token of ours.
+    client.get(server.uri()).with_extension(NoAuth).send().await.unwrap();
+    client.get(server.uri()).bearer_auth("own").send().await.unwrap();
+    client.get(other.uri()).send().await.unwrap();
+    assert_eq!((requests(&server).await.len(), source.calls()), (2, 1));
+}
+
+#[test]
+fn the_environment_names_the_credentials_and_the_issuer() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (issuer, api) = runtime.block_on(async {
+        let granted =
+            json!({"access_token": "from-env", "token_type": "Bearer", "expires_in": 900});
+        let issuer = serve(ResponseTemplate::new(200).set_body_json(granted)).await;
+        (issuer, rejecting(&[], &[]).await)
+    });
+    let variables = [
+        ("SITECORE_AUTH_CLIENT_ID", Some("id".to_owned())),
+        ("SITECORE_AUTH_CLIENT_SECRET", Some("\u{feff}secret \n".to_owned())),
+        ("SITECORE_AUTH_AUTHORITY", Some(issuer.uri())),
+        ("SITECORE_AUTH_AUDIENCE", Some("https://audience.example".to_owned())),
+    ];
+    let auth = temp_env::with_vars(variables, || AuthMiddleware::from_env([origin(&api)]).unwrap());
+    let client = auth.into_client(reqwest::Client::builder()).unwrap();
+    let text = runtime
+        .block_on(async { client.get(api.uri()).send().await.unwrap().text().await.unwrap() });
+    assert_eq!(text, "from-env");
+    let sent = runtime.block_on(requests(&issuer)).remove(0);
+    let body = String::from_utf8(sent.body).unwrap();
+    assert!(body.contains("secret") && body.contains("audience.example"), "{body}");
+    let missing = [("SITECORE_AUTH_CLIENT_ID", None::<&str>), ("SITECORE_CLIENT_ID", None)];
+    let error = temp_env::with_vars(missing, || AuthMiddleware::from_env([Target::deploy()]));
+    assert!(error.unwrap_err().to_string().contains("SITECORE_AUTH_CLIENT_ID"));
+}
+
+#[test]
+fn a_client_for_loopback_uses_no_proxy() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (proxy, api) = runtime
+        .block_on(async { (serve(ResponseTemplate::new(502)).await, rejecting(&[], &[]).await) });
+    let status = |target: Target, url: String| {
+        let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)));
+        let auth = auth.target(origin(&api)).target(target).build().unwrap();
+        let http = reqwest::Client::builder().proxy(reqwest::Proxy::all(proxy.uri()).unwrap());
+        let client = auth.into_client(http).unwrap();
+        runtime.block_on(async { client.get(url).send().await.unwrap().status().as_u16() })
+    };
+    assert_eq!(status(origin(&api), api.uri()), 200);
+    assert_eq!(status(Target::deploy(), "http://api.example/".to_owned()), 502);
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! Authoring rejects tokens with HTTP 200: which responses count as rejections, and how much of a
-//! response is read to decide that.
+//! Authoring rejects tokens with an error code in a GraphQL response: which responses count as
+//! rejections, which requests are replayed, and how much of a response is read to decide that.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, slice::from_ref, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use futures_util::{StreamExt as _, stream};
 use http::{Response, StatusCode};
 use http_body::Frame;
@@ -64,6 +65,12 @@ fn data_for(token: &str) -> String {
     format!(r#"{{"data":{{"item":{{"name":"{token}"}}}}}}"#)
 }
 
+/// A body of unknown length that arrives in small pieces.
+fn in_pieces(text: &str) -> Body {
+    let pieces: Vec<_> = text.as_bytes().chunks(7).map(Bytes::copy_from_slice).collect();
+    frames(stream::iter(pieces).map(Frame::data))
+}
+
 /// A body of unknown length that arrives byte by byte.
 fn byte_by_byte(text: &str) -> Body {
     let bytes: Vec<_> = text.bytes().map(|byte| Bytes::from(vec![byte])).collect();
@@ -79,26 +86,44 @@ async fn post(client: &ClientWithMiddleware, url: Url, query: &str) -> reqwest::
     timeout(SOON, call.send()).await.expect("a response").unwrap()
 }
 
+/// The response to a bulk request: this many rejected fields, each with its own error.
+fn bulk_rejection(fields: usize) -> String {
+    let list: Vec<_> = (0..fields).map(|at| not_authenticated(&format!(r#"["f{at}"]"#))).collect();
+    let data: Vec<_> = (0..fields).map(|at| format!(r#""f{at}":null"#)).collect();
+    errors(&list, &format!(r#","data":{{{}}}"#, data.join(",")))
+}
+
 #[tokio::test]
-async fn a_rejection_with_status_200_is_handled_like_a_401() {
+async fn a_rejection_is_seen_whatever_its_shape_and_order() {
+    let path = r#"["item"]"#;
+    let item = not_authenticated(path);
     for rejection in [
         full_rejection(),
-        errors(
-            &[not_authenticated(r#"["item"]"#), not_authenticated(r#"["b"]"#)],
-            r#","data":{"item":null,"b":null}"#,
-        ),
-        errors(&[not_authenticated(r#"["item"]"#)], ""),
+        errors(&[item.clone(), not_authenticated(r#"["b"]"#)], r#","data":{"item":null,"b":null}"#),
+        errors(from_ref(&item), ""),
         errors(&[not_authenticated("null")], r#","data":null"#),
-        errors(
-            &[not_authenticated(r#"["item"]"#)],
-            r#","extensions":{"cost":-1.5e+3},"data":{"item":null}"#,
-        ),
+        errors(from_ref(&item), r#","extensions":{"cost":-1.5e+3},"data":{"item":null}"#),
         format!("  {{ \"errors\" : [{}] , \"data\" : null }}\r\n", not_authenticated("[]")),
+        format!("\u{feff}{}", full_rejection()),
+        // Blanks that keep a connection alive.
+        format!("{}{}", " \n".repeat(5_000), full_rejection()),
+        // `data` first, and `__typename` in it.
+        format!(r#"{{"data":{{"__typename":"Query","item":null}},"errors":[{item}]}}"#),
+        // Alongside data and other errors.
+        errors(from_ref(&item), r#","data":{"item":null,"b":1}"#),
+        errors(&[error("AUTH_NOT_AUTHORIZED", r#"["b"]"#), item.clone()], r#","data":null"#),
+        errors(&[error("INTERNAL", path), item.clone()], r#","data":{"item":null}"#),
+        // Batches.
+        format!("[{}]", full_rejection()),
+        format!(r#"[{{"data":{{"b":1}}}},{}]"#, full_rejection()),
+        // Longer than 16 KiB.
+        bulk_rejection(90),
+        bulk_rejection(400),
     ] {
         let (whole, chunked) = (rejection.clone(), rejection.clone());
         for api in [
             rejecting(move || json_response(whole.clone())).await,
-            rejecting(move || json_response(byte_by_byte(&chunked))).await,
+            rejecting(move || json_response(in_pieces(&chunked))).await,
         ] {
             let source = ScriptedSource::granting(DAY);
             let response = post(&client(&api, &source), api.authoring(), QUERY).await;
@@ -107,29 +132,79 @@ async fn a_rejection_with_status_200_is_handled_like_a_401() {
             assert_eq!(source.calls(), 2);
         }
     }
-    // If the length is known, `data` may come first. GraphQL has its own media type.
-    let api = rejecting(|| {
-        let body = format!(
-            r#"{{"data":{{"item":null}},"errors":[{}]}}"#,
-            not_authenticated(r#"["item"]"#)
-        );
-        let response =
-            Response::builder().header("content-type", "Application/GraphQL-response+JSON");
-        response.body(body.into()).unwrap()
-    })
-    .await;
-    let response =
-        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-    assert_eq!(response.text().await.unwrap(), data_for("token-2"));
+}
+
+#[tokio::test]
+async fn a_rejection_is_seen_whatever_its_status_media_type_and_encoding() {
+    let gzip = |text: &str| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    for status in [200, 201, 207, 400, 403, 404, 422, 500, 503] {
+        for kind in [
+            "application/json",
+            "Application/GraphQL-response+JSON; charset=utf-8",
+            "application/graphql+json",
+            "application/problem+json",
+        ] {
+            for is_compressed in [false, true] {
+                let api = rejecting(move || {
+                    let response = Response::builder().status(status).header("content-type", kind);
+                    let text = full_rejection();
+                    if is_compressed {
+                        let response = response.header("content-encoding", "gzip");
+                        return response.body(gzip(&text).into()).unwrap();
+                    }
+                    response.body(text.into()).unwrap()
+                })
+                .await;
+                let source = ScriptedSource::granting(DAY);
+                let response = post(&client(&api, &source), api.authoring(), QUERY).await;
+                let text = response.text().await.unwrap();
+                assert_eq!(text, data_for("token-2"), "{status} {kind} {is_compressed}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_is_not_clearly_a_query_is_replayed_only_with_proof() {
+    let unproved = || errors(&[not_authenticated(r#"["item"]"#)], r#","data":null"#);
+    for (body, is_clear) in [
+        (json!({"query": QUERY}), true),
+        (json!([{"query": QUERY}]), true),
+        (json!({"query": MUTATION}), false),
+        (json!({"query": "", "id": "persisted-mutation"}), false),
+        (json!({"id": "persisted-mutation"}), false),
+        (json!({"extensions": {"persistedQuery": {"sha256Hash": "x"}}}), false),
+        (json!([{"query": QUERY}, {"query": MUTATION}]), false),
+    ] {
+        for (rejection, is_proof) in [(unproved(), false), (full_rejection(), true)] {
+            let text = rejection.clone();
+            let api = rejecting(move || json_response(text.clone())).await;
+            let source = ScriptedSource::granting(DAY);
+            let client = client(&api, &source);
+            let response = client.post(api.authoring()).json(&body).send().await.unwrap();
+            let is_replayed = is_clear || is_proof;
+            let expected = if is_replayed { data_for("token-2") } else { rejection };
+            assert_eq!(response.text().await.unwrap(), expected, "{body}");
+            // The token is replaced in any case.
+            assert_eq!((source.calls(), api.bearers().len()), (2, 1 + usize::from(is_replayed)));
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_mutation_is_replayed_if_nothing_was_executed() {
-    let api = rejecting(|| json_response(full_rejection())).await;
-    let response =
-        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), MUTATION).await;
-    assert_eq!(response.text().await.unwrap(), data_for("token-2"));
-    assert_eq!(api.bearers(), ["token-1", "token-2"]);
+    // The proof may take more than 16 KiB.
+    for rejection in [full_rejection(), bulk_rejection(90), bulk_rejection(400)] {
+        let api = rejecting(move || json_response(in_pieces(&rejection))).await;
+        let response =
+            post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), MUTATION).await;
+        assert_eq!(response.text().await.unwrap(), data_for("token-2"));
+        assert_eq!(api.bearers(), ["token-1", "token-2"]);
+    }
 }
 
 #[tokio::test]
@@ -151,35 +226,71 @@ async fn a_mutation_that_may_have_been_partly_executed_is_not_replayed() {
 }
 
 #[tokio::test]
+async fn a_mutation_is_not_replayed_if_a_401_says_that_a_part_was_executed() {
+    let partly = errors(&[not_authenticated(r#"["b"]"#)], r#","data":{"a":{"id":1},"b":null}"#);
+    let batch = format!(r#"[{{"data":{{"a":1}}}},{}]"#, full_rejection());
+    let rejected = r#"Bearer error="invalid_token""#;
+    for (body, calls) in [(partly, 1), (batch, 1), (full_rejection(), 2), ("no".to_owned(), 2)] {
+        for status in [401, 403] {
+            let text = body.clone();
+            let api = rejecting(move || {
+                let response =
+                    Response::builder().status(status).header("www-authenticate", rejected);
+                let response = response.header("content-type", "application/json; x=\"\u{e9}\"");
+                response.body(text.clone().into()).unwrap()
+            })
+            .await;
+            let source = ScriptedSource::granting(DAY);
+            let response = post(&client(&api, &source), api.authoring(), MUTATION).await;
+            let _ = response.text().await.unwrap();
+            assert_eq!((api.bearers().len(), source.calls()), (calls, 2), "{status} {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_predicate_sees_no_streams_and_may_panic() {
+    let api = TestApi::start(|_, _| {
+        let response = Response::builder().header("content-type", "text/event-stream");
+        response.body(frames(stream::pending())).unwrap()
+    })
+    .await;
+    let with = |rejections| {
+        let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)));
+        let auth = auth.target(Target::origin(api.origin().clone()).unwrap());
+        wrap(auth.rejections(rejections).build().unwrap())
+    };
+    let client = with(Rejections::default().when(StatusCode::OK, |_, _| true));
+    timeout(SOON, client.get(api.origin().clone()).send()).await.expect("the head").unwrap();
+    let plain = rejecting(|| json_response("{}")).await;
+    let auth = AuthMiddleware::builder(TokenCache::new(ScriptedSource::granting(DAY)))
+        .target(Target::origin(plain.origin().clone()).unwrap())
+        .rejections(Rejections::default().when(StatusCode::OK, |_, _| panic!("scripted")));
+    let client = wrap(auth.build().unwrap());
+    let response = client.get(plain.origin().clone()).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "{}");
+}
+
+#[tokio::test]
 async fn responses_that_do_not_reject_the_token_are_passed_through_unchanged() {
     let path = r#"["item"]"#;
     let padding = " ".repeat(16 * 1024);
     for body in [
-        // With real data, or with a member that no error names.
-        errors(&[not_authenticated(path)], r#","data":{"item":null,"b":1}"#),
-        errors(&[not_authenticated(path)], r#","data":{"item":null,"b":null}"#),
-        errors(&[not_authenticated(r#"["item","name"]"#)], r#","data":{"item":null}"#),
-        // Alongside another error, or with another code.
-        errors(&[not_authenticated(path), error("INTERNAL", "[\"b\"]")], r#","data":{"item":null,"b":null}"#),
-        errors(&[not_authenticated(path), error("INTERNAL", path)], r#","data":{"item":null}"#),
         errors(&[error("AUTH_NOT_AUTHORIZED", "null")], r#","data":null"#),
         errors(&[error("AUTH_NOT_AUTHORIZED", path)], r#","data":{"item":null}"#),
         errors(&[format!(r#"{{"message":"AUTH_NOT_AUTHENTICATED","path":{path}}}"#)], r#","data":{"item":null}"#),
         errors(&[], r#","data":{"item":null}"#),
         // Inside a string of real data.
         r#"{"data":{"item":"{\"errors\":[{\"extensions\":{\"code\":\"AUTH_NOT_AUTHENTICATED\"}}]}"}}"#.to_owned(),
-        // A batch, invalid JSON, truncated JSON, an empty body.
-        format!("[{}]", full_rejection()),
+        // Invalid JSON, truncated JSON, an empty body.
         full_rejection().replace("null", "nul"),
         full_rejection()[..60].to_owned(),
         String::new(),
-        // Longer than the 16 KiB that are read.
-        format!("{padding}{}", full_rejection()),
     ] {
         let (whole, chunked) = (body.clone(), body.clone());
         for api in [
             rejecting(move || json_response(whole.clone())).await,
-            rejecting(move || json_response(byte_by_byte(&chunked))).await,
+            rejecting(move || json_response(in_pieces(&chunked))).await,
         ] {
             let source = ScriptedSource::granting(DAY);
             let response = post(&client(&api, &source), api.authoring(), QUERY).await;
@@ -187,41 +298,30 @@ async fn responses_that_do_not_reject_the_token_are_passed_through_unchanged() {
             assert_eq!((api.bearers().len(), source.calls()), (1, 1), "{body}");
         }
     }
-    // A rejection of exactly 16 KiB counts, but a longer one does not.
-    let longest = format!("{:1$}", full_rejection(), 16 * 1024);
-    let api = rejecting(move || json_response(longest.clone())).await;
-    let response =
-        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-    assert_eq!(response.text().await.unwrap(), data_for("token-2"));
-    let too_long = format!("{}{padding}", full_rejection());
-    let api = rejecting(move || json_response(too_long.clone())).await;
-    let response =
-        post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-    assert_eq!(response.text().await.unwrap().len(), full_rejection().len() + padding.len());
-    assert_eq!(api.bearers(), ["token-1"]);
+    // Not within the 16 KiB that are read.
+    let body = format!("{padding}{}", full_rejection());
+    let late = body.clone();
+    let api = rejecting(move || json_response(in_pieces(&late))).await;
+    let source = ScriptedSource::granting(DAY);
+    let response = post(&client(&api, &source), api.authoring(), QUERY).await;
+    assert_eq!((response.text().await.unwrap(), source.calls()), (body, 1));
 }
 
 #[tokio::test]
-async fn only_json_responses_of_authoring_with_status_200_are_inspected() {
-    let rejection_with = |status: u16, kind: &'static str| {
+async fn only_json_responses_of_authoring_are_inspected() {
+    let rejection_as = |kind: &'static str| {
         move || {
-            let response = Response::builder().status(status).header("content-type", kind);
+            let response = Response::builder().header("content-type", kind);
             response.body(full_rejection().into()).unwrap()
         }
     };
-    for (status, kind) in [
-        (201, "application/json"),
-        (400, "application/json"),
-        (403, "application/json"),
-        (200, "text/html"),
-        (200, ""),
-    ] {
-        let api = rejecting(rejection_with(status, kind)).await;
+    for kind in ["text/html", "application/jsonp", "text/event-stream", "multipart/mixed", ""] {
+        let api = rejecting(rejection_as(kind)).await;
         let response =
             post(&client(&api, &ScriptedSource::granting(DAY)), api.authoring(), QUERY).await;
-        assert_eq!(response.text().await.unwrap(), full_rejection(), "{status} {kind}");
+        assert_eq!(response.text().await.unwrap(), full_rejection(), "{kind}");
     }
-    let api = rejecting(rejection_with(200, "application/json")).await;
+    let api = rejecting(rejection_as("application/json")).await;
     for path in ["/graphql", "/sitecore/apis/graphql", "/api/graphql/v1"] {
         let response = post(
             &client(&api, &ScriptedSource::granting(DAY)),
@@ -240,54 +340,53 @@ async fn only_json_responses_of_authoring_with_status_200_are_inspected() {
     assert!(api.bearers().iter().all(|bearer| bearer == "token-1"));
 }
 
-/// An API whose response begins with `begin`, and ends when notified.
-async fn pausing(begin: &'static str, length: Option<usize>) -> (TestApi, Arc<Notify>) {
-    let resume = Arc::new(Notify::new());
-    let rest = Arc::clone(&resume);
-    let api = TestApi::start(move |_, _| {
-        let rest = Arc::clone(&rest);
-        let begin = stream::iter([Frame::data(begin.into())]);
-        let end = stream::once(async move {
-            rest.notified().await;
-            Frame::data(Bytes::from_static(b"the end"))
-        });
-        let mut response = json_response(frames(begin.chain(end)));
-        if let Some(length) = length {
-            response.headers_mut().insert("content-length", length.into());
-        }
-        response
-    })
-    .await;
-    (api, resume)
-}
-
 #[tokio::test]
-async fn a_slow_response_is_passed_on_as_soon_as_a_rejection_is_ruled_out() {
-    let other = r#"{"errors":[{"message":"m","path":["a"],"extensions":{"code":"OTHER"}}"#;
-    let unnamed = r#"{"errors":[{"path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}],"data":{"b":null},"#;
-    for (begin, has_length) in [
-        (r#"{"data":{"#, false),
-        (r#"{"extensions":"#, false),
-        ("[", false),
-        (other, false),
-        (other, true),
-        (r#"{"data":{"item":{"#, true),
-        (r#"{"data":{"item":"x"#, true),
-        (r#"{"data":"x"#, true),
-        (r#"{"errors":[],"#, false),
-        (unnamed, false),
-        ("<html>", true),
-    ] {
-        let (api, resume) = pausing(begin, has_length.then_some(begin.len() + 7)).await;
+async fn a_stream_is_passed_on_as_it_arrives() {
+    for kind in ["text/event-stream", "multipart/mixed; boundary=-"] {
+        let resume = Arc::new(Notify::new());
+        let rest = Arc::clone(&resume);
+        let api = TestApi::start(move |_, _| {
+            let rest = Arc::clone(&rest);
+            let begin = stream::iter([Frame::data(Bytes::from_static(b"begin"))]);
+            let end = stream::once(async move {
+                rest.notified().await;
+                Frame::data(Bytes::from_static(b"the end"))
+            });
+            let response = Response::builder().header("content-type", kind);
+            response.body(frames(begin.chain(end))).unwrap()
+        })
+        .await;
         let source = ScriptedSource::granting(DAY);
         // `post` times out if the head does not arrive.
         let mut response = post(&client(&api, &source), api.authoring(), QUERY).await;
         let first = timeout(SOON, response.chunk()).await.expect("the start").unwrap();
-        assert_eq!(first.as_deref(), Some(begin.as_bytes()));
+        assert_eq!(first.as_deref(), Some(&b"begin"[..]));
         resume.notify_one();
         let last = timeout(SOON, response.chunk()).await.expect("the rest").unwrap();
         assert_eq!(last.as_deref(), Some(&b"the end"[..]));
-        assert_eq!(source.calls(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_403_that_says_invalid_token_is_a_rejection() {
+    for (challenge, is_rejection) in [
+        (r#"Bearer error="invalid_token""#, true),
+        (r#"Basic realm="a", bearer realm="b", error=invalid_token, scope="c""#, true),
+        (r#"Bearer error="insufficient_scope""#, false),
+        ("Bearer", false),
+        (r#"Basic error="invalid_token""#, false),
+        ("", false),
+    ] {
+        let api = rejecting(move || {
+            let response = Response::builder().status(403).header("www-authenticate", challenge);
+            response.body(Body::empty()).unwrap()
+        })
+        .await;
+        let source = ScriptedSource::granting(DAY);
+        let response = client(&api, &source).post(api.origin().clone()).send().await.unwrap();
+        let expected = if is_rejection { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        assert_eq!(response.status(), expected, "{challenge}");
+        assert_eq!(source.calls(), 1 + usize::from(is_rejection), "{challenge}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The middleware: which requests get a token, and what happens to their responses.
 
 mod attach;
+mod bodies;
 mod deadlines;
 mod graphql;
 mod other_middleware;
@@ -8,3 +9,4 @@ mod passthrough;
 mod redirects;
 mod replay;
 mod targets;
+mod unauthenticated;

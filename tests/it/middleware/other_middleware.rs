@@ -9,14 +9,17 @@ use std::{
 };
 
 use axum::body::Body;
+use futures_util::future::join_all;
 use http::Response;
 use reqwest::Client;
-use reqwest_middleware::{ClientBuilder, Error};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use reqwest_retry::{RetryError, RetryTransientMiddleware, policies::ExponentialBackoff};
 use reqwest_tracing::{SpanBackendWithUrl, TracingMiddleware};
 use sitecore_auth::{
-    AuthMiddleware, ErrorKind, ManualClock, Target, Token, TokenCache, TokenSource, source_fn,
+    AuthMiddleware, ErrorKind, HonourRetryAfter, ManualClock, Target, Token, TokenCache,
+    TokenSource, source_fn,
 };
+use tokio::time::Instant;
 
 use crate::support::{
     HOUR, Logs, ScriptedSource, Step, TestApi, all_formats, auth_error, cache_of,
@@ -88,13 +91,72 @@ async fn our_error_can_be_found_inside_the_error_of_a_retry() {
     let outer = ClientBuilder::new(Client::new()).with(retry()).with(auth(&cache, &api)).build();
     let error = outer.get(api.origin().clone()).send().await.unwrap_err();
     let Error::Middleware(source) = &error else { panic!("{error:?}") };
-    let Some(RetryError::Error(error) | RetryError::WithRetries { err: error, .. }) =
-        source.downcast_ref()
-    else {
-        panic!("{source:?}")
-    };
-    assert_eq!(auth_error(error).kind(), ErrorKind::RateLimited);
+    assert!(source.downcast_ref::<RetryError>().is_some(), "{source:?}");
+    assert_eq!(auth_error(&error).kind(), ErrorKind::RateLimited);
     assert!(api.bearers().is_empty());
+
+    // After some retries.
+    let retried = RetryError::WithRetries { retries: 2, err: error };
+    let retried = Error::middleware(retried);
+    assert_eq!(auth_error(&retried).kind(), ErrorKind::RateLimited);
+    let boxed: Box<dyn std::error::Error + Send + Sync> = Box::new(retried);
+    let found = sitecore_auth::Error::find(&*boxed).expect("our error");
+    assert_eq!(found.kind(), ErrorKind::RateLimited);
+    let foreign = std::io::Error::other("foreign");
+    assert!(sitecore_auth::Error::find(&foreign).is_none());
+    let wrapped = std::io::Error::other(found.clone());
+    assert!(sitecore_auth::Error::find(&wrapped).is_some());
+}
+
+/// A client whose reqwest-retry honours our errors.
+fn honouring(cache: &TokenCache, api: &TestApi, max_wait: Duration) -> ClientWithMiddleware {
+    let backoff =
+        ExponentialBackoff::builder().retry_bounds(Duration::ZERO, Duration::from_millis(1));
+    let retry = HonourRetryAfter::new(backoff.build_with_max_retries(2)).max_wait(max_wait);
+    ClientBuilder::new(Client::new()).with(retry.into_middleware()).with(auth(cache, api)).build()
+}
+
+#[tokio::test]
+async fn a_retry_that_honours_retry_after_waits_as_long_as_the_error_says() {
+    let api = TestApi::start(|_, _| status(200)).await;
+    let wait = Duration::from_millis(400);
+    let limited = Step::FailFor(ErrorKind::RateLimited, wait);
+    let source = ScriptedSource::new([limited], Step::Grant(HOUR));
+    let cache = TokenCache::new(source.clone());
+    let client = honouring(&cache, &api, HOUR);
+    let started = Instant::now();
+    let calls = (0..5).map(|_| client.get(api.origin().clone()).send());
+    for response in join_all(calls).await {
+        assert_eq!(response.unwrap().status(), 200);
+    }
+    assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_retry_that_honours_retry_after_gives_up_if_waiting_cannot_help() {
+    let api = TestApi::start(|_, _| status(200)).await;
+    for step in [
+        Step::Fail(ErrorKind::Refused),
+        Step::Fail(ErrorKind::Config),
+        // A longer wait than a call may take.
+        Step::FailFor(ErrorKind::RateLimited, HOUR),
+    ] {
+        let source = ScriptedSource::new([step], Step::Grant(HOUR));
+        let cache = TokenCache::new(source.clone());
+        let client = honouring(&cache, &api, Duration::from_secs(60));
+        let started = Instant::now();
+        let error = client.get(api.origin().clone()).send().await.unwrap_err();
+        auth_error(&error);
+        assert!(started.elapsed() < Duration::from_secs(30));
+        assert_eq!(source.calls(), 1);
+    }
+    // Other failures are retried as by default.
+    let down = TestApi::start(|_, _| status(503)).await;
+    let cache = TokenCache::new(ScriptedSource::granting(HOUR));
+    let client = honouring(&cache, &down, Duration::MAX);
+    assert_eq!(client.get(down.origin().clone()).send().await.unwrap().status(), 503);
+    assert_eq!(down.bearers().len(), 3);
 }
 
 /// Sends a request through a stack with tracing on both sides of the middleware. Returns what was

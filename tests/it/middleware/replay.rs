@@ -9,9 +9,17 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use reqwest::Method;
 use sitecore_auth::{
-    AuthMiddleware, Clock as _, ErrorKind, ManualClock, Replay, Token, TokenCache, source_fn,
+    AuthMiddleware, Clock as _, ErrorKind, ManualClock, Replay, Target, Token, TokenCache,
+    source_fn,
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    task::JoinSet,
+};
+use url::Url;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::support::{
@@ -235,7 +243,7 @@ async fn twenty_apis_that_reject_every_token_share_one_budget() {
     assert_eq!(source.calls(), 1 + 6);
 }
 
-/// Serves an API that accepts a token five minutes after it was granted. The first one is known.
+/// Serves an API that accepts the first token at once, and others five minutes after their grant.
 async fn late(clock: &ManualClock, granted: &Arc<Mutex<Vec<Duration>>>) -> MockServer {
     let (clock, granted) = (clock.clone(), Arc::clone(granted));
     let server = MockServer::start().await;
@@ -308,14 +316,67 @@ async fn a_request_is_not_replayed_with_a_token_that_its_api_has_rejected() {
     assert_eq!(get(&strict).await, 401);
     let sent = async || requests(&strict).await.iter().map(bearer).collect::<Vec<_>>();
     assert_eq!(sent().await, ["token-1", "token-2"]);
-    // It has rejected the current token and the settling one. There is no other.
+    // The API has rejected the current token and the settling one, and there is no other.
     source.turn_to(Step::Fail(ErrorKind::Malformed));
     clock.advance(Duration::from_secs(61));
     assert_eq!(get(&strict).await, 401);
     assert_eq!(sent().await.len(), 3);
-    // Once there is one, it gets that.
+    // Once there is another token, the API gets it.
     source.turn_to(Step::Grant(DAY));
     clock.advance(Duration::from_secs(61));
     assert_eq!(get(&strict).await, 401);
     assert_eq!(sent().await.last().map(String::as_str), Some("token-3"));
+}
+
+/// An API that closes the connection after its 401, and the first `refused` connections after that.
+/// Returns its URL, the number of connections, and its task.
+async fn closing(refused: usize) -> (Url, Arc<AtomicUsize>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            let mut request = [0; 8_192];
+            let _ = stream.read(&mut request).await;
+            if (1..=refused).contains(&number) {
+                continue;
+            }
+            let status = if number == 0 { "401 Unauthorized" } else { "200 OK" };
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // Closes the connection without having announced it.
+        }
+    });
+    (url, connections, server)
+}
+
+#[tokio::test]
+async fn the_replay_of_a_safe_request_is_repeated_if_its_connection_was_closed() {
+    let query = r#"{"query":"{ a }"}"#;
+    let mutation = r#"{"query":"mutation { a }"}"#;
+    let path = "/sitecore/api/authoring/graphql/v1/";
+    for (method, path, body, refused, connections) in [
+        (Method::GET, "/", "", 1, 3),
+        (Method::HEAD, "/", "", 1, 3),
+        (Method::POST, path, query, 1, 3),
+        // Only once.
+        (Method::GET, "/", "", 2, 3),
+        // It may have been executed.
+        (Method::POST, path, mutation, 1, 2),
+        (Method::POST, "/", query, 1, 2),
+        (Method::DELETE, "/", "", 1, 2),
+    ] {
+        let (url, seen, _server) = closing(refused).await;
+        let client =
+            client_with(ScriptedSource::granting(DAY), Target::origin(url.clone()).unwrap());
+        let call = client.request(method.clone(), url.join(path).unwrap()).body(body);
+        let result = call.send().await;
+        let is_repeated = connections > refused + 1;
+        assert_eq!(result.is_ok(), is_repeated, "{method} {path} {body}: {result:?}");
+        assert_eq!(seen.load(Ordering::SeqCst), connections, "{method} {path} {body}");
+    }
 }

@@ -6,6 +6,8 @@ use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use sitecore_auth::{AuthMiddleware, ErrorKind, Target, Token, TokenCache, source_fn};
 use url::Url;
 
+use crate::support::{DAY, ScriptedSource};
+
 /// Responds to every request: with 200 if it carries a token, otherwise with 204.
 struct Probe;
 
@@ -90,6 +92,8 @@ async fn the_authoring_target_covers_one_host_and_one_folder() {
         "/sitecore/api/..%3ba=b/shell",
         "/sitecore/api/x%5C..%5c..%5Cshell",
         "/sitecore/api/%2e.%2Fshell",
+        "/sitecore/api/%25%32%65%25%32%65/shell",
+        "/sitecore/api/%%32e%%32e/shell",
     ] {
         assert!(!gets_token(&targets, &format!("https://{CM}{bad}")).await, "{bad}");
     }
@@ -131,11 +135,29 @@ async fn the_sitecore_cloud_target_is_a_list_of_hosts_and_paths() {
         "https://edge.sitecorecloud.io/api/admin/v1/cache",
         "https://edge.sitecorecloud.io/api/apikey/v1",
         "https://xmapps-api.sitecorecloud.io/api/v1/sites",
-        "https://edge-platform.sitecorecloud.io/anything",
+        "https://edge-platform.sitecorecloud.io/authoring/publishing/v1/jobs",
+        "https://edge-platform.sitecorecloud.io/stream/ai-agent-api/api/v1/sites",
+        "https://edge-platform.sitecorecloud.io/mcp/marketer-mcp-prod",
+        "https://edge-platform.sitecorecloud.io/mesh/push/api/v1/contentsdk/code/extracted",
+        "https://edge-platform.sitecorecloud.io/cs/api",
+        "https://edge-platform.sitecorecloud.io/search",
+        "https://ai-agent-api-euw.sitecorecloud.io/api/v1/sites",
+        "https://ai-agent-api-jpe.sitecorecloud.io/api/v2/x",
+        "https://content-api.sitecorecloud.io/api/content/v1/types",
+        "https://mms-upload.sitecorecloud.io/api/media/v1/upload_link",
     ] {
         assert!(gets_token(&cloud, good).await, "{good}");
     }
     for bad in [
+        "https://edge-platform.sitecorecloud.io/",
+        "https://edge-platform.sitecorecloud.io/v1/content/api/graphql/v1?sitecoreContextId=x",
+        "https://edge-platform.sitecorecloud.io/v1/files/x",
+        "https://edge-platform.sitecorecloud.io/v1/authoring/graphql",
+        "https://edge-platform.sitecorecloud.io/authoring/../v1/forms/x",
+        "https://edge-platform.sitecorecloud.io/authoring/%2e%2e/v1/events/x",
+        "https://edge-platform.sitecorecloud.io/searching",
+        "https://ai-agent-api-euw.evil.sitecorecloud.io/api/v1/sites",
+        "https://ai-agent-api.sitecorecloud.io/api/v1/sites",
         "https://edge.sitecorecloud.io/api/graphql/v1",
         "https://edge.sitecorecloud.io/api/adminx",
         "https://edge.sitecorecloud.io/",
@@ -169,6 +191,85 @@ async fn the_sitecore_cloud_target_is_a_list_of_hosts_and_paths() {
     assert!(
         !gets_token(&[Target::edge_delivery()], "https://edge.sitecorecloud.io/api/admin/v1").await
     );
+}
+
+#[tokio::test]
+async fn an_authoring_target_can_be_named_by_host_or_url() {
+    for (given, url) in [
+        ("cm.example", "https://cm.example/sitecore/api/x"),
+        (" CM.example. ", "https://cm.example/sitecore/api/x"),
+        ("cm_acme.example", "https://cm_acme.example/sitecore/api/x"),
+        ("https://cm.example", "https://cm.example/sitecore/api/x"),
+        ("https://cm.example/", "https://cm.example/sitecore/api/x"),
+        ("https://cm_acme.example:8443", "https://cm_acme.example:8443/sitecore/api/x"),
+        ("https://10.0.0.1/", "https://10.0.0.1/sitecore/api/x"),
+        (
+            "https://cm.example/sitecore/api/authoring/graphql/v1/",
+            "https://cm.example/sitecore/api/x",
+        ),
+        ("https://cm.example/sitecore", "https://cm.example/sitecore/api/x"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000/sitecore/api/x"),
+    ] {
+        let target = Target::authoring(given).unwrap();
+        assert!(gets_token(std::slice::from_ref(&target), url).await, "{given}");
+        assert!(
+            !gets_token(&[target], &url.replace("/sitecore/api/", "/sitecore/")).await,
+            "{given}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn plain_http_reaches_only_the_host_that_was_named() {
+    let targets = [
+        Target::authoring("http://cm_1:8080").unwrap().insecure_http(),
+        Target::deploy().with_origin(url("http://gateway")).unwrap().insecure_http(),
+        Target::deploy().insecure_http().with_origin(url("http://other")).unwrap(),
+    ];
+    for good in [
+        "http://cm_1:8080/sitecore/api/x",
+        "http://gateway/api/x",
+        "http://GATEWAY:80/api/x",
+        "http://other/api/x",
+    ] {
+        assert!(gets_token(&targets, good).await, "{good}");
+    }
+    for bad in [
+        "http://cm_1/sitecore/api/x",
+        "http://cm_1.:8080/sitecore/api/x",
+        "https://cm_1:8080/sitecore/api/x",
+        "http://gateway/x",
+        "http://gateway.example/api/x",
+    ] {
+        assert!(!gets_token(&targets, bad).await, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_covers_itself_and_what_is_below() {
+    let folder = |text| [Target::folder(url(text)).unwrap()];
+    let below = folder("https://gateway.example/tenants/acme");
+    for good in ["/tenants/acme", "/tenants/acme/", "/tenants/acme/x?y=z"] {
+        assert!(gets_token(&below, &format!("https://gateway.example{good}")).await, "{good}");
+    }
+    for bad in
+        ["/", "/tenants/", "/tenants/acme2", "/tenants/acme/../other", "/tenants/acme/%2E%2E/x"]
+    {
+        assert!(!gets_token(&below, &format!("https://gateway.example{bad}")).await, "{bad}");
+    }
+    assert!(gets_token(&folder("https://gateway.example"), "https://gateway.example/x").await);
+    let agent = [Target::agent(" USE ").unwrap()];
+    assert!(gets_token(&agent, "https://ai-agent-api-use.sitecorecloud.io/api/v1/x").await);
+}
+
+#[test]
+fn a_target_is_displayed_as_the_urls_that_it_covers() {
+    assert_eq!(
+        Target::edge_admin().to_string(),
+        "https://edge.sitecorecloud.io/api/admin/, https://edge.sitecorecloud.io/api/apikey/"
+    );
+    let moved = Target::authoring("CM.example.").unwrap();
+    assert_eq!(moved.to_string(), "https://cm.example/sitecore/api/");
 }
 
 #[tokio::test]
@@ -209,19 +310,25 @@ async fn a_targets_paths_can_be_on_another_origin() {
 fn an_invalid_target_is_a_config_error() {
     let cause = |error: sitecore_auth::Error| {
         assert_eq!(error.kind(), ErrorKind::Config);
-        std::error::Error::source(&error).expect("a cause").to_string()
+        error.to_string()
     };
-    for bad in [
-        "http://api.example",
-        "http://10.0.0.1",
-        "http://localhost.example",
-        "http://localhost./",
-        "ftp://localhost",
-    ] {
-        let message = cause(Target::origin(url(bad)).expect_err(bad));
-        assert!(message.contains("https"), "{message}");
-        assert!(Target::deploy().with_origin(url(bad)).is_err(), "{bad}");
+    let build = |target: Target| {
+        let cache = TokenCache::new(ScriptedSource::granting(DAY));
+        AuthMiddleware::builder(cache).target(target).build()
+    };
+    for bad in
+        ["http://api.example", "http://10.0.0.1", "http://localhost.example", "http://localhost./"]
+    {
+        let target = Target::origin(url(bad)).unwrap();
+        let message = cause(build(target.clone()).expect_err(bad));
+        assert!(message.contains("https") && message.contains("insecure_http"), "{message}");
+        assert!(build(Target::deploy().with_origin(url(bad)).unwrap()).is_err(), "{bad}");
+        assert!(build(target.insecure_http()).is_ok(), "{bad}");
     }
+    let message = cause(Target::origin(url("ftp://localhost")).expect_err("a scheme"));
+    assert!(message.contains("https"), "{message}");
+    assert!(cause(Target::agent("").expect_err("no region")).contains("euw"));
+    assert!(Target::agent("eu.evil/").is_err());
     for bad in [
         "https://api.example/path",
         "https://api.example/?q",
@@ -230,7 +337,7 @@ fn an_invalid_target_is_a_config_error() {
         "https://:pw@api.example",
     ] {
         let message = cause(Target::origin(url(bad)).expect_err(bad));
-        assert!(message.contains("origin") && !message.contains("pw"), "{message}");
+        assert!(message.contains("https://api.example") && !message.contains("pw"), "{message}");
     }
     for bad in [
         "",
@@ -245,13 +352,22 @@ fn an_invalid_target_is_a_config_error() {
         // Parsing drops this letter, which leaves an empty name.
         "\u{3164}.",
         "u@cm.example",
-        "https://cm.example",
+        "https://cm.example/api/",
+        "https://cm.example/sitecorex",
+        "https://gateway.example/sitecore-cm/sitecore/api/authoring/graphql/v1",
+        "cm.example?s3cret",
+        "u:s3cret@cm.example",
+        "https://cm.example/?q",
+        "https://u:s3cret@cm.example",
+        "https://cm.example/?token=s3cret",
+        "ftp://cm.example",
+        "https://",
         "cm.example/path",
         "cm.example:443",
         "a b",
     ] {
         let message = cause(Target::authoring(bad).expect_err(bad));
-        assert!(message.contains("host"), "{message}");
+        assert!(message.contains("host") && !message.contains("s3cret"), "{message}");
     }
 }
 

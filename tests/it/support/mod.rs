@@ -85,8 +85,7 @@ pub(crate) fn jwt(claims: &Value) -> String {
 
 /// Returns our error from inside the client's error.
 pub(crate) fn auth_error(error: &reqwest_middleware::Error) -> &sitecore_auth::Error {
-    let reqwest_middleware::Error::Middleware(error) = error else { panic!("{error:?}") };
-    error.downcast_ref().expect("an error of the middleware")
+    sitecore_auth::Error::find(error).expect("an error of the middleware")
 }
 
 /// Returns the error and all its causes, each formatted with `{}`, `{:?}` and `{:#?}`.

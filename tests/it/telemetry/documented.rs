@@ -98,6 +98,9 @@ async fn documented_log_events_and_metric_labels_are_emitted() {
     ] {
         client.get(url).send().await.unwrap();
     }
+    client.get("https://other.sitecorecloud.io/rejected").send().await.unwrap();
+    let call = client.get("https://api.example/rejected").bearer_auth("own");
+    call.send().await.unwrap();
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, Infallible>("a")]));
     advance(HOUR).await;
     let call = client.post("https://api.example/rejected").body(body);
@@ -141,6 +144,7 @@ async fn documented_log_events_and_metric_labels_are_emitted() {
         "keep_fresh needs",
         "check for new credentials failed",
         "token refresh lost",
+        "connection of a replay was closed",
     ];
     for (level, line) in documented_log_lines() {
         if tested_elsewhere.iter().any(|other| line.starts_with(other)) {

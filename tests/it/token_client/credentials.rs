@@ -3,7 +3,11 @@
 use std::{fs, path::Path};
 
 use secrecy::ExposeSecret as _;
+use serde_json::json;
+use sitecore_auth::{Clock as _, SitecoreCliLogin, SystemClock, TokenCache};
 use sitecore_token::{ClientCredentials, Endpoint, Error, ErrorKind};
+
+use crate::support::jwt;
 
 const NAMES: [&str; 6] = [
     "SITECORE_AUTH_CLIENT_ID",
@@ -167,6 +171,53 @@ fn the_cli_login_is_found_in_a_parent_folder() {
     let (_, endpoint) =
         from_cli(r#"{"endpoints":{"xmCloud":{"clientId":"id","clientSecret":"secret"}}}"#).unwrap();
     assert_eq!(endpoint, Endpoint::sitecore_cloud());
+}
+
+#[test]
+fn the_clis_audience_for_cms_is_not_used() {
+    let (_, endpoint) = from_cli(
+        r#"{"endpoints":{"xmCloud":{"audience":"https://xmcloud-cm.sitecorecloud.io","clientId":"id","clientSecret":"secret"}}}"#,
+    )
+    .unwrap();
+    assert_eq!(endpoint, Endpoint::sitecore_cloud());
+    let interactive = r#"{"endpoints":{"xmCloud":{"clientId":"id","accessToken":"sentinel"}}}"#;
+    let error = from_cli(interactive).unwrap_err();
+    assert!(!format!("{error:?}").contains("sentinel"), "{error:?}");
+    config(error, "an interactive login");
+}
+
+#[tokio::test]
+async fn an_interactive_cli_login_is_used_until_it_expires() {
+    let root = tempfile::tempdir().unwrap();
+    let save = |token: &str| {
+        let file = json!({ "endpoints": { "xmCloud": { "accessToken": token } } });
+        fs::write(root.path().join(".sitecore").join("user.json"), file.to_string()).unwrap();
+    };
+    let expiring_in = |seconds: i64| {
+        let now = SystemClock.now().wall().as_secs() as i64;
+        jwt(&json!({ "exp": now + seconds }))
+    };
+    write(root.path(), "{}");
+    let cache = TokenCache::new(SitecoreCliLogin::new(root.path()));
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), sitecore_auth::ErrorKind::Config);
+    let token = expiring_in(600);
+    save(&token);
+    cache.retry_now();
+    let current = cache.token().await.unwrap();
+    let lifetime = current.lifetime().unwrap().as_secs();
+    assert!((595..=600).contains(&lifetime), "{lifetime}");
+    // An API rejects it: only another login helps.
+    let error = cache.replace(&current).await.unwrap_err();
+    assert!(
+        error.to_string().contains("rejects the token of the Sitecore CLI's login; log in again"),
+        "{error}"
+    );
+    save(&expiring_in(-1));
+    let expired = TokenCache::new(SitecoreCliLogin::new(root.path()));
+    let error = expired.token().await.unwrap_err();
+    assert_eq!(error.kind(), sitecore_auth::ErrorKind::Config);
+    assert!(error.to_string().contains("has expired; log in again"), "{error}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) use self::{refresh::runtime_with_timers, rejections::RejectedBy};
 use crate::{
     clock::{CacheClock, Clock, Moment},
     contain::contain,
-    error::Result,
+    error::{Error, Result},
     metrics,
     policy::RefreshPolicy,
     source::TokenSource,
@@ -191,6 +191,12 @@ impl TokenCache {
         self.obtain(Need::Other { rejected, by: api }).await
     }
 
+    /// Returns the current token if it is usable. Starts a refresh only if the token is stale.
+    #[inline]
+    pub(crate) fn usable(&self) -> Option<Token> {
+        self.shared.usable()
+    }
+
     /// Returns the token for this API: the current one, unless the API has rejected it and there is
     /// a newer one.
     pub(crate) fn current_for(&self, api: &RejectedBy) -> Option<Token> {
@@ -253,7 +259,7 @@ impl TokenCache {
             };
             let waiter = match self.shared.join(need, Some(&runtime)) {
                 Reply::Ready(token) => return Ok(token),
-                Reply::Fail(error) => return Err(error),
+                Reply::Fail(error) => return Err(self.allow_for_lag(error)),
                 Reply::Wait(waiter) => waiter,
                 Reply::Nothing => break,
             };
@@ -263,7 +269,9 @@ impl TokenCache {
                 }
                 Some(Outcome::Failed(error) | Outcome::RejectedAgain(error)) => {
                     // Another refresh may have brought a token by now.
-                    let Some(token) = self.shared.find(need) else { return Err(error) };
+                    let Some(token) = self.shared.find(need) else {
+                        return Err(self.allow_for_lag(error));
+                    };
                     contain(|| drop(error));
                     return Ok(token);
                 }
@@ -277,6 +285,15 @@ impl TokenCache {
             }
         }
         Err(lost())
+    }
+
+    /// Extends the wait in an error, so that a caller that waits for exactly that long is not too
+    /// early.
+    fn allow_for_lag(&self, error: Error) -> Error {
+        match error.retry_after().filter(|wait| !wait.is_zero()) {
+            Some(wait) => error.with_retry_after(wait.saturating_add(self.shared.clock.lag())),
+            None => error,
+        }
     }
 
     async fn wait(&self, mut waiter: Waiter) -> Ended {
@@ -323,6 +340,12 @@ impl TokenCache {
 
     pub(crate) fn now(&self) -> Moment {
         self.shared.now()
+    }
+
+    /// Returns a number that tells caches apart while they exist.
+    pub(crate) fn number(&self) -> u32 {
+        // Neighbouring allocations differ in the higher bits too.
+        (Arc::as_ptr(&self.shared).addr() >> 6) as u32
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -3,6 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+#[cfg(feature = "serde")]
+use serde::ser::SerializeStruct as _;
 use sitecore_token::Quota;
 
 use super::{decision::Need, rejections::RejectedBy, shared::Shared};
@@ -37,6 +39,18 @@ impl CacheStatus {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         matches!(self.freshness, Some(Freshness::Fresh | Freshness::Stale))
+    }
+
+    /// Returns `true` if there is a usable token, or if no refresh has failed since the last
+    /// success. A cache that has not been used yet, or not for days, has no usable token but is
+    /// ready.
+    ///
+    /// Use it for a readiness probe. A process that is not ready gets no traffic, and `status`
+    /// starts no refresh. So spawn [`keep_fresh`](crate::TokenCache::keep_fresh), or call
+    /// [`current`](crate::TokenCache::current) in the probe.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_usable() || self.last_error.is_none()
     }
 
     /// Returns the short hash of the current token.
@@ -123,6 +137,30 @@ impl fmt::Debug for CacheStatus {
             .field("last_error", &self.last_error)
             .field("token_requests", &self.token_requests)
             .finish_non_exhaustive()
+    }
+}
+
+/// The members are named like the methods. Durations are in seconds, and `expires_at` is a time in
+/// RFC 3339.
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl serde::Serialize for CacheStatus {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        let mut fields = serializer.serialize_struct("CacheStatus", 12)?;
+        fields.serialize_field("is_ready", &self.is_ready())?;
+        fields.serialize_field("is_usable", &self.is_usable())?;
+        fields.serialize_field("freshness", &self.freshness.map(Freshness::label))?;
+        fields.serialize_field("fingerprint", &self.fingerprint().map(|hash| hash.to_string()))?;
+        fields.serialize_field("age", &seconds(self.age()))?;
+        fields.serialize_field("usable_for", &seconds(self.usable_for()))?;
+        fields.serialize_field("expires_at", &self.expires_at().map(|time| time.to_rfc3339()))?;
+        fields.serialize_field("next_attempt_in", &seconds(self.next_attempt_in))?;
+        fields.serialize_field("is_refreshing", &self.is_refreshing)?;
+        fields.serialize_field("last_error", &self.last_error.as_ref().map(Error::cause))?;
+        fields.serialize_field("rejected_by", &self.rejected_by().collect::<Vec<_>>())?;
+        fields.serialize_field("token_requests", &self.token_requests)?;
+        fields.end()
     }
 }
 

@@ -1,12 +1,12 @@
 //! Calls to Sitecore's APIs, with our kind of error.
 
-use std::time::Duration;
+use std::{error::Error as StdError, fmt};
 
-use http::{StatusCode, header::RETRY_AFTER};
+use http::StatusCode;
 use reqwest::Response;
 use reqwest_middleware::RequestBuilder;
 use serde::de::DeserializeOwned;
-use sitecore_token::ClientKind;
+use sitecore_token::{ClientKind, retry_after_from_now};
 use url::Url;
 
 use crate::{
@@ -16,21 +16,27 @@ use crate::{
 
 /// Sends a request. A response other than a success becomes an error.
 pub(super) async fn send(request: RequestBuilder, client_kind: ClientKind) -> Result<Response> {
-    let response = request.send().await.map_err(|error| match error {
-        reqwest_middleware::Error::Middleware(error) => match error.downcast::<Error>() {
-            Ok(error) => error,
-            Err(error) => Error::new(ErrorKind::Unavailable, error),
-        },
-        reqwest_middleware::Error::Reqwest(error) => unavailable(error),
+    let (client, request) = request.build_split();
+    let request = request.map_err(|error| Error::new(ErrorKind::Config, error))?;
+    let host = request.url().host_str().unwrap_or_default().to_owned();
+    let response = client.execute(request).await.map_err(|error| {
+        if let Some(found) = Error::find(&error) {
+            return found.clone();
+        }
+        match error {
+            reqwest_middleware::Error::Reqwest(error) => interrupted(&host, error),
+            reqwest_middleware::Error::Middleware(error) => {
+                Error::new(ErrorKind::Unavailable, error)
+            }
+        }
     })?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let host = response.url().host_str().unwrap_or_default();
     let error =
         |kind, advice: String| Error::new(kind, format!("{host} responded with {status}{advice}"));
-    Err(match status {
+    let failure = match status {
         StatusCode::UNAUTHORIZED => error(
             ErrorKind::Refused,
             format!(
@@ -40,27 +46,27 @@ pub(super) async fn send(request: RequestBuilder, client_kind: ClientKind) -> Re
         StatusCode::FORBIDDEN => {
             error(ErrorKind::Refused, format!("; this call requires {client_kind}"))
         }
-        StatusCode::TOO_MANY_REQUESTS => {
-            let error = error(ErrorKind::RateLimited, String::new());
-            let wait = response.headers().get(RETRY_AFTER);
-            match wait.and_then(|value| value.to_str().ok()?.parse().ok()) {
-                Some(wait) => error.with_retry_after(Duration::from_secs(wait)),
-                None => error,
-            }
-        }
+        StatusCode::TOO_MANY_REQUESTS => error(ErrorKind::RateLimited, "; try later".to_owned()),
         StatusCode::NOT_FOUND => {
             error(ErrorKind::Config, "; check the id or hash in the call".to_owned())
         }
         status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            error(ErrorKind::Unavailable, String::new())
+            error(ErrorKind::Unavailable, "; try later".to_owned())
         }
-        _ => error(ErrorKind::Malformed, String::new()),
+        _ => {
+            error(ErrorKind::Malformed, "; check whether Sitecore has changed this API".to_owned())
+        }
+    };
+    Err(match retry_after_from_now(response.headers()) {
+        Some(wait) if failure.is_transient() => failure.with_retry_after(wait),
+        _ => failure,
     })
 }
 
 /// Parses a JSON body. The error never quotes the body, which may contain a key.
 pub(super) async fn parse_json<T: DeserializeOwned>(response: Response) -> Result<T> {
-    let body = response.bytes().await.map_err(unavailable)?;
+    let host = response.url().host_str().unwrap_or_default().to_owned();
+    let body = response.bytes().await.map_err(|error| interrupted(&host, error))?;
     serde_json::from_slice(&body).map_err(|error| {
         let (bytes, line) = (body.len(), error.line());
         let message =
@@ -69,15 +75,56 @@ pub(super) async fn parse_json<T: DeserializeOwned>(response: Response) -> Resul
     })
 }
 
-pub(super) fn unavailable(error: reqwest::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, error)
+/// Returns the error of a call whose response did not arrive completely. The URL is left out.
+pub(super) fn interrupted(host: &str, error: reqwest::Error) -> Error {
+    let is_connect = error.is_connect();
+    let message = if is_connect {
+        format!("could not connect to {host}; check the host name, the network and the firewall")
+    } else if error.is_timeout() {
+        format!("{host} did not complete its response in time; try later")
+    } else {
+        format!("the connection to {host} was interrupted; try later")
+    };
+    let cause = Interrupted { message, source: error.without_url() };
+    let error = Error::new(ErrorKind::Unavailable, cause);
+    if is_connect { error.with_never_reached_issuer() } else { error }
+}
+
+/// What happened to a call, and why.
+#[derive(Debug)]
+struct Interrupted {
+    message: String,
+    source: reqwest::Error,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Interrupted {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.source)
+    }
 }
 
 /// Returns the same path on another origin, which must satisfy the rules for a target.
 pub(super) fn with_origin(url: &Url, mut origin: Url) -> Result<Url> {
-    Target::origin(origin.clone())?;
+    Target::origin(origin.clone())?.into_rules()?;
     origin.set_path(url.path());
     Ok(origin)
+}
+
+/// Checks an id or a hash before it becomes a segment of a path.
+pub(super) fn check_segment<'a>(what: &str, segment: &'a str) -> Result<&'a str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+=:".contains(&byte);
+    let is_valid = segment.bytes().all(is_plain) && !matches!(segment, "" | "." | "..");
+    if is_valid {
+        return Ok(segment);
+    }
+    let message = format!("invalid {what} `{segment}`; use the one that the API returned");
+    Err(Error::new(ErrorKind::Config, message))
 }
 
 pub(super) fn append_path<'a>(mut url: Url, path: impl IntoIterator<Item = &'a str>) -> Url {

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use sitecore_token::ClientKind;
 use url::Url;
 
-use super::call::{append_path, parse_json, parse_url, send, with_origin};
+use super::call::{append_path, check_segment, parse_json, parse_url, send, with_origin};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::Result,
     source::{FetchContext, TokenSource},
     target::API_KEY,
     token::Token,
@@ -27,25 +27,27 @@ const DEPLOY: &str = "https://xmclouddeploy-api.sitecorecloud.io/";
 #[derive(Clone)]
 pub struct EdgeKeySource {
     client: ClientWithMiddleware,
-    url: Url,
+    origin: Url,
+    environment_id: String,
 }
 
 impl EdgeKeySource {
-    /// Creates a source that calls the Deploy API through a client whose middleware has it as a
-    /// target.
+    /// Creates a source that calls the Deploy API through this client. Its middleware needs the
+    /// target [`Target::deploy`](crate::Target::deploy).
     #[must_use]
     pub fn deploy_api(client: ClientWithMiddleware, environment_id: impl AsRef<str>) -> Self {
-        let path = ["api", "environments", "v1", environment_id.as_ref(), "obtain-edge-token"];
-        Self { client, url: append_path(parse_url(DEPLOY), path) }
+        let environment_id = environment_id.as_ref().to_owned();
+        Self { client, origin: parse_url(DEPLOY), environment_id }
     }
 
     /// Sets another origin, such as a proxy or a test server.
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) if the URL is not an origin, or uses http outside loopback.
+    /// [`Config`](crate::ErrorKind::Config) if the URL is not an origin, or uses http outside
+    /// loopback.
     pub fn with_origin(mut self, origin: Url) -> Result<Self> {
-        self.url = with_origin(&self.url, origin)?;
+        self.origin = with_origin(&self.origin, origin)?;
         Ok(self)
     }
 }
@@ -58,13 +60,9 @@ impl TokenSource for EdgeKeySource {
             #[serde(rename = "apiKey")]
             api_key: String,
         }
-        if self.url.path().contains("//") || self.url.path().contains('%') {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "the environment id is empty or has invalid characters; use the id that the Deploy API shows",
-            ));
-        }
-        let request = self.client.get(self.url.clone());
+        let id = check_segment("environment id", &self.environment_id)?;
+        let path = ["api", "environments", "v1", id, "obtain-edge-token"];
+        let request = self.client.get(append_path(self.origin.clone(), path));
         let obtained: Obtained = parse_json(send(request, ClientKind::Organization).await?).await?;
         Token::api_key(API_KEY, obtained.api_key)
     }
@@ -72,6 +70,9 @@ impl TokenSource for EdgeKeySource {
 
 impl fmt::Debug for EdgeKeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EdgeKeySource").field("url", &self.url.as_str()).finish_non_exhaustive()
+        f.debug_struct("EdgeKeySource")
+            .field("origin", &self.origin.as_str())
+            .field("environment_id", &self.environment_id)
+            .finish_non_exhaustive()
     }
 }

@@ -5,12 +5,14 @@ use std::fmt;
 use http::{Method, header::CONTENT_TYPE};
 use reqwest::Response;
 use reqwest_middleware::ClientWithMiddleware;
-use secrecy::SecretString;
+use secrecy::{SecretString, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
 use sitecore_token::ClientKind;
 use url::Url;
 
-use super::call::{append_path, parse_json, parse_url, send, unavailable, with_origin};
+use super::call::{
+    append_path, check_segment, interrupted, parse_json, parse_url, send, with_origin,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     target::API_KEY,
@@ -21,6 +23,21 @@ const EDGE: &str = "https://edge.sitecorecloud.io/";
 
 /// The scopes that a key needs to read the Delivery API. Sitecore documents no others.
 const SCOPES: [&str; 2] = ["audience-delivery", "content-#everything#"];
+
+/// The number of keys per page.
+const PAGE_SIZE: &str = "100";
+
+/// More pages are not read.
+const MAX_PAGES: u32 = 100;
+
+/// A page of keys. The documentation and public clients spell the members differently.
+#[derive(Deserialize)]
+struct Page {
+    #[serde(rename = "keys", alias = "Keys")]
+    keys: Vec<KeyInfo>,
+    #[serde(rename = "hasNext", alias = "HasNext", default)]
+    has_next: bool,
+}
 
 /// The Token API of Experience Edge, which manages the keys for the Delivery API.
 #[derive(Clone)]
@@ -42,6 +59,9 @@ pub struct KeyInfo {
     /// Who created the key.
     #[serde(alias = "CreatedBy", alias = "createdBy", default)]
     pub created_by: String,
+    /// When the key was created, as the API writes it.
+    #[serde(alias = "Created", default)]
+    pub created: String,
     /// What the key may be used for.
     #[serde(alias = "Scopes", default)]
     pub scopes: Vec<String>,
@@ -70,7 +90,7 @@ impl TokenApi {
     }
 
     /// Creates a key for the Delivery API. **The key is valid until it is revoked**, and it is
-    /// returned only this once. Store it, and [revoke](Self::revoke_key) it when it is no longer
+    /// returned only once. Store it, and [revoke](Self::revoke_key) it when it is no longer
     /// needed. Revoking takes the hash that only [`list_keys`](Self::list_keys) returns.
     ///
     /// A program that only reads the Delivery API does not need a key of its own. It can obtain its
@@ -83,8 +103,8 @@ impl TokenApi {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped after the request was sent, a key may exist that is not known to
-    /// anyone. Look for its label with [`list_keys`](Self::list_keys).
+    /// If the future is dropped after the request was sent, a key may have been created without
+    /// being returned. Look for its label with [`list_keys`](Self::list_keys).
     pub async fn create_key(&self, label: impl AsRef<str>) -> Result<SecretString> {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
@@ -96,37 +116,51 @@ impl TokenApi {
         let created_by = env!("CARGO_PKG_NAME");
         let new = NewKey { created_by, label: label.as_ref(), scopes: SCOPES };
         let response = self.call(Method::POST, &[], &[], Some(&new)).await?;
-        let key = response.text().await.map_err(unavailable)?;
+        let host = self.url.host_str().unwrap_or_default();
+        let text = response.text().await.map_err(|error| interrupted(host, error))?;
+        let key = Zeroizing::new(text);
         // Plain text, in quotation marks or not.
         let key = key.trim().trim_matches('"');
         Token::api_key(API_KEY, key)?;
         Ok(key.into())
     }
 
-    /// Lists the keys whose label contains `label`, or all keys. Revoked keys are left out.
+    /// Lists the keys whose label contains `label`, or all keys, from all pages. Revoked keys are left
+    /// out.
     ///
-    /// Compare the whole label before you revoke a key.
-    ///
-    /// **Not verified:** Sitecore documents a paged response, which this call does not accept.
-    /// Expect it to fail against the real service.
+    /// To find the key that you created, compare the whole label, and make labels unique. A label
+    /// alone does not say whose key it is.
     ///
     /// # Errors
     ///
-    /// As [`create_key`](Self::create_key).
+    /// As [`create_key`](Self::create_key). [`Malformed`](ErrorKind::Malformed) if there are more
+    /// than 10,000 keys.
     ///
     /// # Cancel safety
     ///
     /// This call changes nothing, so the future can be dropped at any time.
     pub async fn list_keys(&self, label: Option<&str>) -> Result<Vec<KeyInfo>> {
-        let mut query = vec![("filterRevoked", "true")];
-        query.extend(label.map(|label| ("label", label)));
-        parse_json(self.call(Method::GET, &[], &query, None::<&()>).await?).await
+        let mut keys = Vec::new();
+        for number in 1..=MAX_PAGES {
+            let number = number.to_string();
+            let mut query =
+                vec![("filterRevoked", "true"), ("pagesize", PAGE_SIZE), ("pagenumber", &*number)];
+            query.extend(label.map(|label| ("label", label)));
+            let response = self.call(Method::GET, &[], &query, None::<&()>).await?;
+            let page: Page = parse_json(response).await?;
+            let is_last = !page.has_next || page.keys.is_empty();
+            keys.extend(page.keys);
+            if is_last {
+                return Ok(keys);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Malformed,
+            "the Token API lists more than 10,000 keys; ask for a part of them by their label",
+        ))
     }
 
-    /// Changes a key's label.
-    ///
-    /// **Not verified:** Sitecore documents another request body. Expect this call to fail against
-    /// the real service.
+    /// Returns the description of a key.
     ///
     /// # Errors
     ///
@@ -135,31 +169,57 @@ impl TokenApi {
     ///
     /// # Cancel safety
     ///
+    /// This call changes nothing, so the future can be dropped at any time.
+    pub async fn get_key(&self, hash: &str) -> Result<KeyInfo> {
+        let path = [check_segment("hash", hash)?];
+        parse_json(self.call(Method::GET, &path, &[], None::<&()>).await?).await
+    }
+
+    /// Changes a key's label.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_key`](Self::get_key).
+    ///
+    /// # Cancel safety
+    ///
     /// If the future is dropped after the request was sent, the label may or may not have changed.
     /// Repeat the call.
     pub async fn rename_key(&self, hash: &str, label: &str) -> Result<()> {
         #[derive(Serialize)]
-        #[serde(rename_all = "PascalCase")]
+        #[serde(rename_all = "camelCase")]
         struct NewName<'a> {
-            label: &'a str,
+            new_name: &'a str,
         }
-        let path = ["renamebyhash", hash];
-        self.call(Method::PUT, &path, &[], Some(&NewName { label })).await.map(drop)
+        let path = ["renamebyhash", check_segment("hash", hash)?];
+        self.change(&path, Some(&NewName { new_name: label })).await
     }
 
     /// Revokes a key permanently.
     ///
     /// # Errors
     ///
-    /// As [`rename_key`](Self::rename_key).
+    /// As [`get_key`](Self::get_key).
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped after the request was sent, the key may or may not have been
     /// revoked. Repeat the call.
     pub async fn revoke_key(&self, hash: &str) -> Result<()> {
-        let path = ["revokebyhash", hash];
-        self.call(Method::PUT, &path, &[], None::<&()>).await.map(drop)
+        let path = ["revokebyhash", check_segment("hash", hash)?];
+        self.change(&path, None::<&()>).await
+    }
+
+    /// Changes a key. The API returns nothing, or whether it has changed the key.
+    async fn change(&self, path: &[&str], body: Option<&impl Serialize>) -> Result<()> {
+        let response = self.call(Method::PUT, path, &[], body).await?;
+        let host = self.url.host_str().unwrap_or_default();
+        let text = response.bytes().await.map_err(|error| interrupted(host, error))?;
+        if text.trim_ascii() == b"false" {
+            let message = format!("{host} has not changed the key; check its hash");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        Ok(())
     }
 
     async fn call(

@@ -26,7 +26,7 @@ impl Deadline {
         Some(timeout.saturating_sub(cache.now().elapsed_since(started)))
     }
 
-    /// Waits for a token until the deadline. Boxed, because it is rare.
+    /// Waits for a token until the deadline. Boxed, because this is rare.
     pub(super) fn limit<'a>(
         self,
         token: impl Future<Output = Result<Token>> + Send + 'a,
@@ -39,7 +39,10 @@ impl Deadline {
             runtime_with_timers()?;
             match tokio::time::timeout(left, token).await {
                 Ok(token) => token,
-                Err(elapsed) => Err(Error::new(ErrorKind::Timeout, elapsed)),
+                Err(_elapsed) => Err(Error::new(
+                    ErrorKind::Timeout,
+                    "the request's timeout passed while it waited for a token; allow it more time",
+                )),
             }
         })
     }

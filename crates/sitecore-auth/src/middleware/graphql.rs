@@ -1,384 +1,317 @@
-//! Whether a GraphQL response with status 200 rejects the token, and whether a GraphQL request may
-//! be a mutation.
+//! Whether a GraphQL response rejects the token, and whether a GraphQL request is clearly a query.
 //!
-//! Pure functions of bytes. Both are strict, because a replay must not repeat what was executed.
+//! Pure functions of bytes. A replay must not repeat what was executed, so they do not guess.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, fmt, mem};
 
-use reqwest::{Body, Method, Request};
+use memchr::memmem;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 /// Authoring's error code for a token that is missing, expired or meant for another audience.
 const NOT_AUTHENTICATED: &str = "AUTH_NOT_AUTHENTICATED";
 
-/// What the start of a response says.
+/// A member of `data` that every type has. It says nothing about what was executed.
+const TYPENAME: &str = "__typename";
+
+/// The members of a response that is delivered in parts.
+const INCREMENTAL: [&str; 3] = ["hasNext", "incremental", "pending"];
+
+/// What a response that rejects the token says about the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Undecided: more must be read.
-    Open,
-    /// The response does not reject the token.
-    Accepted,
-    /// Every field was rejected, so nothing was executed.
-    Rejected,
-    /// All errors are rejections, but there is no `data` to prove that nothing was executed.
-    RejectedInPart,
+pub(crate) enum Executed {
+    /// Every field was rejected.
+    Nothing,
+    /// The response does not prove that.
+    Unknown,
 }
 
-/// Reads the start of a response, and decides as soon as possible.
-pub(crate) fn read(start: &[u8]) -> Verdict {
-    if !matches!(without_space(start).first(), None | Some(b'{')) {
-        return Verdict::Accepted;
+/// Returns what a response that rejects the token says about the operation; `None` if it does not
+/// reject the token. `is_whole` says whether `text` is the whole body rather than its start.
+///
+/// `text` may be a single response or a batch. It rejects the token if any of its errors has the
+/// code.
+pub(crate) fn rejection(text: &[u8], is_whole: bool) -> Option<Executed> {
+    if !may_contain_code(text) {
+        return None;
     }
-    // The parser rejects a number that ends in a point or exponent, so that part is left for the
-    // next time.
-    let cut = start.iter().rev().take_while(|byte| b".eE+-".contains(byte));
-    let start = &start[..start.len() - cut.count()];
-    match parse(start) {
-        Ok(response) => response.verdict(),
-        // An unfinished string may already rule out a rejection. Finishing it shows that.
-        Err(error) if error.is_eof() => match parse(&[start, b"\""].concat()) {
-            Err(error) if error.is_data() => Verdict::Accepted,
-            _ => Verdict::Open,
-        },
-        Err(_) => Verdict::Accepted,
+    // An error may quote text in another encoding.
+    let text = String::from_utf8_lossy(without_space(text));
+    let mut responses = Responses::default();
+    let mut parser = serde_json::Deserializer::from_str(&text);
+    let parsed = responses.deserialize(&mut parser).and_then(|()| parser.end());
+    if !responses.reject_token() || (is_whole && parsed.is_err()) {
+        return None;
     }
+    let is_proved = is_whole && responses.prove_nothing_executed();
+    Some(if is_proved { Executed::Nothing } else { Executed::Unknown })
 }
 
-/// Ignores what follows the object.
-fn parse(start: &[u8]) -> serde_json::Result<GraphqlResponse> {
-    GraphqlResponse::deserialize(&mut serde_json::Deserializer::from_slice(start))
+/// Returns `true` if this start of a response begins with `errors` and contains the code, as a long
+/// rejection does.
+pub(crate) fn begins_like_rejection(start: &[u8]) -> bool {
+    let text = without_space(start);
+    let text = without_space(text.strip_prefix(b"[").unwrap_or(text));
+    let members = text.strip_prefix(b"{").map(without_space);
+    members.is_some_and(|members| members.starts_with(b"\"errors\"")) && may_contain_code(text)
 }
 
-/// Watches a response arrive, and decides when reading it again can help.
-#[derive(Default)]
-pub(crate) struct Watch {
-    seen: usize,
-    depth: u32,
-    in_text: bool,
-    is_escaped: bool,
-    in_literal: bool,
+/// Returns `true` if the code occurs in the text, as it is or with escape sequences.
+fn may_contain_code(text: &[u8]) -> bool {
+    memmem::find(text, NOT_AUTHENTICATED.as_bytes()).is_some()
+        || memmem::find(text, b"\\u").is_some()
 }
 
-impl Watch {
-    /// Looks at the new bytes. Returns `false` if they cannot change the verdict, such as white
-    /// space or something deep inside an error.
-    pub(crate) fn is_decisive(&mut self, start: &[u8]) -> bool {
-        let mut is_decisive = false;
-        for byte in &start[self.seen..] {
-            is_decisive |= self.step(*byte);
-        }
-        self.seen = start.len();
-        is_decisive
+/// Returns `true` if the body of a `POST` is clearly not a mutation: each document can be read,
+/// contains an operation, and does not contain the word `mutation`. A persisted operation does not
+/// count as clear, even if there is a document too.
+pub(crate) fn is_clearly_query(body: &[u8]) -> bool {
+    let body = without_space(body);
+    if body.first() == Some(&b'[') {
+        let batch = serde_json::from_slice::<Vec<Operation<'_>>>(body).unwrap_or_default();
+        return !batch.is_empty() && batch.iter().all(Operation::is_clearly_query);
     }
-
-    fn step(&mut self, byte: u8) -> bool {
-        // The response's own members are at depth 1, those of `data` and the errors at 2.
-        if self.in_text {
-            self.in_text = self.is_escaped || byte != b'"';
-            self.is_escaped = !self.is_escaped && byte == b'\\';
-            return self.depth <= 1;
-        }
-        let was_in_literal = std::mem::replace(&mut self.in_literal, false);
-        match byte {
-            b' ' | b'\t' | b'\r' | b'\n' | b':' => false,
-            b',' => self.depth <= 2,
-            b'"' => {
-                self.in_text = true;
-                self.depth <= 2
-            }
-            b'{' | b'[' => {
-                self.depth += 1;
-                self.depth <= 3
-            }
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                self.depth <= 2
-            }
-            _ => {
-                self.in_literal = true;
-                !was_in_literal && self.depth <= 2
-            }
-        }
-    }
+    // The parser would accept an array for an object.
+    body.first() == Some(&b'{')
+        && serde_json::from_slice::<Operation<'_>>(body).is_ok_and(|it| it.is_clearly_query())
 }
 
-/// Returns `true` if the response's first member is, or can still become, `errors`.
-pub(crate) fn may_begin_with_errors(start: &[u8]) -> bool {
-    const NAME: &[u8] = b"\"errors\"";
-    let is_brace = |start: &[u8]| start.first().is_none_or(|byte| *byte == b'{');
-    let start = without_space(start);
-    let name = without_space(start.get(1..).unwrap_or_default());
-    is_brace(start) && name.iter().zip(NAME).all(|(byte, expected)| byte == expected)
-}
-
-/// Returns `true` unless the request's document can be read and does not contain the word
-/// `mutation`.
-pub(super) fn may_be_mutation(request: &Request) -> bool {
-    // GET executes no mutation (GraphQL over HTTP §6.2).
-    if request.method() == Method::GET || request.method() == Method::HEAD {
-        return false;
-    }
-    // Some servers take the document from the URL if there is one.
-    if request.url().query().is_some() {
-        return true;
-    }
-    let body = request.body().and_then(Body::as_bytes).unwrap_or_default();
-    if without_space(body).first() != Some(&b'{') {
-        return true;
-    }
-    serde_json::from_slice(body).map_or(true, |Operation { query }| {
-        let is_part = |char: char| char.is_alphanumeric() || char == '_';
-        let mut words = query.split(|char| !is_part(char));
-        words.any(|word| word == "mutation")
-    })
-}
-
+/// Skips a byte order mark and white space.
 fn without_space(text: &[u8]) -> &[u8] {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     let space = text.iter().take_while(|byte| b" \t\r\n".contains(byte));
     &text[space.count()..]
 }
 
+/// A request of the GraphQL protocol over HTTP.
 #[derive(Deserialize)]
 struct Operation<'a> {
-    #[serde(borrow)]
-    query: Cow<'a, str>,
+    #[serde(borrow, default)]
+    query: Option<Cow<'a, str>>,
+    /// The ids of persisted operations. Different servers use different names.
+    #[serde(default)]
+    id: Option<IgnoredAny>,
+    #[serde(default, rename = "documentId", alias = "doc_id", alias = "queryId")]
+    document_id: Option<IgnoredAny>,
 }
 
-/// Parsing fails as soon as the response cannot be a rejection any more.
-#[derive(Default)]
-struct GraphqlResponse {
-    errors: Option<Vec<NotAuthenticated>>,
-    /// The members of `data`, all of which are null.
-    data: Option<Option<BTreeMap<String, ()>>>,
-}
-
-impl<'de> Deserialize<'de> for GraphqlResponse {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ResponseVisitor)
+impl Operation<'_> {
+    fn is_clearly_query(&self) -> bool {
+        let document = self.query.as_deref().unwrap_or_default();
+        let is_part = |char: char| char.is_alphanumeric() || char == '_';
+        let mut words = document.split(|char| !is_part(char));
+        let is_persisted = self.id.is_some() || self.document_id.is_some();
+        !is_persisted && has_operation(document) && words.all(|word| word != "mutation")
     }
 }
 
-struct ResponseVisitor;
+/// Returns `true` if the document's first token can begin an operation. A document may consist of
+/// comments alone.
+fn has_operation(document: &str) -> bool {
+    let mut rest = document.trim_start_matches(is_ignored);
+    while let Some(comment) = rest.strip_prefix('#') {
+        let end = comment.find(['\n', '\r']).unwrap_or(comment.len());
+        rest = comment[end..].trim_start_matches(is_ignored);
+    }
+    ["{", "query", "subscription", "fragment"].iter().any(|start| rest.starts_with(start))
+}
 
-impl<'de> Visitor<'de> for ResponseVisitor {
-    type Value = GraphqlResponse;
+/// White space, commas and byte order marks are ignored between tokens (GraphQL §2.1).
+fn is_ignored(char: char) -> bool {
+    matches!(char, ' ' | '\t' | '\r' | '\n' | ',' | '\u{feff}')
+}
+
+/// What matters in a body, which is a single response or a batch. It is recorded during parsing, so
+/// that it is not lost if the text ends early.
+#[derive(Default)]
+struct Responses(Vec<Response>);
+
+#[derive(Default)]
+struct Response {
+    errors: Vec<FieldError>,
+    /// The members of `data`, and whether each is null.
+    data: Vec<(String, bool)>,
+    /// `errors` or `data` occurs twice, or this is only a part of a response.
+    is_ambiguous: bool,
+}
+
+/// An error of a response.
+struct FieldError {
+    is_not_authenticated: bool,
+    /// The member of `data` that its path begins with.
+    member: Option<String>,
+    /// Whether the path ends there.
+    is_at_member: bool,
+}
+
+impl Responses {
+    fn reject_token(&self) -> bool {
+        self.0.iter().flat_map(|response| &response.errors).any(|error| error.is_not_authenticated)
+    }
+
+    fn prove_nothing_executed(&self) -> bool {
+        self.0.iter().all(Response::proves_nothing_executed)
+    }
+}
+
+impl Response {
+    /// Returns `true` if every member of `data` is null because its field was rejected, and not
+    /// because of something below it, which runs after the field.
+    fn proves_nothing_executed(&self) -> bool {
+        let mut members = self.data.iter().filter(|(name, _)| name != TYPENAME).peekable();
+        !self.is_ambiguous
+            && members.peek().is_some()
+            && members.all(|(name, is_null)| *is_null && self.is_rejected(name))
+    }
+
+    fn is_rejected(&self, member: &str) -> bool {
+        let is_named = |error: &&FieldError| error.member.as_deref() == Some(member);
+        let mut errors = self.errors.iter().filter(is_named).peekable();
+        errors.peek().is_some()
+            && errors.all(|error| error.is_not_authenticated && error.is_at_member)
+    }
+}
+
+impl FieldError {
+    /// Reads only the parts that matter, so that nothing else in the error can hide a rejection.
+    fn parse(error: &RawValue) -> Self {
+        #[derive(Default, Deserialize)]
+        struct Parts<'a> {
+            #[serde(borrow)]
+            path: Option<&'a RawValue>,
+            #[serde(borrow)]
+            extensions: Option<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct Extensions<'a> {
+            #[serde(borrow)]
+            code: Cow<'a, str>,
+        }
+        let parts: Parts<'_> = serde_json::from_str(error.get()).unwrap_or_default();
+        let extensions =
+            parts.extensions.map(|it| serde_json::from_str::<Extensions<'_>>(it.get()));
+        let path = parts.path.and_then(|path| serde_json::from_str::<Vec<Value>>(path.get()).ok());
+        let path = path.unwrap_or_default();
+        Self {
+            is_not_authenticated: extensions
+                .is_some_and(|it| it.is_ok_and(|it| it.code == NOT_AUTHENTICATED)),
+            member: path.first().and_then(Value::as_str).map(str::to_owned),
+            is_at_member: path.len() == 1,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Responses {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Responses {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a GraphQL response")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<GraphqlResponse, A::Error> {
-        let mut response = GraphqlResponse::default();
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.push(Response::default());
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut batch: A) -> Result<(), A::Error> {
+        while batch.next_element_seed(&mut *self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let at = self.0.len();
+        self.0.push(Response::default());
+        let response = &mut self.0[at];
+        let (mut has_errors, mut has_data) = (false, false);
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
-            let is_duplicate = match &*name {
-                "errors" => response.errors.replace(members.next_value()?).is_some(),
-                "data" => response.data.replace(members.next_value()?).is_some(),
-                _ => {
-                    members.next_value::<IgnoredAny>()?;
-                    continue;
+            match &*name {
+                "errors" => {
+                    response.is_ambiguous |= mem::replace(&mut has_errors, true);
+                    members.next_value_seed(Errors(&mut response.errors))?;
                 }
-            };
-            if is_duplicate || !response.can_reject() {
-                return Err(A::Error::custom("not a rejection"));
+                "data" => {
+                    response.is_ambiguous |= mem::replace(&mut has_data, true);
+                    members.next_value_seed(Data(&mut response.data))?;
+                }
+                other => {
+                    // A part of a response proves nothing about the rest.
+                    response.is_ambiguous |= INCREMENTAL.contains(&other);
+                    members.next_value::<IgnoredAny>()?;
+                }
             }
         }
-        Ok(response)
+        Ok(())
     }
 }
 
-/// An error with this code, and the member of `data` that it names.
-#[derive(Deserialize)]
-#[serde(try_from = "Value")]
-struct NotAuthenticated(Option<String>);
+struct Errors<'a>(&'a mut Vec<FieldError>);
 
-impl GraphqlResponse {
-    fn verdict(&self) -> Verdict {
-        match &self.data {
-            _ if self.errors.is_none() => Verdict::Accepted,
-            Some(Some(data)) if !data.is_empty() => Verdict::Rejected,
-            _ => Verdict::RejectedInPart,
-        }
-    }
+impl<'de> DeserializeSeed<'de> for Errors<'_> {
+    type Value = ();
 
-    /// Returns `true` if what has been read is, or can still become, a rejection.
-    fn can_reject(&self) -> bool {
-        let Some(errors) = &self.errors else {
-            return true;
-        };
-        let is_named = |member| {
-            let mut names = errors.iter().filter_map(|error| error.0.as_ref());
-            names.any(|name| name == member)
-        };
-        let mut data = self.data.iter().flatten().flat_map(BTreeMap::keys);
-        !errors.is_empty() && data.all(is_named)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-impl TryFrom<Value> for NotAuthenticated {
-    type Error = &'static str;
+impl<'de> Visitor<'de> for Errors<'_> {
+    type Value = ();
 
-    fn try_from(error: Value) -> Result<Self, Self::Error> {
-        if error.pointer("/extensions/code") != Some(&Value::from(NOT_AUTHENTICATED)) {
-            return Err("another code");
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of errors")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut errors: A) -> Result<(), A::Error> {
+        while let Some(error) = errors.next_element::<&RawValue>()? {
+            self.0.push(FieldError::parse(error));
         }
-        match error.get("path") {
-            None | Some(Value::Null) => Ok(Self(None)),
-            Some(Value::Array(steps)) => match steps.as_slice() {
-                [] => Ok(Self(None)),
-                [Value::String(name)] => Ok(Self(Some(name.clone()))),
-                _ => Err("not a top-level field"),
-            },
-            Some(_) => Err("not a path"),
+        Ok(())
+    }
+}
+
+struct Data<'a>(&'a mut Vec<(String, bool)>);
+
+impl<'de> DeserializeSeed<'de> for Data<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Data<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the data of an operation")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = members.next_entry::<_, Option<IgnoredAny>>()? {
+            self.0.push((name, value.is_none()));
         }
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ERROR: &str =
-        r#"{"message":"m","path":["a"],"extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}"#;
-
-    #[test]
-    fn responses_are_parsed_strictly() {
-        use Verdict::{Accepted, Open, Rejected, RejectedInPart};
-        let other = ERROR.replace("AUTHENTICATED", "AUTHORIZED");
-        let pathless = ERROR.replace(r#""path":["a"],"#, "");
-        let below = ERROR.replace(r#"["a"]"#, r#"["a","b"]"#);
-        for (text, verdict) in [
-            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}}}"#), Rejected),
-            (format!(r#"{{"data":{{"a":null}},"errors":[{ERROR}]}}"#), Rejected),
-            (
-                format!(
-                    " {{ \"errors\" :\n[{ERROR},{ERROR}],\"extensions\":{{\"x\":[1]}},\"data\":{{\"a\":null}} }} "
-                ),
-                Rejected,
-            ),
-            (format!(r#"{{"errors":[{ERROR}]}}"#), RejectedInPart),
-            (format!(r#"{{"errors":[{pathless}],"data":null}}"#), RejectedInPart),
-            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "[]")), RejectedInPart),
-            (format!(r#"{{"errors":[{}]}}"#, ERROR.replace(r#"["a"]"#, "null")), RejectedInPart),
-            (format!(r#"{{"errors":[{ERROR}],"data":{{}}}}"#), RejectedInPart),
-            // Decided, no matter what follows.
-            (r#"{"errors":[]"#.to_owned(), Accepted),
-            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}"#), Accepted),
-            (format!(r#"{{"data":{{"b":null}},"errors":[{ERROR}]"#), Accepted),
-            (r#"{"data":"x"#.to_owned(), Accepted),
-            (r#"{"data":{"a":"x"#.to_owned(), Accepted),
-            (r#"{"errors":"#.to_owned() + "\"x", Accepted),
-            (format!(r#"{{"errors":[{other},"#), Accepted),
-            (format!(r#"{{"errors":[{below}"#), Accepted),
-            (format!(r#"{{"errors":[{}"#, ERROR.replace(r#"["a"]"#, "[0]")), Accepted),
-            (format!(r#"{{"errors":[{}"#, ERROR.replace(r#"["a"]"#, "\"a\"")), Accepted),
-            (format!(r#"{{"errors":[{ERROR},{other}"#), Accepted),
-            (r#"{"data":{"a":1"#.to_owned() + ",", Accepted),
-            (r#"{"data":{"a":{"#.to_owned(), Accepted),
-            (r#"{"data":7,"#.to_owned(), Accepted),
-            (r#"{"errors":[{"message":"m"}"#.to_owned(), Accepted),
-            (r#"{"errors":{}"#.to_owned(), Accepted),
-            (r#"{"errors":[]}"#.to_owned(), Accepted),
-            (r#"{"data":null}"#.to_owned(), Accepted),
-            (r#"{"data":{"a":null}}"#.to_owned(), Accepted),
-            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null,"b":null}}}}"#), Accepted),
-            (format!(r#"{{"errors":[{ERROR}],"data":{{"b":null}}}}"#), Accepted),
-            (format!(r#"{{"errors":[{pathless}],"data":{{"a":null}}}}"#), Accepted),
-            (format!(r#"{{"errors":[{ERROR}],"errors":[]}}"#), Accepted),
-            (format!(r#"[{{"errors":[{ERROR}]}}]"#), Accepted),
-            (format!(r#"[[{ERROR}]]"#), Accepted),
-            ("<html>".to_owned(), Accepted),
-            ("\u{feff}{}".to_owned(), Accepted),
-            (format!("{{\"errors\":{}", "[".repeat(10_000)), Accepted),
-            (String::new(), Open),
-            (" \r\n".to_owned(), Open),
-            ("{".to_owned(), Open),
-            (r#"{"data":nul"#.to_owned(), Open),
-            (r#"{"data":{"a":null}"#.to_owned(), Open),
-            (format!(r#"{{"errors":[{ERROR}"#), Open),
-            (format!(r#"{{"errors":[{ERROR}],"data":{{"a":null}}"#), Open),
-            (r#"{"extensions":{"cost":1."#.to_owned(), Open),
-            (r#"{"extensions":{"cost":-"#.to_owned(), Open),
-            (r#"{"extensions":{"cost":2e+"#.to_owned(), Open),
-            (r#"{"errors":[{"cost":2.5E"#.to_owned(), Open),
-        ] {
-            assert_eq!(read(text.as_bytes()), verdict, "{text}");
-            let mut watch = Watch::default();
-            let mut before = read(b"");
-            // Nesting that is too deep for the parser is noticed later.
-            for end in 1..=text.len().min(100 + text.find("[[[").unwrap_or(1_000)).min(text.len()) {
-                let start = &text.as_bytes()[..end];
-                let now = read(start);
-                assert!(watch.is_decisive(start) || now == before, "{text}, {end}");
-                before = now;
-            }
-        }
-    }
-
-    #[test]
-    fn a_response_is_read_again_only_where_that_can_decide() {
-        // The response's own names, brackets down to an error's, and values of `data`, but nothing
-        // inside errors.
-        let (text, expected) = (
-            r#" {"errors":[ {"message":"a{\"b","n":12}],"data":{"a":null,"b": 12 } }"#,
-            r#" ^^^^^^^^^ ^ ^                        ^^^^^^^^^ ^^   ^   ^^    ^  ^ ^"#,
-        );
-        let mut watch = Watch::default();
-        let marks = (1..=text.len()).map(|end| watch.is_decisive(&text.as_bytes()[..end]));
-        let marks: String = marks.map(|is_decisive| if is_decisive { '^' } else { ' ' }).collect();
-        assert_eq!(marks, expected, "\n{text}\n{marks}");
-    }
-
-    #[test]
-    fn the_first_member_is_known_as_early_as_possible() {
-        for (start, may) in [
-            ("", true),
-            (" \n", true),
-            ("{", true),
-            ("{ \"err", true),
-            (" {\r\n \"errors\" : [", true),
-            ("[", false),
-            ("<", false),
-            ("{}", false),
-            ("{\"d", false),
-            ("{\"errors_\"", false),
-            ("{\"errorz", false),
-        ] {
-            assert_eq!(may_begin_with_errors(start.as_bytes()), may, "{start}");
-        }
-    }
-
-    #[test]
-    fn only_a_readable_document_without_the_word_is_not_a_mutation() {
-        let url: url::Url = "https://cm.example/".parse().expect("a URL");
-        for (body, may) in [
-            (r#"{"query":"{ a }"}"#, false),
-            (
-                r#"{"query":"query Q { mutations { mutationType } }","variables":{"a":"mutation"}}"#,
-                false,
-            ),
-            (r#"{"query":"mutation { a }"}"#, true),
-            (r#"{"query":"query A { a } mutation{ b }","operationName":"A"}"#, true),
-            (r#"{"query":"\u006dutation { a }"}"#, true),
-            (r#"{"query":"\n#c\nmutation($a:Int){a}"}"#, true),
-            (r#"[{"query":"{ a }"}]"#, true),
-            (r#"["{ a }"]"#, true),
-            (r#"{"extensions":{"persistedQuery":{}}}"#, true),
-            ("{ a }", true),
-            ("", true),
-        ] {
-            let mut request = Request::new(Method::POST, url.clone());
-            *request.body_mut() = Some(body.into());
-            assert_eq!(may_be_mutation(&request), may, "{body}");
-        }
-        let mut request =
-            Request::new(Method::POST, url.join("?query=mutation{a}").expect("a URL"));
-        *request.body_mut() = Some(r#"{"query":"{ a }"}"#.into());
-        assert!(may_be_mutation(&request));
-        assert!(may_be_mutation(&Request::new(Method::POST, url.clone())));
-        assert!(!may_be_mutation(&Request::new(Method::GET, url)));
-    }
-}
+mod tests;

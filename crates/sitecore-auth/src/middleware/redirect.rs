@@ -1,33 +1,29 @@
-//! A redirect policy that keeps the token on its origin.
+//! A redirect policy that keeps the token where its target is.
+
+use std::sync::Arc;
 
 use reqwest::redirect::Policy;
+use url::{Position, Url};
 
-/// reqwest's default limit.
-const MAX_REDIRECTS: usize = 10;
+use super::api::Api;
 
-/// Returns a redirect policy that stops when the scheme, host or port changes. The response is then
-/// the redirect itself.
-///
-/// Set it on every client that uses this middleware. By default, reqwest removes `Authorization`
-/// from a request that is redirected to another origin, but it adds the header again if that origin
-/// redirects once more (seen with 0.13.5). It never removes `sc_apikey`. A CM redirects to the
-/// identity provider when it requires an interactive login.
-///
-/// ```
-/// let http = reqwest::Client::builder().redirect(sitecore_auth::redirect_policy()).build();
-/// # http.unwrap();
-/// ```
-#[must_use]
-pub fn redirect_policy() -> Policy {
-    Policy::custom(|attempt| {
-        let is_same_origin =
-            attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
-        if !is_same_origin {
-            attempt.stop()
-        } else if attempt.previous().len() > MAX_REDIRECTS {
-            attempt.error("too many redirects")
-        } else {
-            attempt.follow()
+/// Returns a policy that stops a redirect out of the rule that covers the first URL, or back to
+/// that URL, and leaves all others to `otherwise`.
+pub(super) fn redirect_policy(apis: Arc<[Api]>, otherwise: Policy) -> Policy {
+    Policy::custom(move |attempt| {
+        let first = attempt.previous().first();
+        let mut rules = apis.iter().map(|api| &api.rule);
+        let rule = first.and_then(|first| rules.find(|rule| rule.covers(first)));
+        match rule {
+            Some(rule) if !rule.covers(attempt.url()) => attempt.stop(),
+            // The middleware could not tell that there was a redirect, and might replay the first
+            // request.
+            Some(_) if first.is_some_and(|first| is_same(first, attempt.url())) => attempt.stop(),
+            _ => otherwise.redirect(attempt),
         }
     })
+}
+
+fn is_same(one: &Url, other: &Url) -> bool {
+    one[..Position::AfterQuery] == other[..Position::AfterQuery]
 }

@@ -2,30 +2,43 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
-use reqwest::{Request, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use reqwest::{Body, Request, Response};
 use url::{Position, Url};
 
 use super::{
-    graphql::{self, Verdict, Watch},
-    look_ahead::{LIMIT, look_ahead},
-    www_authenticate::rejects_token,
+    graphql::{self, Executed},
+    peek::PeekedResponse,
+    www_authenticate::{rejects_token, says_invalid_token},
 };
-use crate::target::Target;
+use crate::{contain::contain, target::Target};
+
+/// How much of a response is read to find out whether it rejects the token.
+const LIMIT: usize = 16 * 1024;
+
+/// How much is read of a response that rejects the token, or begins as if it did.
+pub(super) const MAX_REJECTION: usize = 128 * 1024;
 
 /// Which responses count as rejecting the token. The token is then replaced, and the request is
 /// replayed if that is safe.
 ///
 /// By default these are:
 ///
-/// - a 401, unless all of its challenges ([RFC 9110 §11.6.1]) are for schemes other than Bearer, or
-///   one of them says `insufficient_scope` ([RFC 6750 §3.1]), which another token would not fix;
-/// - on the path of the Authoring API, a 200 with a GraphQL response in which *every* error has the
-///   code `AUTH_NOT_AUTHENTICATED` and no field has data. The request is replayed only if the
-///   response proves that nothing was executed, or if it is clearly not a mutation.
+/// - a 401 without any challenge, or with one for Bearer ([RFC 9110 §11.6.1]), unless that says
+///   `insufficient_scope` ([RFC 6750 §3.1]), which another token would not fix;
+/// - a 403 whose challenge says `invalid_token`;
+/// - on the path of the Authoring API, a JSON response of any status in which an error has the code
+///   `AUTH_NOT_AUTHENTICATED`, in a single response or in one of a batch.
 ///
-/// To detect the latter, the middleware reads at most the first 16 KiB of a response. As soon as it
-/// is clear that the response does not reject the token, it is passed on unchanged.
+/// Whether the request is replayed is a separate question. A GraphQL request is replayed if it is
+/// clearly a query, or if its response proves that nothing was executed: every field is null
+/// because it was rejected.
+///
+/// To find Authoring's code, the middleware reads the first 16 KiB of a response, or up to 128 KiB
+/// of one that begins with such errors. The response is then passed on unchanged. A response within
+/// this limit is passed on once it is complete. For a longer one, the read timeout of the client
+/// runs from the last part that was read. `text/event-stream` and `multipart/*` are passed on
+/// unread.
 ///
 /// ```
 /// # fn example(cache: sitecore_auth::TokenCache, target: sitecore_auth::Target) -> Result<(), sitecore_auth::Error> {
@@ -53,16 +66,8 @@ struct Rule {
 
 type Predicate = dyn Fn(&HeaderMap, &[u8]) -> bool + Send + Sync;
 
-/// A response rejected the token.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rejection {
-    NothingExecuted,
-    /// A part of a mutation may have been executed.
-    MaybeExecuted,
-}
-
 impl Rejections {
-    /// Sets whether a 200 with a GraphQL response from the Authoring API can reject the token;
+    /// Sets whether a GraphQL response of the Authoring API can reject the token by its error code;
     /// `true` by default. If `false`, such a response is passed on unread.
     #[must_use]
     pub fn graphql(mut self, graphql: bool) -> Self {
@@ -84,7 +89,8 @@ impl Rejections {
     /// predicate gets the headers and up to 16 KiB of the body, which is buffered first.
     ///
     /// Return `true` only if the API has executed nothing, because the request will be sent again.
-    /// The predicate must not block.
+    /// The predicate must not block. If it panics, that counts as `false`. It is not called for
+    /// streams (`text/event-stream`, `multipart/*`).
     #[must_use]
     pub fn when(
         mut self,
@@ -97,62 +103,86 @@ impl Rejections {
 
     /// Returns `true` if a response could reject the token, judging by its status and headers.
     pub(super) fn could_reject(&self, response: &Response) -> bool {
-        response.status() == StatusCode::UNAUTHORIZED
-            || self.could_reject_by_graphql(response)
-            || self.rules.iter().any(|rule| rule.status == response.status())
+        let (status, headers) = (response.status(), response.headers());
+        rejects_by_header(status, headers)
+            || self.could_reject_by_graphql(response.url(), headers)
+            || self.rules_for(status, headers).next().is_some()
     }
 
-    fn could_reject_by_graphql(&self, response: &Response) -> bool {
-        self.graphql
-            && response.status() == StatusCode::OK
-            && Target::is_authoring(response.url())
-            && is_json(response.headers())
+    pub(super) fn could_reject_by_graphql(&self, url: &Url, headers: &HeaderMap) -> bool {
+        self.graphql && Target::is_authoring(url) && is_json(headers)
     }
 
-    /// Determines whether a response rejects the token. The returned response is the same as the
-    /// given one.
-    pub(super) async fn inspect(&self, response: Response) -> (Response, Option<Rejection>) {
-        if response.status() == StatusCode::UNAUTHORIZED && rejects_token(response.headers()) {
-            return (response, Some(Rejection::NothingExecuted));
-        }
-        if !self.could_reject_by_graphql(&response) {
-            return self.inspect_custom(response).await;
-        }
-        match inspect_graphql(response).await {
-            (response, None) => self.inspect_custom(response).await,
-            rejected => rejected,
-        }
+    fn rules_for(&self, status: StatusCode, headers: &HeaderMap) -> impl Iterator<Item = &Rule> {
+        let rules = self.rules.iter().filter(move |rule| rule.status == status);
+        rules.filter(|_| !is_stream(headers))
     }
 
-    async fn inspect_custom(&self, response: Response) -> (Response, Option<Rejection>) {
-        let status = response.status();
-        if !self.rules.iter().any(|rule| rule.status == status) {
-            return (response, None);
+    /// Determines whether a response rejects the token, and what was executed.
+    pub(super) async fn inspect(&self, response: &mut PeekedResponse) -> Option<Executed> {
+        let by_header = rejects_by_header(response.status(), response.headers());
+        if self.could_reject_by_graphql(response.url(), response.headers()) {
+            let executed = inspect_graphql(response).await;
+            if executed.is_some() {
+                return executed;
+            }
         }
-        let headers = response.headers().clone();
-        let matches = |body: &[u8]| {
-            let mut rules = self.rules.iter();
-            rules.any(|rule| rule.status == status && (rule.matches)(&headers, body))
-        };
-        let (response, matched) =
-            look_ahead(response, |body, is_all| is_all.then(|| matches(body))).await;
-        (response, matched.unwrap_or(false).then_some(Rejection::NothingExecuted))
+        if by_header || self.matches_rule(response).await {
+            return Some(Executed::Nothing);
+        }
+        None
+    }
+
+    async fn matches_rule(&self, response: &mut PeekedResponse) -> bool {
+        if self.rules_for(response.status(), response.headers()).next().is_none() {
+            return false;
+        }
+        response.read(LIMIT).await;
+        let (status, headers, start) = (response.status(), response.headers(), response.start());
+        let body = &start[..start.len().min(LIMIT)];
+        let matches = |rule: &Rule| contain(|| (rule.matches)(headers, body)).unwrap_or(false);
+        self.rules_for(status, headers).any(matches)
     }
 }
 
-impl Rejection {
-    /// Returns `true` if the request may be replayed. `response_url` is where its response came
-    /// from.
-    pub(super) fn allows_replay_of(self, request: &Request, response_url: &Url) -> bool {
-        // After a redirect, the rejected request is not the one that was sent first, which may have
-        // been executed.
-        let is_redirected =
-            response_url[..Position::AfterQuery] != request.url()[..Position::AfterQuery];
-        if is_redirected && !request.method().is_safe() {
-            return false;
-        }
-        self == Self::NothingExecuted || !graphql::may_be_mutation(request)
+/// Reads a response of Authoring, and determines whether it rejects the token, and what was
+/// executed.
+pub(super) async fn inspect_graphql(response: &mut PeekedResponse) -> Option<Executed> {
+    response.read(LIMIT).await;
+    if graphql::begins_like_rejection(response.start()) {
+        response.read(MAX_REJECTION).await;
     }
+    graphql::rejection(response.start(), response.is_whole())
+}
+
+/// Returns `true` if the status and the challenges of a response reject the token.
+pub(super) fn rejects_by_header(status: StatusCode, headers: &HeaderMap) -> bool {
+    match status {
+        StatusCode::UNAUTHORIZED => rejects_token(headers),
+        StatusCode::FORBIDDEN => says_invalid_token(headers),
+        _ => false,
+    }
+}
+
+/// Returns `true` if a request whose token was rejected may be replayed. `response_url` is where
+/// its response came from.
+pub(super) fn may_replay(request: &Request, executed: Executed, response_url: &Url) -> bool {
+    // After a redirect, it was not the first request that was rejected. The first one may have been
+    // executed.
+    let is_redirected =
+        response_url[..Position::AfterQuery] != request.url()[..Position::AfterQuery];
+    if is_redirected {
+        return request.method().is_safe();
+    }
+    executed == Executed::Nothing || is_repeatable(request)
+}
+
+/// Returns `true` if a request can be sent again even if it was executed.
+pub(super) fn is_repeatable(request: &Request) -> bool {
+    let body = || request.body().and_then(Body::as_bytes).unwrap_or_default();
+    let is_authoring = Target::is_authoring(request.url()) && !has_operation(request.url());
+    // A `GET` executes no mutation (GraphQL over HTTP §6.2).
+    request.method().is_safe() || (is_authoring && graphql::is_clearly_query(body()))
 }
 
 impl Default for Rejections {
@@ -171,37 +201,29 @@ impl fmt::Debug for Rejections {
     }
 }
 
-/// Reads as little of a GraphQL response as possible. A response of unknown length may be a
-/// long-lived stream, so it is read further only while it begins with `errors`, as a rejection
-/// does.
-async fn inspect_graphql(response: Response) -> (Response, Option<Rejection>) {
-    let length = response.content_length();
-    if length.is_some_and(|length| length > LIMIT as u64) {
-        return (response, None);
-    }
-    let mut watch = Watch::default();
-    let (response, rejection) = look_ahead(response, |start, is_all| {
-        if !watch.is_decisive(start) && !is_all {
-            return None;
-        }
-        if length.is_none() && !graphql::may_begin_with_errors(start) {
-            return Some(None);
-        }
-        match graphql::read(start) {
-            Verdict::Open => is_all.then_some(None),
-            Verdict::Accepted => Some(None),
-            Verdict::Rejected => Some(Some(Rejection::NothingExecuted)),
-            Verdict::RejectedInPart => Some(Some(Rejection::MaybeExecuted)),
-        }
-    })
-    .await;
-    (response, rejection.flatten())
+/// Returns `true` if the URL may contain an operation. Some servers prefer it to the one in the
+/// body.
+fn has_operation(url: &Url) -> bool {
+    const NAMES: [&str; 5] = ["query", "operationName", "extensions", "id", "documentId"];
+    url.query_pairs().any(|(name, _)| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }
 
+/// Returns `true` if the content type is JSON ([RFC 6839 §3.1]).
+///
+/// [RFC 6839 §3.1]: https://www.rfc-editor.org/rfc/rfc6839#section-3.1
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let kind = value.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    ["application/json", "application/graphql-response+json"]
-        .iter()
-        .any(|json| kind.eq_ignore_ascii_case(json))
+    let kind = media_type(headers);
+    let suffix = kind.rsplit(|byte| b"/+".contains(byte)).next().unwrap_or_default();
+    suffix.eq_ignore_ascii_case(b"json")
+}
+
+/// Returns `true` if the body is meant to be read as it arrives.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = media_type(headers).to_ascii_lowercase();
+    kind == b"text/event-stream" || kind.starts_with(b"multipart/")
+}
+
+fn media_type(headers: &HeaderMap) -> &[u8] {
+    let value = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }

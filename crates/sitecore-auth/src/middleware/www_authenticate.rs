@@ -1,4 +1,4 @@
-//! Whether the challenges of a 401 reject the token.
+//! Whether the challenges of a 401 or 403 reject the token.
 
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
 
@@ -11,31 +11,42 @@ use http::{HeaderMap, header::WWW_AUTHENTICATE};
 /// [RFC 9110 §11.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
 /// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
 pub(crate) fn rejects_token(headers: &HeaderMap) -> bool {
-    let (mut has_others, mut has_bearer) = (false, false);
-    for line in headers.get_all(WWW_AUTHENTICATE) {
-        for challenge in challenges(&String::from_utf8_lossy(line.as_bytes())) {
-            if !challenge.scheme.eq_ignore_ascii_case("bearer") {
-                has_others = true;
-            } else if challenge.error == "insufficient_scope" {
-                return false;
-            } else {
-                has_bearer = true;
-            }
-        }
-    }
-    has_bearer || !has_others
+    let challenges = challenges(headers);
+    let mut bearer = challenges.iter().filter(|challenge| challenge.is_bearer()).peekable();
+    (bearer.peek().is_some() || challenges.is_empty())
+        && bearer.all(|challenge| challenge.error != "insufficient_scope")
 }
 
-struct Challenge<'a> {
-    scheme: &'a str,
+/// Returns `true` if a challenge says `invalid_token` ([RFC 6750 §3.1]), as some servers do with a
+/// 403.
+///
+/// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
+pub(crate) fn says_invalid_token(headers: &HeaderMap) -> bool {
+    let says_so = |it: &Challenge| it.is_bearer() && it.error == "invalid_token";
+    challenges(headers).iter().any(says_so)
+}
+
+struct Challenge {
+    scheme: String,
     /// The parameter `error`, empty if there is none.
     error: String,
 }
 
+impl Challenge {
+    fn is_bearer(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("bearer")
+    }
+}
+
+fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
+    let lines = headers.get_all(WWW_AUTHENTICATE).iter();
+    lines.flat_map(|line| parse(&String::from_utf8_lossy(line.as_bytes()))).collect()
+}
+
 /// Parses one line of challenges, each a scheme with parameters or a token68. A missing comma or a
 /// stray character does not invalidate what follows.
-fn challenges(line: &str) -> Vec<Challenge<'_>> {
-    let mut challenges: Vec<Challenge<'_>> = Vec::new();
+fn parse(line: &str) -> Vec<Challenge> {
+    let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = line;
     while !rest.is_empty() {
         let word = &rest[..prefix_len(rest, is_token_char)];
@@ -51,7 +62,8 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
             let (text, length) = if value.starts_with('"') {
                 quoted(value)
             } else {
-                let length = prefix_len(value, is_token_char);
+                // Some servers do not quote URLs.
+                let length = prefix_len(value, |byte| !b", \t".contains(&byte));
                 (value[..length].to_owned(), length)
             };
             if let Some(challenge) =
@@ -61,7 +73,7 @@ fn challenges(line: &str) -> Vec<Challenge<'_>> {
             }
             rest = &value[length..];
         } else {
-            challenges.push(Challenge { scheme: word, error: String::new() });
+            challenges.push(Challenge { scheme: word.to_owned(), error: String::new() });
             rest = after;
         }
     }
@@ -121,6 +133,8 @@ mod tests {
             (&["Negotiate YWJj==, Bearer error=\"invalid_token\""], true),
             (&["Basic realm=\"a\" charset=\"UTF-8\", Bearer error=invalid_token"], true),
             (&[", Bearer abc=="], true),
+            (&["Bearer realm=https://x.example/a, error=\"insufficient_scope\""], false),
+            (&["Basic realm=https://x.example/Bearer/a"], false),
             (&["Basic realm=\"a\""], false),
             (&["Negotiate"], false),
             (&["Negotiate YWJj=="], false),
@@ -140,6 +154,21 @@ mod tests {
             let value = |line: &&str| HeaderValue::from_bytes(line.as_bytes()).expect("a value");
             let headers = lines.iter().map(|line| (WWW_AUTHENTICATE, value(line)));
             assert_eq!(rejects_token(&headers.collect()), rejected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_can_say_that_the_token_is_invalid() {
+        for (line, expected) in [
+            ("Bearer error=\"invalid_token\"", true),
+            ("Basic realm=a, bearer realm=https://x.example/a, error=invalid_token", true),
+            ("Bearer error=\"insufficient_scope\"", false),
+            ("Basic error=\"invalid_token\"", false),
+            ("Bearer", false),
+        ] {
+            let value = HeaderValue::from_static(line);
+            let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]);
+            assert_eq!(says_invalid_token(&headers), expected, "{line}");
         }
     }
 }
