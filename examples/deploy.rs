@@ -4,8 +4,6 @@
 mod support;
 use std::{process::ExitCode, time::Duration};
 
-use reqwest_middleware::ClientBuilder;
-use serde_json::json;
 use sitecore_auth::{AuthMiddleware, Target, TokenCache};
 use sitecore_sandbox::Api;
 use support::{Cloud, Kind, Result, json_of};
@@ -20,7 +18,7 @@ async fn run() -> Result<()> {
     let cache = TokenCache::new(cloud.tokens(Kind::Organization)?);
     let target = cloud.at(Target::deploy(), Api::Deploy)?;
     let auth = AuthMiddleware::builder(cache).target(target).build()?;
-    let client = ClientBuilder::new(cloud.http()?).with(auth).build();
+    let client = auth.into_client(reqwest::Client::builder())?;
     let url = |path: &str| cloud.url(Api::Deploy, path);
 
     let mut environments = Vec::new();
@@ -39,16 +37,20 @@ async fn run() -> Result<()> {
         return Ok(());
     };
 
-    let body = json!({ "environmentId": first["id"] });
-    let created = json_of(client.post(url("/api/deployments/v1")?).json(&body)).await?;
+    let id = first["id"].as_str().unwrap_or_default();
+    let created = url(&format!("/api/environments/v1/{id}/deployments"))?;
+    let created = json_of(client.post(created)).await?;
     let path = format!("/api/deployments/v1/{}", created["id"].as_str().unwrap_or_default());
-    json_of(client.post(url(&format!("{path}/deploy"))?)).await?;
+    client.post(url(&format!("{path}/deploy"))?).send().await?.error_for_status()?;
     loop {
         let deployment = json_of(client.get(url(&path)?)).await?;
-        println!("deployment: {}", deployment["status"]);
-        if deployment["completed"] == true {
-            return Ok(());
+        // 0: not started, 1: in progress, 2: completed, 3: failed, 4: skipped.
+        match deployment["calculatedStatus"].as_u64() {
+            Some(0 | 1) => println!("deployment: in progress"),
+            Some(2) => break println!("deployment: completed"),
+            state => return Err(format!("the deployment ended in state {state:?}").into()),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    Ok(())
 }

@@ -3,7 +3,6 @@
 mod support;
 use std::{process::ExitCode, time::Duration};
 
-use reqwest_middleware::ClientBuilder;
 use serde_json::json;
 use sitecore_auth::{AuthMiddleware, Target, TokenCache, edge};
 use sitecore_sandbox::Api;
@@ -19,17 +18,18 @@ async fn run() -> Result<()> {
     let cache = TokenCache::new(cloud.tokens(Kind::Edge)?);
     let target = cloud.at(Target::edge_admin(), Api::Edge)?;
     let auth = AuthMiddleware::builder(cache).target(target).build()?;
-    let client = ClientBuilder::new(cloud.http()?).with(auth).build();
+    let client = auth.into_client(reqwest::Client::builder())?;
     let url = |path: &str| cloud.url(Api::Edge, path);
 
     let settings = json_of(client.get(url("/api/admin/v1/settings")?)).await?;
-    println!("content is cached for {}", settings["contentcachettl"]);
+    println!("content is cached for {}", settings["contentCacheTtl"]);
     let Some(sandbox) = &cloud.sandbox else {
         return Ok(());
     };
 
     let patch = json!([{ "op": "replace", "path": "/contentcachettl", "value": "00:15:00" }]);
-    let patched = client.patch(url("/api/admin/v1/settings")?).json(&patch).send().await?;
+    let patched = client.patch(url("/api/admin/v1/settings")?).body(patch.to_string());
+    let patched = patched.header("content-type", "application/json-patch+json").send().await?;
     let cleared = client.delete(url("/api/admin/v1/cache")?).send().await?;
     println!("settings: {}, cache: {}", patched.status(), cleared.status());
     let hook = json!({ "label": "rebuild", "uri": "https://build.example/hook", "method": "POST" });
@@ -39,11 +39,14 @@ async fn run() -> Result<()> {
     // A key is valid until it is revoked.
     let keys =
         edge::TokenApi::new(client.clone()).with_origin(sandbox.origin(Api::Edge).clone())?;
-    let _key = keys.create_key("nightly index").await?;
-    for key in keys.list_keys(Some("nightly index")).await? {
-        println!("revoking key {:?}", key.label);
-        keys.revoke_key(&key.hash).await?;
-    }
+    // Another key's label may contain this one, so the label alone does not identify the key.
+    let label = format!("nightly index {}", std::process::id());
+    let _key = keys.create_key(&label).await?;
+    let mut mine = keys.list_keys(Some(&label)).await?;
+    mine.retain(|key| key.label == label);
+    let [mine] = &mine[..] else { return Err("the label is not unique".into()) };
+    println!("revoking the key created at {}", mine.created);
+    keys.revoke_key(&mine.hash).await?;
     println!("keys left: {}", keys.list_keys(None).await?.len());
     Ok(())
 }

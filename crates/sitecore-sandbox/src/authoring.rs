@@ -1,7 +1,7 @@
 //! The Authoring and Management GraphQL API: sites and an item tree.
 //!
-//! Like the real API, it rejects invalid tokens with HTTP 200 and the error code
-//! `AUTH_NOT_AUTHENTICATED`.
+//! Like the real API, it rejects a token with the error code `AUTH_NOT_AUTHENTICATED` for each
+//! field, with HTTP 200 unless the sandbox is set to another status.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,18 @@ use std::{
 };
 
 use async_graphql::{
-    Context, EmptySubscription, Error, ErrorExtensions as _, Guard, ID, InputObject, MergedObject,
-    Object, Result, Schema, SimpleObject,
+    BatchRequest, Context, EmptySubscription, Enum, Error, Guard, ID, InputObject, MergedObject,
+    Object, Request, Result, Schema, SimpleObject,
+    parser::{parse_query, types::Selection},
 };
-use axum::{Json, Router, extract::State, http::HeaderMap, routing::post};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
 
 use crate::{
     Api,
@@ -28,6 +36,9 @@ pub(crate) const PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 const MANAGEMENT_PATH: &str = "/sitecore/api/management";
 
 pub(crate) const SCOPE: &str = "xmcloud.cm:";
+
+/// Deeper queries are rejected, such as the usual introspection query.
+const MAX_DEPTH: usize = 13;
 
 #[derive(Default, MergedObject)]
 struct Query(ItemQuery, PublishingQuery);
@@ -46,6 +57,7 @@ struct Cm {
 pub(crate) fn router(world: Arc<World>) -> Router {
     let schema = Schema::build(Query::default(), Mutation::default(), EmptySubscription)
         .data(Arc::clone(&world))
+        .limit_depth(MAX_DEPTH)
         .finish();
     Router::new()
         .route(PATH, post(execute))
@@ -55,27 +67,62 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .merge(media::router(world))
 }
 
+/// Executes a request, or each request of a batch.
 async fn execute(
     State(cm): State<Cm>,
     headers: HeaderMap,
-    Json(request): Json<async_graphql::Request>,
-) -> Json<serde_json::Value> {
-    let access = match cm.world.claims(&headers) {
+    Json(batch): Json<BatchRequest>,
+) -> Response {
+    let access = match cm.world.cm_claims(&headers) {
         Some(claims) if claims.has_scope_like(SCOPE) => Access::Granted,
         Some(_) => Access::NotAuthorized,
         None => Access::NotAuthenticated,
     };
-    if access != Access::Granted {
-        cm.world.count_rejection(Api::Authoring);
+    let code = match access {
+        Access::Granted => {
+            return Json(cm.schema.execute_batch(batch.data(access)).await).into_response();
+        }
+        Access::NotAuthorized => "AUTH_NOT_AUTHORIZED",
+        Access::NotAuthenticated => "AUTH_NOT_AUTHENTICATED",
+    };
+    cm.world.count_rejection(Api::Authoring);
+    let status = cm.world.rejection_status();
+    let deny = |request: &Request| denial(request, code, status == StatusCode::OK);
+    let body = match &batch {
+        BatchRequest::Single(request) => deny(request),
+        BatchRequest::Batch(requests) => requests.iter().map(deny).collect(),
+    };
+    (status, Json(body)).into_response()
+}
+
+/// Describes that every field of a request was denied, like HotChocolate's `@authorize`. Newer
+/// versions leave `data` out.
+fn denial(request: &Request, code: &str, with_data: bool) -> Value {
+    let document = parse_query(&request.query).ok();
+    let operations = document.iter().flat_map(|document| document.operations.iter());
+    let selections = operations.flat_map(|(_, operation)| &operation.node.selection_set.node.items);
+    let fields = selections.filter_map(|selection| match &selection.node {
+        Selection::Field(field) => Some(field.node.response_key().node.to_string()),
+        _ => None,
+    });
+    let (mut errors, mut data) = (Vec::new(), serde_json::Map::new());
+    for field in fields {
+        if field == "__typename" {
+            data.insert(field, json!("Query"));
+            continue;
+        }
+        errors.push(json!({
+            "message": "The current user is not authorized to access this resource.",
+            "locations": [{ "line": 1, "column": 3 }],
+            "path": [field], "extensions": { "code": code },
+        }));
+        data.insert(field, Value::Null);
     }
-    let response = cm.schema.execute(request.data(access)).await;
-    let mut body = serde_json::to_value(response).unwrap_or_default();
-    if let Some(body) = body.as_object_mut()
-        && body.get("data").is_some_and(serde_json::Value::is_null)
-    {
-        body.remove("data");
+    let mut body = json!({ "errors": errors });
+    if with_data {
+        body["data"] = Value::Object(data);
     }
-    Json(body)
+    body
 }
 
 /// The access that a call's bearer token gives.
@@ -91,13 +138,10 @@ pub(crate) struct SignedIn;
 
 impl Guard for SignedIn {
     async fn check(&self, context: &Context<'_>) -> Result<()> {
-        let code = match context.data::<Access>()? {
-            Access::Granted => return Ok(()),
-            Access::NotAuthorized => "AUTH_NOT_AUTHORIZED",
-            Access::NotAuthenticated => "AUTH_NOT_AUTHENTICATED",
-        };
-        let error = Error::new("The current user is not authorized to access this resource.");
-        Err(error.extend_with(|_, extensions| extensions.set("code", code)))
+        match context.data::<Access>()? {
+            Access::Granted => Ok(()),
+            _ => Err(Error::new("The current user is not authorized to access this resource.")),
+        }
     }
 }
 
@@ -134,6 +178,12 @@ impl ItemQuery {
         sites()
     }
 
+    /// The user that the token stands for.
+    #[graphql(guard = "SignedIn")]
+    async fn current_user(&self) -> User {
+        User { name: "sitecore\\sandbox", is_administrator: true }
+    }
+
     /// Finds items by the values of their fields, which include `_name` and `_fullpath`.
     #[graphql(guard = "SignedIn")]
     async fn search(&self, context: &Context<'_>, query: SearchQueryInput) -> Result<SearchResult> {
@@ -149,7 +199,7 @@ impl ItemQuery {
         let page = found.iter().skip(skip).take(size);
         Ok(SearchResult {
             total_count: found.len(),
-            results: page.map(|item| (*item).clone()).collect(),
+            results: page.map(|item| Found((*item).clone())).collect(),
         })
     }
 
@@ -221,12 +271,24 @@ impl ItemMutation {
     }
 }
 
+/// Returns an id with dashes.
+fn dashed(id: &str) -> String {
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| &id[range]);
+    parts.join("-")
+}
+
 fn not_found() -> Error {
     Error::new("The item was not found.")
 }
 
 fn by_name(fields: Option<Vec<FieldValueInput>>) -> BTreeMap<String, String> {
     fields.unwrap_or_default().into_iter().map(|field| (field.name, field.value)).collect()
+}
+
+#[derive(SimpleObject)]
+struct User {
+    name: &'static str,
+    is_administrator: bool,
 }
 
 #[derive(SimpleObject)]
@@ -239,8 +301,20 @@ pub(crate) struct Site {
 
 #[Object]
 impl Item {
-    async fn item_id(&self) -> ID {
-        ID(self.id.clone())
+    /// The id in the format `N` or `D` of .NET.
+    async fn item_id(&self, format: Option<String>) -> ID {
+        match format.as_deref() {
+            Some("D") => ID(dashed(&self.id)),
+            _ => ID(self.id.clone()),
+        }
+    }
+
+    async fn display_name(&self) -> &str {
+        &self.name
+    }
+
+    async fn has_children(&self, context: &Context<'_>) -> Result<bool> {
+        Ok(content(context)?.children(&self.path).next().is_some())
     }
 
     async fn name(&self) -> &str {
@@ -260,7 +334,7 @@ impl Item {
     }
 
     async fn template(&self) -> Template {
-        Template { template_id: ID(self.template.clone()) }
+        Template { template_id: ID(self.template.clone()), name: "Folder" }
     }
 
     async fn parent(&self, context: &Context<'_>) -> Result<Option<Self>> {
@@ -278,7 +352,13 @@ impl Item {
         self.field_named(&name)
     }
 
-    async fn fields(&self) -> Nodes<Field> {
+    /// The fields. The sandbox has no standard or inherited ones, so the arguments make no
+    /// difference.
+    async fn fields(
+        &self,
+        #[graphql(name = "ownFields", default)] _own_fields: bool,
+        #[graphql(name = "excludeStandardFields", default)] _exclude_standard_fields: bool,
+    ) -> Nodes<Field> {
         let fields = self.fields.iter();
         Nodes {
             nodes: fields
@@ -311,6 +391,7 @@ struct Language {
 #[graphql(name = "ItemTemplate")]
 struct Template {
     template_id: ID,
+    name: &'static str,
 }
 
 #[derive(SimpleObject)]
@@ -331,7 +412,45 @@ struct DeleteItemPayload {
 #[derive(SimpleObject)]
 struct SearchResult {
     total_count: usize,
-    results: Vec<Item>,
+    results: Vec<Found>,
+}
+
+/// An entry of the search index.
+struct Found(Item);
+
+#[Object(name = "SearchItem")]
+impl Found {
+    async fn inner_item(&self) -> &Item {
+        &self.0
+    }
+
+    async fn item_id(&self) -> ID {
+        ID(self.0.id.clone())
+    }
+
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    async fn display_name(&self) -> &str {
+        &self.0.name
+    }
+
+    async fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    async fn template_name(&self) -> &str {
+        "Folder"
+    }
+
+    async fn version(&self) -> i32 {
+        1
+    }
+
+    async fn created_date(&self) -> &str {
+        "2026-01-07T09:00:00Z"
+    }
 }
 
 #[derive(InputObject)]
@@ -339,17 +458,50 @@ struct SearchQueryInput {
     index: Option<String>,
     search_statement: SearchStatementInput,
     paging: Option<SearchPagingInput>,
+    /// Not supported.
+    filter_statement: Option<SearchStatementInput>,
+    language: Option<String>,
+    #[graphql(default)]
+    latest_version_only: bool,
+    /// Not supported.
+    sort: Option<SearchSortInput>,
+}
+
+#[derive(InputObject)]
+struct SearchSortInput {
+    field: String,
+    direction: Option<String>,
 }
 
 #[derive(InputObject)]
 struct SearchStatementInput {
     criteria: Vec<SearchCriteriaInput>,
+    /// All criteria are combined with `MUST`.
+    operator: Option<SearchOperator>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum SearchOperator {
+    Must,
+    Should,
+    Not,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum CriteriaType {
+    Exact,
+    Startswith,
+    Contains,
+    Search,
 }
 
 #[derive(InputObject)]
 struct SearchCriteriaInput {
     field: String,
     value: String,
+    /// `_name` is compared exactly, `_fullpath` by its beginning, and other fields by containment.
+    criteria_type: Option<CriteriaType>,
+    operator: Option<SearchOperator>,
 }
 
 impl SearchCriteriaInput {

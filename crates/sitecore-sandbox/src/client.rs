@@ -7,6 +7,7 @@ use std::fmt;
 pub struct Client {
     id: String,
     secret: String,
+    name: String,
     kind: ClientKind,
     scopes: Vec<String>,
 }
@@ -21,6 +22,8 @@ pub enum ClientKind {
     Organization,
     /// Has access to Experience Edge's Admin API and Token API.
     EdgeAdministration,
+    /// Registers an external editing host. Has access to none of the sandbox's APIs.
+    EditingHost,
 }
 
 impl Client {
@@ -36,12 +39,29 @@ impl Client {
                 "xmclouddeploy.clients:manage",
                 "xmcloud.cm:admin",
             ],
-            ClientKind::EdgeAdministration => {
-                &["edge.tokens:create", "edge.tokens:read", "edge.settings:manage"]
-            }
+            ClientKind::EdgeAdministration => &[
+                "edge.tokens:create",
+                "edge.tokens:read",
+                "edge.tokens:update",
+                "edge.tokens:delete",
+            ],
+            // Not known from public sources.
+            ClientKind::EditingHost => &[],
         };
         let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
-        Self { id: id.into(), secret: secret.into(), kind, scopes }
+        let id = id.into();
+        Self { name: id.clone(), id, secret: secret.into(), kind, scopes }
+    }
+
+    /// Sets the name that the Deploy API shows; the id by default.
+    #[must_use]
+    pub(crate) fn named(mut self, name: String) -> Self {
+        self.name = name;
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Sets the client's scopes.

@@ -7,22 +7,27 @@ use async_graphql::{
 };
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Query as Parameters, State},
     http::{HeaderMap, HeaderName, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
 };
+use serde::Deserialize;
 
 use crate::{
     Api,
     authoring::{Field, Site, sites},
     content::Item,
+    deploy::is_context_id,
     keys::now,
     problem::problem,
     sandbox::World,
 };
 
 pub(crate) const PATH: &str = "/api/graphql/v1";
+
+/// The path on `edge-platform.sitecorecloud.io`, which the sandbox serves on the same origin.
+pub(crate) const CONTEXT_PATH: &str = "/v1/content/api/graphql/v1";
 
 /// Requests per second. The real limit applies only to uncached requests.
 const LIMIT: u32 = 80;
@@ -38,7 +43,29 @@ struct Edge {
 pub(crate) fn router(world: Arc<World>) -> Router {
     let schema =
         Schema::build(Query, EmptyMutation, EmptySubscription).data(Arc::clone(&world)).finish();
-    Router::new().route(PATH, post(execute)).with_state(Edge { world, schema })
+    Router::new()
+        .route(PATH, post(execute))
+        .route(CONTEXT_PATH, post(execute_in_context))
+        .with_state(Edge { world, schema })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContextId {
+    sitecore_context_id: Option<String>,
+}
+
+/// Accepts a context id in the URL, without a key or a JWT.
+async fn execute_in_context(
+    State(edge): State<Edge>,
+    Parameters(context): Parameters<ContextId>,
+    Json(request): Json<async_graphql::Request>,
+) -> Response {
+    if !context.sitecore_context_id.is_some_and(|id| is_context_id(&id)) {
+        edge.world.count_rejection(Api::Edge);
+        return problem(StatusCode::UNAUTHORIZED);
+    }
+    Json(edge.schema.execute(request).await).into_response()
 }
 
 /// Accepts an Edge key in either header, but not a JWT.

@@ -1,173 +1,232 @@
-//! The Deploy API: projects, environments, deployments, automation clients and Edge keys. Its
-//! errors are `ProblemDetails`.
+//! The Deploy API: projects, environments, deployments, automation clients and Edge keys, with the
+//! paths and members of Sitecore's OpenAPI documents.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tower_http::normalize_path::NormalizePath;
 
 use crate::{
     Api, Client, ClientKind,
-    problem::{guarded, problem},
+    problem::{Input, guarded, problem},
     sandbox::World,
 };
 
 /// The prefix of the scopes that only organization automation clients have.
 const SCOPE: &str = "xmclouddeploy.";
 
+const ORGANIZATION: &str = "org_sandbox";
 const PROJECT: &str = "4Jr2mXUdsQpVvVvGkmwbJu";
+const CREATED: &str = "2026-01-07T09:00:00Z";
+const CREATED_BY: &str = "sandbox@example.com";
+
+/// The ids and names of the environments, and whether each is for production.
+const ENVIRONMENTS: [(&str, &str, bool); 2] =
+    [("2zYj6uPbNq0sWq0Nc9rU1d", "prod", true), ("6hTq8LmVx3aRk5Zs7wE2yF", "test", false)];
+
+/// The largest and the default number of entries on a page.
+const MAX_PAGE_SIZE: usize = 50;
+const PAGE_SIZE: usize = 10;
 
 /// How many status requests it takes until a deployment is complete.
 const LOOKS: u64 = 2;
 
+/// States of a deployment and of its parts.
+const NOT_STARTED: u8 = 0;
+const IN_PROGRESS: u8 = 1;
+const COMPLETED: u8 = 2;
+const FAILED: u8 = 3;
+const SKIPPED: u8 = 4;
+
 pub(crate) fn router(world: Arc<World>) -> Router {
-    let router = Router::new()
-        .route("/api/organizations/v1", get(async || Json(organizations())))
-        .route("/api/projects/v1", get(async || Json(projects())))
-        .route("/api/projects/v1/{id}", get(async |Path(id): Path<String>| one(projects(), &id)))
+    let mut router = Router::new()
+        .route("/api/organizations/v1", get(async || Json(organization())))
+        .route("/api/projects/v1", get(async || Json([project()])))
+        .route("/api/projects/v1/{id}", get(project_with))
         .route("/api/projects/v1/{id}/environments", get(environments_of))
-        .route("/api/environments/v1", get(async || Json(environments())))
-        .route("/api/environments/v2", get(page_of_environments))
-        .route(
-            "/api/environments/v1/{id}",
-            get(async |Path(id): Path<String>| one(environments(), &id)),
-        )
-        .route("/api/environments/v1/{id}/obtain-edge-token", get(obtain_edge_token))
-        .route(
-            "/api/environments/v1/{id}/deployments",
-            post(create_deployment_of).get(deployments_of),
-        )
-        .route("/api/deployments/v1", post(create_deployment).get(list_deployments))
+        .route("/api/deployments/v1", get(list_deployments))
+        .route("/api/deployments/v1/status", get(async || Json(states())))
         .route("/api/deployments/v1/{id}", get(deployment))
         .route("/api/deployments/v1/{id}/deploy", post(start_deployment))
-        .route("/api/clients/v1", get(list_clients))
-        .route("/api/clients/v1/{kind}", post(create_client))
-        .fallback(async || problem(StatusCode::NOT_FOUND))
-        .with_state(Arc::clone(&world));
-    guarded(router, world, Api::Deploy, SCOPE)
+        .route("/api/deployments/v1/{id}/cancel", post(cancel_deployment))
+        .route("/api/clients/v1/organization", get(organization_clients))
+        .route("/api/clients/v1/environment", get(environment_clients))
+        // The other methods of these two paths do not exist.
+        .route("/api/clients/v1/{kind}", post(create_client).delete(delete_client));
+    for version in ["v1", "v2"] {
+        let environments = format!("/api/environments/{version}");
+        router = router
+            .route(&environments, get(list_environments))
+            .route(&format!("{environments}/{{id}}"), get(environment_with))
+            .route(
+                &format!("{environments}/{{id}}/deployments"),
+                get(deployments_of).post(create_deployment),
+            )
+            .route(&format!("{environments}/{{id}}/obtain-edge-token"), get(obtain_edge_token))
+            .route(&format!("{environments}/{{id}}/variables"), get(list_variables))
+            .route(
+                &format!("{environments}/{{id}}/variables/{{name}}"),
+                post(set_variable).merge(delete(remove_variable)),
+            );
+    }
+    let router =
+        router.fallback(async || problem(StatusCode::NOT_FOUND)).with_state(Arc::clone(&world));
+    // A slash at the end makes no difference.
+    let router = NormalizePath::trim_trailing_slash(guarded(router, world, Api::Deploy, SCOPE));
+    Router::new().fallback_service(router)
+}
+
+fn organization() -> Value {
+    json!({
+        "id": ORGANIZATION, "name": "acme", "region": "euw", "createdAt": CREATED,
+        "createdBy": CREATED_BY, "tier": "standard", "subscriptionType": 1,
+        "contentServiceEnabled": false,
+    })
+}
+
+fn project() -> Value {
+    let environments = ENVIRONMENTS.map(|(id, ..)| environment(id));
+    json!({
+        "id": PROJECT, "name": "acme-site", "organizationId": ORGANIZATION,
+        "organizationName": "acme", "region": "euw", "repository": null, "repositoryId": null,
+        "sourceControlIntegrationId": null, "sourceControlIntegrationName": null,
+        "repositoryLinkedAt": null, "sitecoreMajorVersion": 1, "sitecoreMinorVersion": null,
+        "createdAt": CREATED, "createdBy": CREATED_BY, "lastUpdatedBy": CREATED_BY,
+        "lastUpdatedAt": CREATED, "environments": environments, "isLocked": false, "lockedAt": null,
+    })
+}
+
+async fn project_with(Path(id): Path<String>) -> Response {
+    found((id == PROJECT).then(project))
 }
 
 async fn environments_of(Path(id): Path<String>) -> Response {
-    if find(&projects(), &id).is_none() {
-        return problem(StatusCode::NOT_FOUND);
-    }
-    let mut environments = environments();
-    environments.retain(|environment| environment["projectId"] == id);
-    Json(environments).into_response()
+    found((id == PROJECT).then(|| json!(ENVIRONMENTS.map(|(id, ..)| environment(id)))))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    #[serde(default = "first")]
-    page_number: usize,
-    #[serde(default = "ten")]
-    page_size: usize,
+/// Describes an environment; null if there is none with this id.
+fn environment(id: &str) -> Value {
+    let Some((_, name, is_production)) = ENVIRONMENTS.iter().find(|(known, ..)| *known == id)
+    else {
+        return Value::Null;
+    };
+    json!({
+        "id": id, "name": name, "projectId": PROJECT, "projectName": "acme-site",
+        "organizationId": ORGANIZATION, "organizationName": "acme", "zone": "sandbox",
+        "host": format!("xmc-acme-site-{name}.sitecorecloud.io"),
+        "sitecoreMajorVersion": 1, "sitecoreMinorVersion": null,
+        "platformTenantId": format!("tenant-{name}"), "platformTenantName": format!("acme-site-{name}"),
+        "repositoryBranch": null, "tenantType": if *is_production { "prod" } else { "nonprod" },
+        "provisioningStatus": COMPLETED, "provisioningLastFailureMessage": null,
+        "deployOnCommit": false, "lastSuccessfulDeploymentId": null, "createdAt": CREATED,
+        "createdBy": CREATED_BY, "lastUpdatedBy": CREATED_BY, "lastUpdatedAt": CREATED,
+        "isDeleted": false, "previewContextId": context_id(name, "preview"),
+        "liveContextId": context_id(name, "live"), "highAvailabilityEnabled": false, "type": "cm",
+    })
 }
 
-fn first() -> usize {
-    1
+fn context_id(environment: &str, purpose: &str) -> String {
+    format!("sandbox-{environment}-{purpose}-context")
 }
 
-fn ten() -> usize {
-    10
+/// Returns `true` if an environment has this context id.
+pub(crate) fn is_context_id(id: &str) -> bool {
+    let ids = |name| ["live", "preview"].map(|purpose| context_id(name, purpose));
+    ENVIRONMENTS.iter().flat_map(|(_, name, _)| ids(name)).any(|known| known == id)
 }
 
-async fn page_of_environments(Query(page): Query<Page>) -> Response {
-    if page.page_number == 0 || !(1..=100).contains(&page.page_size) {
+/// The parameters of a list, whose names are in any case.
+type Parameters = Query<Vec<(String, String)>>;
+
+/// Returns one page of a list.
+fn page(parameters: &Parameters, all: Vec<Value>) -> Response {
+    let number = |wanted: &str, default: usize| {
+        let mut parameters = parameters.0.iter();
+        let given = parameters.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        given.map_or(Some(default), |(_, value)| value.parse().ok())
+    };
+    let (Some(number), Some(size)) = (number("PageNumber", 1), number("PageSize", PAGE_SIZE))
+    else {
+        return problem(StatusCode::BAD_REQUEST);
+    };
+    if number == 0 || !(1..=MAX_PAGE_SIZE).contains(&size) {
         return problem(StatusCode::BAD_REQUEST);
     }
-    let all = environments();
     let total = all.len();
-    let skipped = (page.page_number - 1).saturating_mul(page.page_size);
-    let data: Vec<_> = all.into_iter().skip(skipped).take(page.page_size).collect();
-    let page = json!({ "totalCount": total, "pageNumber": page.page_number, "pageSize": page.page_size, "data": data });
+    let data: Vec<_> = all.into_iter().skip((number - 1).saturating_mul(size)).take(size).collect();
+    let page = json!({ "totalCount": total, "pageSize": size, "pageNumber": number, "data": data });
     Json(page).into_response()
 }
 
+async fn list_environments(parameters: Parameters) -> Response {
+    page(&parameters, ENVIRONMENTS.iter().map(|(id, ..)| environment(id)).collect())
+}
+
+async fn environment_with(Path(id): Path<String>) -> Response {
+    found(Some(environment(&id)).filter(|environment| !environment.is_null()))
+}
+
 async fn obtain_edge_token(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    if find(&environments(), &id).is_none() {
+    if environment(&id).is_null() {
         return problem(StatusCode::NOT_FOUND);
     }
     let key = world.edge_keys.of_environment(&id);
-    let url = format!("{}api/graphql/v1", world.edge);
+    let url = world.edge.as_str().trim_end_matches('/');
     Json(json!({ "apiKey": key, "edgeUrl": url })).into_response()
 }
 
+/// The variables of the environments, by environment and name: the value, and whether it is secret.
+pub(crate) type Variables = BTreeMap<(String, String), (String, bool)>;
+
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NewDeployment {
-    environment_id: String,
+struct NewVariable {
+    value: String,
+    #[serde(default)]
+    secret: bool,
 }
 
-async fn create_deployment(
-    State(world): State<Arc<World>>,
-    Json(wanted): Json<NewDeployment>,
-) -> Response {
-    match find(&environments(), &wanted.environment_id) {
-        Some(_) => made(&world, wanted.environment_id),
-        None => problem(StatusCode::BAD_REQUEST),
-    }
-}
-
-async fn create_deployment_of(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    match find(&environments(), &id) {
-        Some(_) => made(&world, id),
-        None => problem(StatusCode::NOT_FOUND),
-    }
-}
-
-fn made(world: &World, environment_id: String) -> Response {
-    let mut deployments = world.deployments.lock();
-    let deployment = Deployment {
-        id: format!("deployment{:012}", deployments.len() + 1),
-        environment_id,
-        looks_left: None,
-    };
-    let shown = deployment.shown();
-    deployments.push(deployment);
-    (StatusCode::CREATED, Json(shown)).into_response()
-}
-
-async fn deployments_of(
-    State(world): State<Arc<World>>,
-    Path(id): Path<String>,
-) -> Json<Vec<Value>> {
-    let deployments = world.deployments.lock();
-    let of_it = deployments.iter().filter(|deployment| deployment.environment_id == id);
-    Json(of_it.map(Deployment::shown).collect())
-}
-
-async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    let mut deployments = world.deployments.lock();
-    match deployments.iter_mut().find(|deployment| deployment.id == id) {
-        Some(deployment) if deployment.looks_left.is_none() => {
-            deployment.looks_left = Some(LOOKS);
-            (StatusCode::ACCEPTED, Json(deployment.shown())).into_response()
-        }
-        Some(_) => problem(StatusCode::CONFLICT),
-        None => problem(StatusCode::NOT_FOUND),
-    }
-}
-
-async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    let mut deployments = world.deployments.lock();
-    let Some(deployment) = deployments.iter_mut().find(|deployment| deployment.id == id) else {
+async fn list_variables(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    if environment(&id).is_null() {
         return problem(StatusCode::NOT_FOUND);
-    };
-    deployment.looks_left = deployment.looks_left.map(|looks| looks.saturating_sub(1));
-    Json(deployment.shown()).into_response()
+    }
+    let variables = world.variables.lock();
+    let of_it = variables.iter().filter(|((environment, _), _)| *environment == id);
+    let shown = of_it.map(|((_, name), (value, secret))| {
+        // A secret value is never shown again.
+        let value = (!secret).then_some(value);
+        json!({ "name": name, "value": value, "secret": secret, "target": "CM" })
+    });
+    Json(shown.collect::<Vec<_>>()).into_response()
 }
 
-async fn list_deployments(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
-    Json(world.deployments.lock().iter().map(Deployment::shown).collect())
+async fn set_variable(
+    State(world): State<Arc<World>>,
+    Path((id, name)): Path<(String, String)>,
+    Input(wanted): Input<NewVariable>,
+) -> Response {
+    if environment(&id).is_null() {
+        return problem(StatusCode::NOT_FOUND);
+    }
+    world.variables.lock().insert((id, name), (wanted.value, wanted.secret));
+    StatusCode::ACCEPTED.into_response()
+}
+
+async fn remove_variable(
+    State(world): State<Arc<World>>,
+    Path((id, name)): Path<(String, String)>,
+) -> Response {
+    match world.variables.lock().remove(&(id, name)) {
+        Some(_) => StatusCode::NO_CONTENT.into_response(),
+        None => problem(StatusCode::NOT_FOUND),
+    }
 }
 
 /// A deployment, which progresses with each status request.
@@ -176,90 +235,194 @@ pub(crate) struct Deployment {
     environment_id: String,
     /// `None` until it is started.
     looks_left: Option<u64>,
+    is_canceled: bool,
+}
+
+fn states() -> Value {
+    json!({
+        "NotStarted": NOT_STARTED, "InProgress": IN_PROGRESS, "Completed": COMPLETED,
+        "Failed": FAILED, "Skipped": SKIPPED,
+    })
+}
+
+async fn create_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    if environment(&id).is_null() {
+        return problem(StatusCode::NOT_FOUND);
+    }
+    let mut deployments = world.deployments.lock();
+    let deployment = Deployment {
+        id: format!("deployment{:012}", deployments.len() + 1),
+        environment_id: id,
+        looks_left: None,
+        is_canceled: false,
+    };
+    // Only a part of what reading it returns.
+    let shown = json!({
+        "id": deployment.id, "projectId": PROJECT, "environmentId": deployment.environment_id,
+        "organizationId": ORGANIZATION, "createdAt": CREATED, "createdBy": CREATED_BY,
+    });
+    deployments.push(deployment);
+    (StatusCode::CREATED, Json(shown)).into_response()
+}
+
+async fn deployments_of(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    if environment(&id).is_null() {
+        return problem(StatusCode::NOT_FOUND);
+    }
+    let deployments = world.deployments.lock();
+    let of_it = deployments.iter().filter(|deployment| deployment.environment_id == id);
+    Json(of_it.map(Deployment::shown).collect::<Vec<_>>()).into_response()
+}
+
+async fn list_deployments(State(world): State<Arc<World>>, parameters: Parameters) -> Response {
+    page(&parameters, world.deployments.lock().iter().map(Deployment::shown).collect())
+}
+
+async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let mut deployments = world.deployments.lock();
+    let deployment = deployments.iter_mut().find(|deployment| deployment.id == id);
+    found(deployment.map(|deployment| {
+        deployment.looks_left = deployment.looks_left.map(|looks| looks.saturating_sub(1));
+        deployment.shown()
+    }))
+}
+
+async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let mut deployments = world.deployments.lock();
+    match deployments.iter_mut().find(|deployment| deployment.id == id) {
+        Some(deployment) if deployment.looks_left.is_none() && !deployment.is_canceled => {
+            deployment.looks_left = Some(LOOKS);
+            StatusCode::ACCEPTED.into_response()
+        }
+        Some(_) => problem(StatusCode::BAD_REQUEST),
+        None => problem(StatusCode::NOT_FOUND),
+    }
+}
+
+async fn cancel_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let mut deployments = world.deployments.lock();
+    match deployments.iter_mut().find(|deployment| deployment.id == id) {
+        Some(deployment) => {
+            deployment.is_canceled = true;
+            StatusCode::OK.into_response()
+        }
+        None => problem(StatusCode::NOT_FOUND),
+    }
 }
 
 impl Deployment {
     fn shown(&self) -> Value {
-        let (status, done) = match self.looks_left {
-            None => ("Queued", false),
-            Some(0) => ("Complete", true),
-            Some(_) => ("InProgress", false),
+        let (build, deployment, calculated) = match self.looks_left {
+            None => (NOT_STARTED, NOT_STARTED, NOT_STARTED),
+            Some(0) => (COMPLETED, COMPLETED, COMPLETED),
+            Some(1) => (COMPLETED, IN_PROGRESS, IN_PROGRESS),
+            Some(_) => (IN_PROGRESS, NOT_STARTED, IN_PROGRESS),
         };
-        json!({ "id": self.id, "environmentId": self.environment_id, "status": status, "completed": done })
+        let time = |is_reached: bool| is_reached.then_some(CREATED);
+        let ended = |state: u8| time(state == COMPLETED);
+        json!({
+            "id": self.id, "projectId": PROJECT, "projectName": "acme-site",
+            "environmentId": self.environment_id,
+            "environmentName": environment(&self.environment_id)["name"],
+            "organizationId": ORGANIZATION, "organizationName": "acme", "buildId": null,
+            "sitecoreMajorVersion": 1, "triggerMessage": null,
+            "startedAt": time(build != NOT_STARTED), "completedAt": ended(calculated),
+            "provisioningStatus": if build == NOT_STARTED { NOT_STARTED } else { COMPLETED },
+            "provisioningStartedAt": time(build != NOT_STARTED),
+            "provisioningCompletedAt": time(build != NOT_STARTED),
+            "provisioningLastFailureMessage": null,
+            "buildStatus": build, "buildStartedAt": time(build != NOT_STARTED),
+            "buildCompletedAt": ended(build), "buildLastFailureMessage": null,
+            "deploymentStatus": deployment, "deploymentStartedAt": time(deployment != NOT_STARTED),
+            "deploymentSubmittedTime": null, "deploymentReconcilingTime": null,
+            "deploymentCompletedAt": ended(deployment), "deploymentLastFailureMessage": null,
+            "postActionStatus": if calculated == COMPLETED { COMPLETED } else { NOT_STARTED },
+            "postActionStartedAt": ended(calculated), "postActionCompletedAt": ended(calculated),
+            "postActionLastFailureMessage": null, "vercelStatus": SKIPPED,
+            "vercelStartedAt": null, "vercelCompletedAt": null, "calculatedStatus": calculated,
+            "commitId": null, "createdAt": CREATED, "createdBy": CREATED_BY,
+            "isCanceled": self.is_canceled, "isDeploymentFailed": false,
+        })
     }
 }
 
 #[derive(Deserialize)]
 struct NewClient {
     name: String,
-}
-
-async fn list_clients(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
-    let clients = world.clients.lock();
-    Json(
-        clients
-            .iter()
-            .map(|client| json!({ "id": client.id(), "clientId": client.id() }))
-            .collect(),
-    )
+    #[serde(default)]
+    description: Option<String>,
 }
 
 /// Creates an automation client. Only this response contains its secret.
 async fn create_client(
     State(world): State<Arc<World>>,
     Path(kind): Path<String>,
-    Json(wanted): Json<NewClient>,
+    Input(wanted): Input<NewClient>,
 ) -> Response {
     let kind = match kind.as_str() {
-        "environment" => ClientKind::Environment,
-        "organization" => ClientKind::Organization,
+        "cm" => ClientKind::Environment,
+        "deploy" => ClientKind::Organization,
         "edge" => ClientKind::EdgeAdministration,
+        "ehbuild" => ClientKind::EditingHost,
+        "organization" | "environment" => return problem(StatusCode::METHOD_NOT_ALLOWED),
         _ => return problem(StatusCode::NOT_FOUND),
     };
     if wanted.name.trim().is_empty() {
         return problem(StatusCode::BAD_REQUEST);
     }
     let mut clients = world.clients.lock();
-    let id = format!("sandbox-client-{}", clients.len() + 1);
-    let client = Client::new(kind, &id, format!("{id}-secret"));
-    let shown = json!({ "id": id, "name": wanted.name, "clientId": client.id(), "clientSecret": client.secret() });
+    let id = format!("sandbox-client-{}", world.serial());
+    let client = Client::new(kind, &id, format!("{id}-secret")).named(wanted.name);
+    let shown = json!({
+        "name": client.name(), "description": wanted.description, "clientId": client.id(),
+        "clientSecret": client.secret(),
+    });
     clients.push(client);
     (StatusCode::CREATED, Json(shown)).into_response()
 }
 
-fn one(list: Vec<Value>, id: &str) -> Response {
-    match find(&list, id) {
-        Some(found) => Json(found).into_response(),
-        None => problem(StatusCode::NOT_FOUND),
+async fn delete_client(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let mut clients = world.clients.lock();
+    let before = clients.len();
+    clients.retain(|client| client.id() != id);
+    if clients.len() < before {
+        StatusCode::ACCEPTED.into_response()
+    } else {
+        problem(StatusCode::NOT_FOUND)
     }
 }
 
-fn find<'a>(list: &'a [Value], id: &str) -> Option<&'a Value> {
-    list.iter().find(|entry| entry["id"] == id)
+async fn organization_clients(State(world): State<Arc<World>>) -> Json<Value> {
+    Json(clients(&world, |kind| kind == ClientKind::Organization))
 }
 
-fn organizations() -> Vec<Value> {
-    vec![json!({ "id": "org_sandbox", "name": "acme", "displayName": "Acme" })]
+async fn environment_clients(State(world): State<Arc<World>>) -> Json<Value> {
+    Json(clients(&world, |kind| kind != ClientKind::Organization))
 }
 
-fn projects() -> Vec<Value> {
-    vec![json!({
-        "id": PROJECT, "name": "acme-site", "organizationId": "org_sandbox",
-        "region": "euw", "createdAt": "2026-01-07T09:00:00Z",
-    })]
-}
-
-fn environments() -> Vec<Value> {
-    let environment = |id: &str, name: &str, production: bool| {
+fn clients(world: &World, is_wanted: impl Fn(ClientKind) -> bool) -> Value {
+    let clients = world.clients.lock();
+    let wanted = clients.iter().filter(|client| is_wanted(client.kind()));
+    let items = wanted.map(|client| {
+        // The order of Sitecore's numbers is not documented.
+        let number = match client.kind() {
+            ClientKind::Environment => 1,
+            ClientKind::Organization => 2,
+            ClientKind::EdgeAdministration => 3,
+            ClientKind::EditingHost => 4,
+        };
         json!({
-            "id": id, "name": name, "projectId": PROJECT, "projectName": "acme-site",
-            "organizationId": "org_sandbox", "host": format!("xmc-acme-site-{name}.sitecorecloud.io"),
-            "tenantType": if production { "prod" } else { "nonprod" },
-            "provisioningStatus": 3, "createdAt": "2026-01-07T09:10:00Z",
+            "id": client.id(), "name": client.name(), "description": null, "clientId": client.id(),
+            "createdAt": CREATED, "clientType": number, "projectName": "acme-site",
+            "environmentName": "prod",
         })
-    };
-    vec![
-        environment("2zYj6uPbNq0sWq0Nc9rU1d", "prod", true),
-        environment("6hTq8LmVx3aRk5Zs7wE2yF", "test", false),
-    ]
+    });
+    json!({ "items": items.collect::<Vec<_>>() })
+}
+
+fn found(value: Option<Value>) -> Response {
+    match value {
+        Some(value) => Json(value).into_response(),
+        None => problem(StatusCode::NOT_FOUND),
+    }
 }

@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::{delete, get, put},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::{
     Api, delivery,
-    edge_keys::EdgeKey,
-    problem::{guarded, problem},
+    edge_keys::{EdgeKey, SCOPES, Wanted},
+    problem::{Input, guarded, problem},
     sandbox::World,
 };
 
@@ -25,8 +27,8 @@ const SCOPE: &str = "edge.";
 /// Returns the initial settings.
 pub(crate) fn settings() -> Value {
     json!({
-        "contentcacheautoclear": true, "contentcachettl": "04:00:00",
-        "mediacacheautoclear": true, "mediacachettl": "04:00:00", "tenantcacheautoclear": true,
+        "contentCacheTtl": "04:00:00", "contentCacheAutoClear": true,
+        "mediaCacheTtl": "04:00:00", "mediaCacheAutoClear": true, "tenantCacheAutoClear": true,
     })
 }
 
@@ -62,19 +64,20 @@ async fn read_settings(State(world): State<Arc<World>>) -> Json<Value> {
 
 async fn replace_settings(
     State(world): State<Arc<World>>,
-    Json(settings): Json<Value>,
+    Input(settings): Input<Value>,
 ) -> Response {
     if !settings.is_object() {
         return problem(StatusCode::BAD_REQUEST);
     }
     *world.edge_settings.lock() = settings;
-    StatusCode::NO_CONTENT.into_response()
+    StatusCode::ACCEPTED.into_response()
 }
 
-/// A JSON Patch operation (RFC 6902).
+/// A JSON Patch operation (RFC 6902). Only `replace` is supported.
 #[derive(Deserialize)]
 struct Operation {
     op: String,
+    /// In lower case.
     path: String,
     #[serde(default)]
     value: Value,
@@ -82,19 +85,28 @@ struct Operation {
 
 async fn patch_settings(
     State(world): State<Arc<World>>,
-    Json(patch): Json<Vec<Operation>>,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Response {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("application/json-patch+json") {
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    let Ok(patch) = serde_json::from_slice::<Vec<Operation>>(&body) else {
+        return problem(StatusCode::BAD_REQUEST);
+    };
     let mut settings = world.edge_settings.lock();
     let mut changed = settings.clone();
     for Operation { op, path, value } in patch {
-        let member = path.trim_start_matches('/').to_ascii_lowercase();
-        if !matches!(op.as_str(), "replace" | "add") || changed.get(&member).is_none() {
-            return problem(StatusCode::BAD_REQUEST);
+        let members = changed.as_object_mut().into_iter().flatten();
+        let mut members = members.filter(|(name, _)| format!("/{}", name.to_lowercase()) == path);
+        match members.next() {
+            Some((_, member)) if op == "replace" => *member = value,
+            _ => return problem(StatusCode::BAD_REQUEST),
         }
-        changed[member.as_str()] = value;
     }
-    *settings = changed;
-    StatusCode::NO_CONTENT.into_response()
+    settings.clone_from(&changed);
+    Json(changed).into_response()
 }
 
 async fn clear_cache(State(world): State<Arc<World>>) -> StatusCode {
@@ -109,49 +121,84 @@ async fn delete_content(State(world): State<Arc<World>>) -> StatusCode {
 }
 
 async fn list_webhooks(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
-    Json(world.webhooks.lock().iter().flatten().cloned().collect())
+    Json(world.webhooks.lock().clone())
+}
+
+/// The part of a webhook that the caller determines.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NewWebhook {
+    label: String,
+    uri: String,
+    #[serde(default = "post")]
+    method: String,
+    #[serde(default)]
+    headers: Value,
+    #[serde(default)]
+    body: Value,
+    created_by: Option<String>,
+    #[serde(default = "on_end")]
+    execution_mode: String,
+    #[serde(default)]
+    disabled: bool,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn on_end() -> String {
+    "OnEnd".to_owned()
+}
+
+impl NewWebhook {
+    /// Describes the webhook as the API does; `None` if it is invalid.
+    fn shown(self, id: &str) -> Option<Value> {
+        let is_valid = Url::parse(&self.uri).is_ok()
+            && matches!(self.method.as_str(), "GET" | "POST")
+            && matches!(self.execution_mode.as_str(), "OnEnd" | "OnUpdate");
+        is_valid.then(|| {
+            json!({
+                "id": id, "tenantId": "sandbox", "label": self.label, "uri": self.uri,
+                "method": self.method, "headers": self.headers, "body": self.body,
+                "createdBy": self.created_by, "created": "2026-01-07T09:30:00Z",
+                "executionMode": self.execution_mode, "lastRuns": [], "disabled": self.disabled,
+            })
+        })
+    }
 }
 
 async fn create_webhook(
     State(world): State<Arc<World>>,
-    Json(mut webhook): Json<Value>,
+    Input(webhook): Input<NewWebhook>,
 ) -> Response {
-    if webhook["uri"].as_str().is_none_or(str::is_empty) {
-        return problem(StatusCode::BAD_REQUEST);
-    }
-    let mut webhooks = world.webhooks.lock();
-    webhook["id"] = json!(webhooks.len().to_string());
-    webhooks.push(Some(webhook.clone()));
+    // Shaped like a UUID.
+    let id = format!("00000000-0000-4000-8000-{:012}", world.serial());
+    let Some(webhook) = webhook.shown(&id) else { return problem(StatusCode::BAD_REQUEST) };
+    world.webhooks.lock().push(webhook.clone());
     (StatusCode::CREATED, Json(webhook)).into_response()
 }
 
-async fn webhook(State(world): State<Arc<World>>, Path(id): Path<usize>) -> Response {
-    match world.webhooks.lock().get(id) {
-        Some(Some(webhook)) => Json(webhook.clone()).into_response(),
-        _ => problem(StatusCode::NOT_FOUND),
-    }
+async fn webhook(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    shown(world.webhooks.lock().iter().find(|webhook| webhook["id"] == id).cloned())
 }
 
 async fn replace_webhook(
     State(world): State<Arc<World>>,
-    Path(id): Path<usize>,
-    Json(mut webhook): Json<Value>,
+    Path(id): Path<String>,
+    Input(webhook): Input<NewWebhook>,
 ) -> Response {
-    match world.webhooks.lock().get_mut(id) {
-        Some(Some(stored)) => {
-            webhook["id"] = json!(id.to_string());
-            *stored = webhook;
-            StatusCode::NO_CONTENT.into_response()
-        }
-        _ => problem(StatusCode::NOT_FOUND),
-    }
+    let Some(webhook) = webhook.shown(&id) else { return problem(StatusCode::BAD_REQUEST) };
+    let mut webhooks = world.webhooks.lock();
+    let stored = webhooks.iter_mut().find(|stored| stored["id"] == id);
+    changed(stored.map(|stored| *stored = webhook).is_some())
 }
 
-async fn delete_webhook(State(world): State<Arc<World>>, Path(id): Path<usize>) -> Response {
-    match world.webhooks.lock().get_mut(id).and_then(Option::take) {
-        Some(_) => StatusCode::NO_CONTENT.into_response(),
-        None => problem(StatusCode::NOT_FOUND),
-    }
+async fn delete_webhook(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let mut webhooks = world.webhooks.lock();
+    let before = webhooks.len();
+    webhooks.retain(|webhook| webhook["id"] != id);
+    changed(webhooks.len() < before)
 }
 
 #[derive(Deserialize)]
@@ -163,28 +210,46 @@ struct NewKey {
 }
 
 /// Creates a key and returns it as plain text.
-async fn create_key(State(world): State<Arc<World>>, Json(wanted): Json<NewKey>) -> Response {
-    let includes = |scope: &str| wanted.scopes.iter().any(|wanted| wanted == scope);
-    if !includes("audience-delivery") || !includes("content-#everything#") {
+async fn create_key(State(world): State<Arc<World>>, Input(wanted): Input<NewKey>) -> Response {
+    let includes = |scope: &&str| wanted.scopes.iter().any(|wanted| wanted == scope);
+    if !SCOPES.iter().all(includes) {
         return problem(StatusCode::BAD_REQUEST);
     }
     let key = world.edge_keys.create(&wanted.label, &wanted.created_by);
     (StatusCode::CREATED, key).into_response()
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wanted {
-    label: Option<String>,
-    #[serde(default)]
-    filter_revoked: bool,
-}
-
+/// Lists keys, page by page.
 async fn list_keys(
     State(world): State<Arc<World>>,
-    Query(wanted): Query<Wanted>,
-) -> Json<Vec<Value>> {
-    Json(world.edge_keys.list(wanted.label.as_deref(), wanted.filter_revoked))
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Response {
+    let values = |wanted: &'static str| {
+        let parameters = parameters.iter();
+        parameters
+            .filter(move |(name, _)| name.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value)
+    };
+    let number = |name, default| values(name).next().map_or(Ok(default), |value| value.parse());
+    let (Ok(size), Ok(page)) = (number("pagesize", 20_usize), number("pagenumber", 1_usize)) else {
+        return problem(StatusCode::BAD_REQUEST);
+    };
+    if size == 0 || page == 0 {
+        return problem(StatusCode::BAD_REQUEST);
+    }
+    let keys = world.edge_keys.list(&Wanted {
+        label: values("label").next().cloned(),
+        created_by: values("createdby").next().cloned(),
+        scopes: values("scopes").cloned().collect(),
+        without_revoked: values("filterrevoked").any(|value| value.eq_ignore_ascii_case("true")),
+    });
+    let (total, pages) = (keys.len(), keys.len().div_ceil(size));
+    let keys: Vec<_> = keys.into_iter().skip((page - 1).saturating_mul(size)).take(size).collect();
+    let page = json!({
+        "totalCount": total, "pageSize": size, "currentPage": page, "totalPages": pages,
+        "hasNext": page < pages, "hasPrevious": page > 1, "keys": keys,
+    });
+    Json(page).into_response()
 }
 
 async fn key_by_hash(State(world): State<Arc<World>>, Path(hash): Path<String>) -> Response {
@@ -197,27 +262,27 @@ async fn key_by_token(State(world): State<Arc<World>>, headers: HeaderMap) -> Re
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NewLabel {
-    label: String,
+#[serde(rename_all = "camelCase")]
+struct NewName {
+    new_name: String,
 }
 
 async fn rename_key(
     State(world): State<Arc<World>>,
     Path(hash): Path<String>,
-    Json(wanted): Json<NewLabel>,
+    Input(wanted): Input<NewName>,
 ) -> Response {
-    let change = |key: &mut EdgeKey| key.rename(&wanted.label);
+    let change = |key: &mut EdgeKey| key.rename(&wanted.new_name);
     changed(world.edge_keys.change(|key| key.has_hash(&hash), change))
 }
 
 async fn rename_key_by_token(
     State(world): State<Arc<World>>,
     headers: HeaderMap,
-    Json(wanted): Json<NewLabel>,
+    Input(wanted): Input<NewName>,
 ) -> Response {
     let text = token_in(&headers);
-    let change = |key: &mut EdgeKey| key.rename(&wanted.label);
+    let change = |key: &mut EdgeKey| key.rename(&wanted.new_name);
     changed(world.edge_keys.change(|key| key.has_text(text), change))
 }
 

@@ -7,9 +7,21 @@ use serde_json::{Value, json};
 
 use crate::shared::Shared;
 
+/// What every key may be used for.
+pub(crate) const SCOPES: [&str; 2] = ["audience-delivery", "content-#everything#"];
+
 /// All keys ever created, including revoked ones.
 #[derive(Default)]
 pub(crate) struct EdgeKeys(Shared<Vec<EdgeKey>>);
+
+/// Which keys to list.
+pub(crate) struct Wanted {
+    /// A part of the label.
+    pub(crate) label: Option<String>,
+    pub(crate) created_by: Option<String>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) without_revoked: bool,
+}
 
 pub(crate) struct EdgeKey {
     text: String,
@@ -51,13 +63,10 @@ impl EdgeKeys {
         self.0.lock().iter_mut().for_each(|key| key.revoked = true);
     }
 
-    /// Describes the keys with this label, or all keys if it is `None`.
-    pub(crate) fn list(&self, label: Option<&str>, without_revoked: bool) -> Vec<Value> {
+    /// Describes the keys that match.
+    pub(crate) fn list(&self, wanted: &Wanted) -> Vec<Value> {
         let keys = self.0.lock();
-        let wanted = keys.iter().filter(|key| {
-            label.is_none_or(|label| key.label == label) && !(without_revoked && key.revoked)
-        });
-        wanted.map(EdgeKey::shown).collect()
+        keys.iter().filter(|key| wanted.includes(key)).map(EdgeKey::shown).collect()
     }
 
     /// Describes the first key for which `is_wanted` returns `true`.
@@ -75,6 +84,15 @@ impl EdgeKeys {
         let mut keys = self.0.lock();
         let found = keys.iter_mut().find(|key| is_wanted(key));
         found.map(change).is_some()
+    }
+}
+
+impl Wanted {
+    fn includes(&self, key: &EdgeKey) -> bool {
+        self.label.as_ref().is_none_or(|label| key.label.contains(label.as_str()))
+            && self.created_by.as_ref().is_none_or(|name| key.created_by == *name)
+            && self.scopes.iter().all(|scope| SCOPES.contains(&scope.as_str()))
+            && !(self.without_revoked && key.revoked)
     }
 }
 
@@ -117,8 +135,9 @@ impl EdgeKey {
     /// Describes the key as the Token API does, without the key itself.
     fn shown(&self) -> Value {
         json!({
-            "hash": self.hash(), "label": self.label, "createdBy": self.created_by, "revoked": self.revoked,
-            "scopes": ["audience-delivery", "content-#everything#"],
+            "tenantId": "sandbox", "hash": self.hash(), "isRevoked": self.revoked,
+            "label": self.label, "scopes": SCOPES, "createdBy": self.created_by,
+            "created": "2026-01-07T09:30:00Z",
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The issuer: a token endpoint that responds like Auth0's, its public keys, and discovery.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -13,7 +13,13 @@ use axum::{
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::{Api, sandbox::World};
+use crate::{
+    Api,
+    sandbox::{CM_AUDIENCE, World},
+};
+
+/// The lifetime of tokens for the Sitecore CLI's audience.
+const CM_LIFETIME: Duration = Duration::from_secs(900);
 
 pub(crate) fn router(world: Arc<World>) -> Router {
     Router::new()
@@ -93,7 +99,7 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
                 .to_owned(),
         )
     })?;
-    if audience != world.audience {
+    if audience != world.audience && audience != CM_AUDIENCE {
         return Err(denied(format!("Service not found: {audience}")));
     }
     let granted = client.scopes();
@@ -107,7 +113,10 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
         return Err(denied(format!("Client has not been granted scopes: {}", missing.join(", "))));
     }
     let scope = scopes.join(" ");
-    let lifetime = world.token_lifetime();
+    let lifetime = match audience {
+        CM_AUDIENCE => world.token_lifetime().min(CM_LIFETIME),
+        _ => world.token_lifetime(),
+    };
     Ok(json!({
         "access_token": world.keys.sign(client, world.issuer(), audience, &scope, lifetime),
         "scope": scope,

@@ -130,14 +130,14 @@ impl Keys {
 
     /// Returns the claims of a token if its signature, issuer and audience are correct and it is
     /// neither expired (without leeway) nor revoked.
-    pub(crate) fn verify(&self, token: &str, issuer: &str, audience: &str) -> Option<Claims> {
+    pub(crate) fn verify(&self, token: &str, issuer: &str, audiences: &[&str]) -> Option<Claims> {
         let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         let key = ring.iter().find(|key| key.id == kid)?;
         let verifying = DecodingKey::from_rsa_raw_components(&key.modulus, &key.exponent);
         let mut validation = Validation::new(Algorithm::RS256);
         validation.set_issuer(&[issuer]);
-        validation.set_audience(&[audience]);
+        validation.set_audience(audiences);
         // Checked below, because the library compares whole seconds.
         validation.validate_exp = false;
         let claims = jsonwebtoken::decode::<Claims>(token, &verifying, &validation).ok()?.claims;

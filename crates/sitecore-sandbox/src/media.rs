@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use async_graphql::{Context, InputObject, Object, Result, SimpleObject};
+use async_graphql::{Context, Error, InputObject, Object, Result, SimpleObject};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Multipart, Query, State},
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse as _, Response},
+    response::{Html, IntoResponse as _, Response},
     routing::post,
 };
 use serde::Deserialize;
@@ -21,10 +21,13 @@ use crate::{
     sandbox::World,
 };
 
-const PATH: &str = "/sitecore/api/authoring/media/upload";
+const PATH: &str = "/sitecore/api/v1/authoring/media/upload";
 
 /// The id of the template for files of an unknown type.
 const FILE: &str = "962b53c4f93b4df99821415c867b8903";
+
+const LOGIN_PAGE: &str =
+    "<!DOCTYPE html><html><head><title>Log in</title></head><body>Log in</body></html>";
 
 pub(crate) fn router(world: Arc<World>) -> Router {
     Router::new().route(PATH, post(upload)).layer(DefaultBodyLimit::disable()).with_state(world)
@@ -42,7 +45,7 @@ async fn upload(
     Query(ticket): Query<Ticket>,
     mut form: Multipart,
 ) -> Response {
-    let allowed = world.claims(&headers).map(|claims| claims.has_scope_like(SCOPE));
+    let allowed = world.cm_claims(&headers).map(|claims| claims.has_scope_like(SCOPE));
     let mut size = 0_usize;
     loop {
         match form.next_field().await {
@@ -61,10 +64,11 @@ async fn upload(
     // instead of the response.
     if allowed != Some(true) {
         world.count_rejection(Api::Authoring);
-        return problem(match allowed {
-            Some(_) => StatusCode::FORBIDDEN,
-            None => StatusCode::UNAUTHORIZED,
-        });
+        return match allowed {
+            Some(_) => problem(StatusCode::FORBIDDEN),
+            // As reported by users. A client that only checks the status does not notice.
+            None => Html(LOGIN_PAGE).into_response(),
+        };
     }
     let Some(path) = world.uploads.lock().remove(&ticket.token) else {
         return problem(StatusCode::NOT_FOUND);
@@ -89,6 +93,11 @@ impl MediaMutation {
         input: UploadMediaInput,
     ) -> Result<UploadMediaPayload> {
         let world = context.data::<Arc<World>>()?;
+        if input.item_path.starts_with('/') {
+            return Err(Error::new(
+                "The item path must be relative to the media library, without a leading slash.",
+            ));
+        }
         let mut uploads = world.uploads.lock();
         let ticket = format!("ticket-{}", world.serial());
         let origin = world.cm.as_str().trim_end_matches('/');

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
-    extract::{Request, State},
+    Json, Router,
+    extract::{FromRequest, Request, State, rejection::JsonRejection},
     http::{
         StatusCode,
         header::{CONTENT_TYPE, WWW_AUTHENTICATE},
@@ -12,18 +12,42 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::{Api, sandbox::World};
 
+/// Returns an error response as ASP.NET writes it, with a link to the status code's definition.
 pub(crate) fn problem(status: StatusCode) -> Response {
+    let section = match status.as_u16() {
+        code @ 400..500 => format!("rfc7231#section-6.5.{}", code - 399),
+        code => format!("rfc7231#section-6.6.{}", code.saturating_sub(499)),
+    };
     let body = json!({
-        "type": "about:blank",
+        "type": format!("https://tools.ietf.org/html/{section}"),
         "title": status.canonical_reason(),
         "status": status.as_u16(),
+        "traceId": "00-00000000000000000000000000000000-0000000000000000-00",
     });
     let content_type = [(CONTENT_TYPE, "application/problem+json")];
     (status, content_type, body.to_string()).into_response()
+}
+
+/// A JSON body. If it is not valid, the response is a problem too.
+pub(crate) struct Input<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        match Json::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(JsonRejection::MissingJsonContentType(_)) => {
+                Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+            }
+            Err(_) => Err(problem(StatusCode::BAD_REQUEST)),
+        }
+    }
 }
 
 /// An API and the prefix of the scopes that give access to it.

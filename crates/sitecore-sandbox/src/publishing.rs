@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Error, ID, InputObject, Object, Result, SimpleObject};
+use async_graphql::{Context, Enum, Error, ID, InputObject, Object, Result, SimpleObject};
 
 use crate::{authoring::SignedIn, sandbox::World};
 
@@ -15,6 +15,7 @@ pub(crate) struct Publish {
     id: String,
     root: String,
     looks_left: u32,
+    is_canceled: bool,
 }
 
 #[derive(Default)]
@@ -33,16 +34,23 @@ impl PublishingQuery {
         let mut jobs = world.publishes.lock();
         let job = jobs.iter_mut().find(|job| job.id == publishing_operation_id);
         let job = job.ok_or_else(|| Error::new("The publishing operation was not found."))?;
-        if job.looks_left > 0 {
+        if job.looks_left > 0 && !job.is_canceled {
             job.looks_left -= 1;
             if job.looks_left == 0 {
                 world.publish(&job.root);
             }
         }
+        let is_done = job.looks_left == 0;
         Ok(PublishingStatus {
-            is_done: job.looks_left == 0,
+            is_done,
             is_failed: false,
-            publishing_status_message: if job.looks_left == 0 { "Done" } else { "Running" },
+            publishing_status_message: if is_done { "Done" } else { "Running" },
+            state: match (job.is_canceled, is_done) {
+                (true, _) => "CANCELED",
+                (false, true) => "FINISHED",
+                (false, false) => "RUNNING",
+            },
+            processed: u32::from(is_done),
         })
     }
 
@@ -72,17 +80,53 @@ impl PublishingMutation {
         input: PublishItemInput,
     ) -> Result<PublishItemPayload> {
         let world = context.data::<Arc<World>>()?;
+        let id = input.root_item_ids.as_ref().and_then(|ids| ids.first());
+        let id = id.or(input.root_item_id.as_ref());
         let root = world
             .content
             .lock()
-            .find(input.root_item_path.as_deref(), input.root_item_id.as_ref())
+            .find(input.root_item_path.as_deref(), id)
             .map(|item| item.path.clone())
             .ok_or_else(|| Error::new("The item was not found."))?;
-        let mut jobs = world.publishes.lock();
-        let id = format!("{:08}-0000-4000-8000-000000000000", jobs.len() + 1);
-        jobs.push(Publish { id: id.clone(), root, looks_left: LOOKS });
-        Ok(PublishItemPayload { operation_id: id })
+        Ok(start(world, root))
     }
+
+    /// Starts publishing everything. Options are ignored.
+    #[graphql(guard = "SignedIn")]
+    async fn publish_site(
+        &self,
+        context: &Context<'_>,
+        #[graphql(name = "input")] _input: Option<PublishSiteInput>,
+    ) -> Result<PublishItemPayload> {
+        Ok(start(context.data::<Arc<World>>()?, "/sitecore".to_owned()))
+    }
+
+    /// Cancels a publishing job that has not ended.
+    #[graphql(guard = "SignedIn")]
+    async fn cancel_publishing(
+        &self,
+        context: &Context<'_>,
+        input: CancelPublishingInput,
+    ) -> Result<CancelPublishingPayload> {
+        let mut jobs = context.data::<Arc<World>>()?.publishes.lock();
+        let mut open = jobs.iter_mut().filter(|job| job.looks_left > 0);
+        let job = open.find(|job| job.id == input.publishing_operation_id);
+        Ok(CancelPublishingPayload { successful: job.map(|job| job.is_canceled = true).is_some() })
+    }
+
+    /// Does nothing, because the sandbox has no index.
+    #[graphql(guard = "SignedIn")]
+    async fn rebuild_indexes(&self, input: RebuildIndexesInput) -> RebuildIndexesPayload {
+        let jobs = input.index_names.into_iter().map(|name| RebuildIndexJob { name });
+        RebuildIndexesPayload { jobs: jobs.collect() }
+    }
+}
+
+fn start(world: &World, root: String) -> PublishItemPayload {
+    let mut jobs = world.publishes.lock();
+    let id = format!("{:08}-0000-4000-8000-000000000000", jobs.len() + 1);
+    jobs.push(Publish { id: id.clone(), root, looks_left: LOOKS, is_canceled: false });
+    PublishItemPayload { operation_id: id }
 }
 
 #[derive(SimpleObject)]
@@ -90,6 +134,44 @@ struct PublishingStatus {
     is_done: bool,
     is_failed: bool,
     publishing_status_message: &'static str,
+    state: &'static str,
+    processed: u32,
+}
+
+#[derive(SimpleObject)]
+struct CancelPublishingPayload {
+    successful: bool,
+}
+
+#[derive(SimpleObject)]
+struct RebuildIndexesPayload {
+    jobs: Vec<RebuildIndexJob>,
+}
+
+#[derive(SimpleObject)]
+struct RebuildIndexJob {
+    name: String,
+}
+
+#[derive(InputObject)]
+struct PublishSiteInput {
+    #[graphql(default)]
+    languages: Vec<String>,
+    #[graphql(default)]
+    target_databases: Vec<String>,
+    publish_site_mode: Option<String>,
+    source_database: Option<String>,
+}
+
+#[derive(InputObject)]
+struct CancelPublishingInput {
+    publishing_operation_id: String,
+}
+
+#[derive(InputObject)]
+struct RebuildIndexesInput {
+    #[graphql(default)]
+    index_names: Vec<String>,
 }
 
 #[derive(SimpleObject)]
@@ -109,10 +191,22 @@ struct PublishItemPayload {
     operation_id: String,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum PublishItemMode {
+    Smart,
+    Full,
+}
+
 #[derive(InputObject)]
 struct PublishItemInput {
     root_item_id: Option<ID>,
+    root_item_ids: Option<Vec<ID>>,
     root_item_path: Option<String>,
+    source_database: Option<String>,
+    publish_item_mode: Option<PublishItemMode>,
+    #[graphql(default)]
+    publish_related_items: bool,
+    display_name: Option<String>,
     #[graphql(default)]
     publish_sub_items: bool,
     #[graphql(default)]

@@ -13,7 +13,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::header::AUTHORIZATION,
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
@@ -36,6 +36,10 @@ use crate::{
 };
 
 const AUDIENCE: &str = "https://api.sitecorecloud.io";
+
+/// The audience in the Sitecore CLI's settings. Its tokens are short-lived, and only CMs accept
+/// them.
+pub(crate) const CM_AUDIENCE: &str = "https://xmcloud-cm.sitecorecloud.io";
 
 /// The lifetime in Sitecore's documentation.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -81,12 +85,14 @@ pub(crate) struct World {
     /// Item paths of pending media uploads, by ticket.
     pub(crate) uploads: Shared<HashMap<String, String>>,
     pub(crate) deployments: Shared<Vec<Deployment>>,
+    pub(crate) variables: Shared<deploy::Variables>,
     pub(crate) edge_keys: EdgeKeys,
     pub(crate) edge_settings: Shared<Value>,
-    pub(crate) webhooks: Shared<Vec<Option<Value>>>,
+    pub(crate) webhooks: Shared<Vec<Value>>,
     pub(crate) cache_clears: Shared<u64>,
     pub(crate) delivery_window: Shared<delivery::Window>,
     token_lifetime: Shared<Duration>,
+    rejection_status: StatusCode,
     desks: [Desk; 4],
     tokens_granted: AtomicU64,
     serial: AtomicU64,
@@ -119,6 +125,7 @@ impl Sandbox {
         SandboxBuilder {
             token_lifetime: TOKEN_LIFETIME,
             audience: AUDIENCE.to_owned(),
+            rejection_status: StatusCode::OK,
             clients: Vec::new(),
         }
     }
@@ -294,11 +301,24 @@ impl World {
         self.desk(api).rejections.fetch_add(1, Ordering::SeqCst);
     }
 
+    pub(crate) fn rejection_status(&self) -> StatusCode {
+        self.rejection_status
+    }
+
     /// Returns the claims of a call's bearer token if that token is valid.
-    pub(crate) fn claims(&self, headers: &axum::http::HeaderMap) -> Option<Claims> {
+    pub(crate) fn claims(&self, headers: &HeaderMap) -> Option<Claims> {
+        self.claims_for(headers, &[&self.audience])
+    }
+
+    /// As [`claims`](Self::claims), for a CM. It also accepts the Sitecore CLI's audience.
+    pub(crate) fn cm_claims(&self, headers: &HeaderMap) -> Option<Claims> {
+        self.claims_for(headers, &[&self.audience, CM_AUDIENCE])
+    }
+
+    fn claims_for(&self, headers: &HeaderMap, audiences: &[&str]) -> Option<Claims> {
         let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         let bearer = scheme.eq_ignore_ascii_case("bearer");
-        bearer.then(|| self.keys.verify(token.trim(), self.issuer(), &self.audience))?
+        bearer.then(|| self.keys.verify(token.trim(), self.issuer(), audiences))?
     }
 }
 
@@ -322,6 +342,7 @@ async fn front_desk(
 pub struct SandboxBuilder {
     token_lifetime: Duration,
     audience: String,
+    rejection_status: StatusCode,
     clients: Vec<Client>,
 }
 
@@ -336,6 +357,17 @@ impl SandboxBuilder {
     /// Sets the audience that token requests must specify; Sitecore Cloud's by default.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = audience.into();
+        self
+    }
+
+    /// Sets the status with which Authoring rejects a token; 200 by default. With another one, the
+    /// response has no `data`, as with newer versions of its GraphQL server, which use 500 or 4xx.
+    ///
+    /// # Panics
+    ///
+    /// If `status` is not an HTTP status.
+    pub fn authoring_rejection_status(mut self, status: u16) -> Self {
+        self.rejection_status = StatusCode::from_u16(status).expect("an HTTP status");
         self
     }
 
@@ -387,12 +419,14 @@ impl SandboxBuilder {
             publishes: Shared::default(),
             uploads: Shared::default(),
             deployments: Shared::default(),
+            variables: Shared::default(),
             edge_keys: EdgeKeys::default(),
             edge_settings: Shared::new(edge::settings()),
             webhooks: Shared::default(),
             cache_clears: Shared::default(),
             delivery_window: Shared::default(),
             token_lifetime: Shared::new(self.token_lifetime),
+            rejection_status: self.rejection_status,
             desks: Default::default(),
             tokens_granted: AtomicU64::new(0),
             serial: AtomicU64::new(1),

@@ -27,7 +27,7 @@ fn calls(sandbox: &Sandbox) -> [(Api, Method, Url, Option<Value>, u16); 5] {
             None,
             200,
         ),
-        (Api::Deploy, Method::GET, deploy("/api/clients/v1"), None, 200),
+        (Api::Deploy, Method::GET, deploy("/api/clients/v1/organization"), None, 200),
         (Api::Edge, Method::GET, edge("/api/admin/v1/settings"), None, 200),
         (Api::Edge, Method::GET, edge("/api/apikey/v1?filterRevoked=true"), None, 200),
     ]
@@ -134,7 +134,7 @@ async fn the_wrong_kind_of_client_is_reported_without_another_token_request() {
         ("an organization automation client", "an Edge administration client"),
     ] {
         let event = format!(
-            "granted_to={granted_to} organization=\"acme\" environment=\"acme-site-prod\" required={required}"
+            "granted_to={granted_to} organization=\"acme\" environment=\"acme-site-prod\" usually_required={required}"
         );
         assert!(logged.contains(&event), "{event}: {logged}");
     }
@@ -158,25 +158,25 @@ async fn a_deployment_is_created_started_and_polled() {
     let sandbox = Sandbox::start().await.unwrap();
     let client = client_for(&sandbox, sandbox.organization());
     let url = |path: &str| sandbox.url(Api::Deploy, path);
-    let deployment = json!({ "environmentId": ENVIRONMENT });
-    let created = client.post(url("/api/deployments/v1")).json(&deployment).send().await.unwrap();
+    let path = format!("/api/environments/v1/{ENVIRONMENT}/deployments");
+    let created = client.post(url(&path)).send().await.unwrap();
     assert_eq!(created.status(), StatusCode::CREATED);
     let created: Value = created.json().await.unwrap();
     let path = format!("/api/deployments/v1/{}", created["id"].as_str().unwrap());
     let started = client.post(url(&format!("{path}/deploy"))).send().await.unwrap();
     assert_eq!(started.status(), StatusCode::ACCEPTED);
     let again = client.post(url(&format!("{path}/deploy"))).send().await.unwrap();
-    assert_eq!(again.status(), StatusCode::CONFLICT);
+    assert_eq!(again.status(), StatusCode::BAD_REQUEST);
     let mut seen = Vec::new();
-    while seen.last().is_none_or(|status| status != "Complete") {
+    while seen.last() != Some(&2) {
         let now: Value = client.get(url(&path)).send().await.unwrap().json().await.unwrap();
-        seen.push(now["status"].as_str().unwrap().to_owned());
+        seen.push(now["calculatedStatus"].as_u64().unwrap());
     }
-    assert_eq!(seen, ["InProgress", "Complete"]);
+    assert_eq!(seen, [1, 2]);
 
     // A client that has just been created can get a token.
     let new = json!({ "name": "nightly" });
-    let created = client.post(url("/api/clients/v1/organization")).json(&new).send().await.unwrap();
+    let created = client.post(url("/api/clients/v1/deploy")).json(&new).send().await.unwrap();
     let created: Value = created.json().await.unwrap();
     let text = |member: &str| created[member].as_str().unwrap();
     let created = Client::new(

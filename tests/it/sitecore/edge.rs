@@ -6,12 +6,13 @@ use http::StatusCode;
 use reqwest_middleware::ClientBuilder;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use sitecore_auth::{ErrorKind, TokenCache, edge};
+use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache, edge};
 use sitecore_sandbox::{Api, Client, Fault, Sandbox};
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    ENVIRONMENT, all_formats, cache_for, client_for, delivery_client, graphql, serve,
+    ENVIRONMENT, ScriptedSource, Step, all_formats, cache_for, client_for, delivery_client,
+    graphql, serve,
 };
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn errors_explain_why_there_is_no_edge_key() {
     let obtain = async |client: &Client, environment: &str| {
         let keys = edge::EdgeKeySource::deploy_api(client_for(&sandbox, client), environment);
         let keys = keys.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
-        assert!(format!("{keys:?}").contains("obtain-edge-token"));
+        assert!(format!("{keys:?}").contains(environment));
         TokenCache::new(keys).token().await.expect_err("no key")
     };
     let error = obtain(sandbox.environment(), ENVIRONMENT).await;
@@ -147,4 +148,102 @@ async fn edge_keys_are_created_listed_renamed_and_revoked() {
     let api = edge::TokenApi::new(wrong).with_origin(sandbox.origin(Api::Edge).clone()).unwrap();
     let error = api.create_key("x").await.unwrap_err();
     assert!(all_formats(&error).contains("an Edge administration client"), "{error:?}");
+}
+
+#[test]
+fn a_fixed_key_comes_from_the_program_or_the_environment() {
+    let key = temp_env::with_var("SITECORE_EDGE_TOKEN", Some(" k3y= \n"), edge::EdgeKey::from_env);
+    let key = key.unwrap();
+    assert!(!format!("{key:?}").contains("k3y"), "{key:?}");
+    for (value, expected) in
+        [(None, "not set"), (Some(""), "empty"), (Some("\"k3y=\""), "quotation")]
+    {
+        let error = temp_env::with_var("SITECORE_EDGE_TOKEN", value, edge::EdgeKey::from_env);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let text = error.to_string();
+        assert!(text.contains("SITECORE_EDGE_TOKEN") && text.contains(expected), "{text}");
+    }
+    assert_eq!(edge::EdgeKey::new("two words").unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[tokio::test]
+async fn a_fixed_key_that_is_rejected_is_reported_as_such() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let cache = TokenCache::new(edge::EdgeKey::new("wrong").unwrap());
+    let target = Target::edge_delivery().with_origin(sandbox.origin(Api::Edge).clone()).unwrap();
+    let auth = AuthMiddleware::builder(cache.clone()).target(target).build().unwrap();
+    let client = auth.into_client(reqwest::Client::builder()).unwrap();
+    let call = client.post(sandbox.delivery_url()).json(&json!({"query": "{ __typename }"}));
+    assert_eq!(call.send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let status = cache.status();
+    let error = status.last_error().expect("a reason");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("rejects this Edge key; only the Delivery API"), "{error}");
+}
+
+#[tokio::test]
+async fn an_id_or_hash_that_would_change_the_path_is_not_sent() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let client = client_for(&sandbox, sandbox.edge_administration());
+    let api = edge::TokenApi::new(client).with_origin(sandbox.origin(Api::Edge).clone()).unwrap();
+    let bad = ["", ".", "..", "a/b", "a\\b", "%2e%2e", "a?b", "a#b", "a b", "\u{e4}"];
+    for bad in bad {
+        for result in [api.revoke_key(bad).await, api.rename_key(bad, "label").await] {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{bad}");
+            assert!(error.to_string().contains("hash"), "{error}");
+        }
+        let keys =
+            edge::EdgeKeySource::deploy_api(client_for(&sandbox, sandbox.organization()), bad);
+        let keys = keys.with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
+        let error = TokenCache::new(keys).token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{bad}");
+    }
+    assert_eq!((sandbox.calls(Api::Edge), sandbox.calls(Api::Deploy)), (0, 0));
+}
+
+#[tokio::test]
+async fn errors_of_edge_calls_keep_their_kind_and_wait() {
+    let limited = |value: &str| ResponseTemplate::new(429).insert_header("retry-after", value);
+    let keys = |url: String, client: reqwest_middleware::ClientWithMiddleware| {
+        let keys = edge::EdgeKeySource::deploy_api(client, ENVIRONMENT);
+        TokenCache::new(keys.with_origin(url.parse().unwrap()).unwrap())
+    };
+    let bare = || ClientBuilder::new(reqwest::Client::new()).build();
+    for (value, seconds) in [("300", 300), ("299.997", 300), ("300, 300", 300)] {
+        let server = serve(limited(value)).await;
+        let error = keys(server.uri(), bare()).token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+        let wait = error.retry_after().unwrap();
+        assert!(wait > Duration::from_secs(seconds - 1), "{value}: {wait:?}");
+    }
+    let server = serve(limited("300").clone()).await;
+    let unavailable = serve(ResponseTemplate::new(503).insert_header("retry-after", "300")).await;
+    let error = keys(unavailable.uri(), bare()).token().await.unwrap_err();
+    assert!(error.retry_after().unwrap() > Duration::from_secs(299), "{error:?}");
+    assert_eq!(unavailable.received_requests().await.unwrap().len(), 1);
+    drop(server);
+
+    // Our own error, inside that of a retry.
+    let source =
+        ScriptedSource::new([], Step::FailFor(ErrorKind::RateLimited, Duration::from_secs(300)));
+    let target = Target::deploy().with_origin(unavailable.uri().parse().unwrap()).unwrap();
+    let auth = AuthMiddleware::builder(TokenCache::new(source)).target(target).build().unwrap();
+    let backoff = reqwest_retry::policies::ExponentialBackoff::builder().build_with_max_retries(1);
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(sitecore_auth::HonourRetryAfter::new(backoff).into_middleware())
+        .with(auth)
+        .build();
+    let error = keys(unavailable.uri(), client).token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert!(error.retry_after().unwrap() > Duration::from_secs(290), "{error:?}");
+
+    // A host that cannot be reached, and no URL in the error.
+    let error = edge::TokenApi::new(bare()).with_origin("http://127.0.0.1:9".parse().unwrap());
+    let error = error.unwrap().revoke_key("hash").await.unwrap_err();
+    assert!(error.never_reached_issuer());
+    let text = all_formats(&error);
+    assert!(text.contains("could not connect to 127.0.0.1; check"), "{text}");
+    assert!(!text.contains("revokebyhash"), "{text}");
 }

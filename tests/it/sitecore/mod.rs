@@ -1,6 +1,7 @@
 //! Sitecore's APIs, as the sandbox provides them.
 
 mod apis;
+mod documented;
 mod edge;
 mod media;
 mod sandbox;

@@ -10,6 +10,8 @@ use sitecore_sandbox::{Api, Client, ClientKind, Fault, Sandbox};
 use sitecore_token::ErrorKind;
 use url::Url;
 
+use crate::support::client_for;
+
 const SITES: &str = "{ sites { name } }";
 
 fn tokens(sandbox: &Sandbox, client: &Client) -> TokenClient {
@@ -183,10 +185,10 @@ async fn the_authoring_api_rejects_tokens_with_status_200() {
         )
         .await;
         assert_eq!(code(&response), "AUTH_NOT_AUTHENTICATED", "{response}");
-        assert_eq!(
-            (response["errors"][0]["path"][0].as_str(), response.get("data")),
-            (Some("here"), None)
-        );
+        // One error and one null for each field.
+        let path = |error: usize| response["errors"][error]["path"].clone();
+        assert_eq!((path(0), path(1)), (json!(["here"]), json!(["item"])));
+        assert_eq!(response["data"], json!({ "here": null, "item": null }));
     }
     let unauthorized = token(&sandbox, sandbox.edge_administration()).await;
     assert_eq!(
@@ -204,6 +206,102 @@ async fn the_authoring_api_rejects_tokens_with_status_200() {
     .await;
     assert_eq!(still["data"]["item"]["name"], "content", "a rejected mutation was executed");
     assert_eq!(sandbox.rejections(Api::Authoring), 6);
+}
+
+#[tokio::test]
+async fn the_authoring_api_rejects_tokens_like_newer_servers_if_set_to() {
+    let sandbox = Sandbox::builder().authoring_rejection_status(500).start().await.unwrap();
+    let call = reqwest::Client::new().post(sandbox.authoring_url());
+    let response = call.json(&json!([{ "query": SITES }, { "query": SITES }])).send().await;
+    let response = response.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let batch: Value = response.json().await.unwrap();
+    assert_eq!(batch.as_array().map(Vec::len), Some(2));
+    assert_eq!((code(&batch[1]), batch[1].get("data")), ("AUTH_NOT_AUTHENTICATED", None));
+    // The middleware notices it.
+    let client = client_for(&sandbox, sandbox.environment());
+    let sites = json!({ "query": SITES });
+    for _ in 0..2 {
+        let response = client.post(sandbox.authoring_url()).json(&sites).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        sandbox.revoke_tokens();
+    }
+    assert_eq!(sandbox.rejections(Api::Authoring), 2);
+}
+
+#[tokio::test]
+async fn the_authoring_api_limits_the_depth_of_a_query_and_executes_batches() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let good = token(&sandbox, sandbox.environment()).await;
+    let nested = |depth: usize| {
+        let of_type = "ofType { ".repeat(depth);
+        let end = "} ".repeat(depth);
+        format!("{{ __schema {{ types {{ fields {{ type {{ {of_type} name {end} }} }} }} }} }}")
+    };
+    let usual = graphql(&sandbox, &good, &nested(9), json!({})).await;
+    assert!(usual["errors"].is_array(), "{usual}");
+    let shallow = graphql(&sandbox, &good, &nested(7), json!({})).await;
+    assert!(shallow["errors"].is_null(), "{shallow}");
+    let call = reqwest::Client::new().post(sandbox.authoring_url()).bearer_auth(&good);
+    let call = call.json(&json!([{ "query": SITES }, { "query": "{ currentUser { name } }" }]));
+    let batch: Value = call.send().await.unwrap().json().await.unwrap();
+    assert_eq!(batch[0]["data"]["sites"][0]["name"], "acme");
+    assert_eq!(batch[1]["data"]["currentUser"]["name"], "sitecore\\sandbox");
+}
+
+#[tokio::test]
+async fn the_authoring_api_has_the_fields_that_public_clients_use() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let good = token(&sandbox, sandbox.environment()).await;
+    let run = async |query: &str| {
+        let response = graphql(&sandbox, &good, query, json!({})).await;
+        assert!(response["errors"].is_null(), "{query}: {response}");
+        response["data"].clone()
+    };
+    let item = run(r#"{ item(where: { path: "/sitecore/content/acme/Home" }) {
+        itemId(format: "D") displayName hasChildren template { name templateId }
+        fields(ownFields: true, excludeStandardFields: true) { nodes { name } } } }"#)
+    .await;
+    let id = item["item"]["itemId"].as_str().unwrap();
+    assert_eq!((id.len(), id.matches('-').count()), (36, 4));
+    let found = run(r#"{ search(query: { index: "sitecore_master_index", language: "en",
+        latestVersionOnly: true, sort: { field: "_name", direction: "ASC" },
+        searchStatement: { operator: MUST, criteria: [{ criteriaType: EXACT, operator: MUST, field: "_name", value: "Home" }] } }) {
+        totalCount results { innerItem { path } displayName templateName version createdDate } } }"#).await;
+    assert_eq!(found["search"]["results"][0]["innerItem"]["path"], "/sitecore/content/acme/Home");
+    let publish = format!(
+        r#"mutation {{ publishItem(input: {{ rootItemIds: ["{id}"], sourceDatabase: "master",
+        publishItemMode: SMART, publishRelatedItems: true, displayName: "nightly" }}) {{ operationId }} }}"#
+    );
+    let started = run(&publish).await;
+    let operation = started["publishItem"]["operationId"].as_str().unwrap().to_owned();
+    let status = format!(
+        r#"{{ publishingStatus(publishingOperationId: "{operation}") {{ state processed }} }}"#
+    );
+    assert_eq!(
+        run(&status).await["publishingStatus"],
+        json!({ "state": "RUNNING", "processed": 0 })
+    );
+    let cancel = format!(
+        r#"mutation {{ cancelPublishing(input: {{ publishingOperationId: "{operation}" }}) {{ successful }} }}"#
+    );
+    assert_eq!(run(&cancel).await["cancelPublishing"]["successful"], true);
+    assert_eq!(run(&status).await["publishingStatus"]["state"], "CANCELED");
+    run(r#"mutation { publishSite(input: { languages: ["en"] }) { operationId } rebuildIndexes(input: { indexNames: ["a"] }) { jobs { name } } }"#).await;
+}
+
+#[tokio::test]
+async fn only_a_cm_accepts_the_clis_audience_and_its_tokens_are_short_lived() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let client = sandbox.organization();
+    let endpoint =
+        Endpoint::new(sandbox.token_url(), "https://xmcloud-cm.sitecorecloud.io").unwrap();
+    let tokens = TokenClient::builder(ClientCredentials::new(client.id(), client.secret()));
+    let response = tokens.endpoint(endpoint).build().unwrap().fetch().await.unwrap();
+    assert_eq!(response.expires_in(), Some(Duration::from_secs(900)));
+    let token = response.access_token().expose_secret().to_owned();
+    assert_eq!(code(&graphql(&sandbox, &token, SITES, json!({})).await), "");
+    assert_eq!(deploy(&sandbox, &token, "/api/projects/v1").await.0, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
