@@ -1,9 +1,12 @@
 //! An API that the middleware authenticates requests for, and what its responses say about the
 //! token.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use http::StatusCode;
@@ -18,6 +21,9 @@ use crate::{
     token::Token,
 };
 
+/// How many tokens are remembered for their warnings. After that, one may be repeated.
+const MAX_TOKENS: usize = 256;
+
 #[derive(Debug)]
 pub(super) struct Api {
     pub(super) rule: Rule,
@@ -25,8 +31,8 @@ pub(super) struct Api {
     pub(super) name: RejectedBy,
     /// The tokens that this API accepted recently, so that the cache is told once per token.
     accepted: RecentTokens,
-    /// The tokens for which a 403 warning was logged recently.
-    forbidden: RecentTokens,
+    /// The fingerprints of tokens for which a 403 warning was logged.
+    forbidden: Mutex<HashSet<u32>>,
     has_warned_of_redirect: AtomicBool,
     has_warned_of_rejections: AtomicBool,
 }
@@ -91,7 +97,7 @@ impl Api {
             rule,
             name,
             accepted: RecentTokens::default(),
-            forbidden: RecentTokens::default(),
+            forbidden: Mutex::default(),
             has_warned_of_redirect: AtomicBool::new(false),
             has_warned_of_rejections: AtomicBool::new(false),
         }
@@ -114,7 +120,7 @@ impl Api {
                 cache.record_acceptance(&self.name, token);
             }
         } else if status == StatusCode::FORBIDDEN {
-            self.explain_forbidden(response, token, cache);
+            self.explain_forbidden(response, token);
         }
     }
 
@@ -125,7 +131,7 @@ impl Api {
 
     /// Warns about a 403 once per token, and tells the program if the token belongs to the wrong
     /// kind of client, which is the usual reason.
-    fn explain_forbidden(&self, response: &mut Response, token: &Token, cache: &TokenCache) {
+    fn explain_forbidden(&self, response: &mut Response, token: &Token) {
         let claims = token.claims();
         let claims = claims.as_ref();
         let (required, used) = (self.rule.client_kind, claims.and_then(Claims::client_kind));
@@ -134,7 +140,13 @@ impl Api {
         {
             response.extensions_mut().insert(WrongClient { required, used });
         }
-        if !self.forbidden.add(token, cache) {
+        let mut forbidden = self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
+        if forbidden.len() >= MAX_TOKENS {
+            forbidden.clear();
+        }
+        let is_new = forbidden.insert(token.fingerprint().number());
+        drop(forbidden);
+        if !is_new {
             return;
         }
         let name = |name| claims.and_then(|claims| claims.sitecore(name));
