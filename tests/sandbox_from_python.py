@@ -141,6 +141,24 @@ def main(sandbox):
     with ThreadPool(20) as pool:
         statuses = pool.map(lambda _: call("POST", delivery, query, {"sc_apikey": key})[0], range(1000))
     assert set(statuses) == {200, 429}, set(statuses)
+
+    # Faults and counts over HTTP.
+    control = exported["SITECORE_AUTH_AUTHORITY"] + "/_sandbox"
+    before = expect("counts", 200, call("GET", control))
+    expect("fault", 204, call("POST", control + "/faults", {"api": "deploy", "fault": "503", "times": 2}))
+    for status in [503, 503, 200]:
+        expect("Deploy with a fault", status, call("GET", deploy + "/api/projects/v1", headers=organization))
+    expect("lasting fault", 204, call("POST", control + "/faults", {"api": "edge", "fault": "418", "times": None}))
+    expect("Edge with a fault", 418, call("GET", admin + "/settings", headers=edge))
+    expect("faults removed", 204, call("DELETE", control + "/faults"))
+    expect("Edge without a fault", 200, call("GET", admin + "/settings", headers=edge))
+    after = expect("counts", 200, call("GET", control))
+    assert after["apis"]["deploy"]["calls"] - before["apis"]["deploy"]["calls"] == 3, after
+    expect("invalid fault", 400, call("POST", control + "/faults", {"api": "deploy", "fault": "sometimes"}))
+    expect("lifetime", 204, call("PUT", control + "/token-lifetime", {"lifetime": "4s"}))
+    assert expect("short token", 200, token("SITECORE_AUTH"))["expires_in"] == 4
+    expect("tokens revoked", 204, call("POST", control + "/revoke-tokens", b""))
+    expect("Deploy with a revoked token", 401, call("GET", deploy + "/api/projects/v1", headers=organization))
     print("all APIs respond as documented")
 
 

@@ -293,10 +293,10 @@ struct User {
 
 #[derive(SimpleObject)]
 pub(crate) struct Site {
-    name: &'static str,
-    host_name: &'static str,
-    root_path: &'static str,
-    language: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) host_name: &'static str,
+    pub(crate) root_path: &'static str,
+    pub(crate) language: &'static str,
 }
 
 #[Object]

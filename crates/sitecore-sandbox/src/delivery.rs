@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_graphql::{
-    Context, EmptyMutation, EmptySubscription, Object, Result, Schema, SimpleObject,
+    Context, EmptyMutation, EmptySubscription, InputObject, Object, Result, Schema, SimpleObject,
 };
 use axum::{
     Json, Router,
@@ -13,6 +13,7 @@ use axum::{
     routing::post,
 };
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use crate::{
     Api,
@@ -131,15 +132,175 @@ impl Query {
     }
 
     /// The sites.
-    async fn site(&self) -> SiteRoot {
-        SiteRoot { site_info_collection: sites() }
+    async fn site(&self) -> SiteQuery {
+        SiteQuery
+    }
+
+    /// The page at a route, as the Layout Service renders it; null if there is none.
+    async fn layout(
+        &self,
+        context: &Context<'_>,
+        site: String,
+        route_path: String,
+        language: Option<String>,
+    ) -> Result<Option<Layout>> {
+        let Some(site) = sites().into_iter().find(|known| known.name == site) else {
+            return Ok(None);
+        };
+        let path = format!("{}/Home/{}", site.root_path, route_path.trim_matches('/'));
+        let tree = context.data::<Arc<World>>()?.published.lock();
+        let item = tree.find(Some(&path), None).cloned();
+        let language = language.unwrap_or_else(|| site.language.to_owned());
+        Ok(item.map(|item| Layout { item: Rendered { item, site: site.name, language } }))
+    }
+
+    /// Published items by their path. All predicates must hold.
+    async fn search(
+        &self,
+        context: &Context<'_>,
+        r#where: Predicate,
+        first: Option<usize>,
+    ) -> Result<Page<Published>> {
+        let tree = context.data::<Arc<World>>()?.published.lock();
+        let found = tree.items().filter(|item| r#where.holds_for(item)).cloned().map(Published);
+        Ok(Page::new(found.collect(), first))
     }
 }
 
+/// A condition on an item.
+#[derive(InputObject)]
+#[graphql(name = "ItemSearchPredicateInput")]
+struct Predicate {
+    /// `_path`, `_language` or the name of a field.
+    name: Option<String>,
+    value: Option<String>,
+    /// Only `EQ` and `CONTAINS` are supported.
+    operator: Option<String>,
+    #[graphql(name = "AND")]
+    and: Option<Vec<Self>>,
+}
+
+impl Predicate {
+    fn holds_for(&self, item: &Item) -> bool {
+        let wanted = self.value.as_deref().unwrap_or_default();
+        let own = match self.name.as_deref() {
+            None => true,
+            Some("_path") => item.path.to_lowercase().starts_with(&wanted.to_lowercase()),
+            Some("_language") => item.language == wanted,
+            Some(name) => item.fields.get(name).is_some_and(|value| value.contains(wanted)),
+        };
+        own && self.and.iter().flatten().all(|other| other.holds_for(item))
+    }
+}
+
+struct SiteQuery;
+
+#[Object]
+impl SiteQuery {
+    async fn site_info_collection(&self) -> Vec<SiteInfo> {
+        sites().into_iter().map(SiteInfo).collect()
+    }
+
+    async fn site_info(&self, site: String) -> Option<SiteInfo> {
+        sites().into_iter().find(|known| known.name == site).map(SiteInfo)
+    }
+}
+
+struct SiteInfo(Site);
+
+#[Object]
+impl SiteInfo {
+    async fn name(&self) -> &str {
+        self.0.name
+    }
+
+    async fn hostname(&self) -> &str {
+        self.0.host_name
+    }
+
+    async fn root_path(&self) -> &str {
+        self.0.root_path
+    }
+
+    async fn language(&self) -> &str {
+        self.0.language
+    }
+
+    /// The paths of the site's pages.
+    async fn routes(
+        &self,
+        context: &Context<'_>,
+        #[graphql(name = "language")] _language: Option<String>,
+        first: Option<usize>,
+    ) -> Result<Page<Route>> {
+        let home = format!("{}/home", self.0.root_path);
+        let tree = context.data::<Arc<World>>()?.published.lock();
+        let routes = tree.items().filter_map(|item| {
+            let below = item.path.to_lowercase().strip_prefix(&home)?.len();
+            let route_path = format!("/{}", item.path[item.path.len() - below..].trim_matches('/'));
+            Some(Route { route_path })
+        });
+        Ok(Page::new(routes.collect(), first))
+    }
+
+    /// The phrases of the site. The sandbox has one.
+    async fn dictionary(
+        &self,
+        #[graphql(name = "language")] _language: Option<String>,
+        first: Option<usize>,
+    ) -> Page<Phrase> {
+        Page::new(vec![Phrase { key: "ReadMore", value: "Read more" }], first)
+    }
+
+    async fn robots(&self) -> &str {
+        "User-agent: *"
+    }
+}
+
+#[derive(Clone, SimpleObject)]
+#[graphql(name = "SiteRoute")]
+struct Route {
+    route_path: String,
+}
+
+#[derive(Clone, SimpleObject)]
+#[graphql(name = "DictionaryPhrase")]
+struct Phrase {
+    key: &'static str,
+    value: &'static str,
+}
+
 #[derive(SimpleObject)]
-#[graphql(name = "SiteQuery")]
-struct SiteRoot {
-    site_info_collection: Vec<Site>,
+struct Layout {
+    item: Rendered,
+}
+
+struct Rendered {
+    item: Item,
+    site: &'static str,
+    language: String,
+}
+
+#[Object(name = "LayoutItem")]
+impl Rendered {
+    async fn id(&self) -> &str {
+        &self.item.id
+    }
+
+    async fn rendered(&self) -> async_graphql::Json<Value> {
+        let fields = self.item.fields.iter();
+        let fields = fields.map(|(name, value)| (name.clone(), json!({ "value": value })));
+        async_graphql::Json(json!({ "sitecore": {
+            "context": {
+                "pageEditing": false, "pageState": "normal", "language": self.language,
+                "site": { "name": self.site }, "itemPath": self.item.path,
+            },
+            "route": {
+                "name": self.item.name, "displayName": self.item.name,
+                "fields": Map::from_iter(fields), "placeholders": {}, "itemId": self.item.id,
+            },
+        } }))
+    }
 }
 
 struct Published(Item);
@@ -154,23 +315,76 @@ impl Published {
         &self.0.name
     }
 
+    async fn display_name(&self) -> &str {
+        &self.0.name
+    }
+
     async fn path(&self) -> &str {
         &self.0.path
     }
 
-    async fn field(&self, name: String) -> Option<Field> {
-        self.0.field_named(&name)
+    async fn template(&self) -> Template {
+        Template { id: self.0.template.clone(), name: "Folder" }
     }
 
-    async fn children(&self, context: &Context<'_>) -> Result<Children> {
+    async fn field(&self, name: String) -> Option<Shown> {
+        self.0.field_named(&name).map(Shown)
+    }
+
+    async fn children(&self, context: &Context<'_>, first: Option<usize>) -> Result<Page<Self>> {
         let tree = context.data::<Arc<World>>()?.published.lock();
-        let results = tree.children(&self.0.path).cloned().map(Published);
-        Ok(Children { results: results.collect() })
+        let children = tree.children(&self.0.path).cloned().map(Published).collect();
+        Ok(Page::new(children, first))
     }
 }
 
 #[derive(SimpleObject)]
-#[graphql(name = "ItemSearchResults")]
-struct Children {
-    results: Vec<Published>,
+#[graphql(name = "ItemTemplate")]
+struct Template {
+    id: String,
+    name: &'static str,
+}
+
+/// A field of a published item.
+struct Shown(Field);
+
+#[Object(name = "ItemField")]
+impl Shown {
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    async fn value(&self) -> &str {
+        &self.0.value
+    }
+
+    async fn json_value(&self) -> async_graphql::Json<Value> {
+        async_graphql::Json(json!({ "value": self.0.value }))
+    }
+}
+
+/// The first entries of a list, and whether there are more. Cursors are not supported.
+#[derive(SimpleObject)]
+#[graphql(concrete(name = "ItemSearchResults", params(Published)))]
+#[graphql(concrete(name = "SiteRouteConnection", params(Route)))]
+#[graphql(concrete(name = "DictionaryConnection", params(Phrase)))]
+struct Page<T: async_graphql::OutputType> {
+    total: usize,
+    page_info: PageInfo,
+    results: Vec<T>,
+}
+
+#[derive(SimpleObject)]
+struct PageInfo {
+    has_next: bool,
+    end_cursor: String,
+}
+
+impl<T: async_graphql::OutputType> Page<T> {
+    fn new(mut all: Vec<T>, first: Option<usize>) -> Self {
+        let total = all.len();
+        all.truncate(first.unwrap_or(10));
+        let page_info = PageInfo { has_next: all.len() < total, end_cursor: all.len().to_string() };
+        Self { total, page_info, results: all }
+    }
 }

@@ -28,9 +28,12 @@ const PROJECT: &str = "4Jr2mXUdsQpVvVvGkmwbJu";
 const CREATED: &str = "2026-01-07T09:00:00Z";
 const CREATED_BY: &str = "sandbox@example.com";
 
+/// The id of the production environment.
+pub(crate) const PRODUCTION: &str = "2zYj6uPbNq0sWq0Nc9rU1d";
+
 /// The ids and names of the environments, and whether each is for production.
 const ENVIRONMENTS: [(&str, &str, bool); 2] =
-    [("2zYj6uPbNq0sWq0Nc9rU1d", "prod", true), ("6hTq8LmVx3aRk5Zs7wE2yF", "test", false)];
+    [(PRODUCTION, "prod", true), ("6hTq8LmVx3aRk5Zs7wE2yF", "test", false)];
 
 /// The largest and the default number of entries on a page.
 const MAX_PAGE_SIZE: usize = 50;

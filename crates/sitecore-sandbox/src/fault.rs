@@ -1,6 +1,6 @@
 //! Scripted faults: what an API does instead of, before or during its response.
 
-use std::{collections::VecDeque, future::pending, io, time::Duration};
+use std::{collections::VecDeque, fmt, future::pending, io, str::FromStr, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -103,6 +103,10 @@ impl Fault {
         self
     }
 
+    /// Says how to write a fault as a text.
+    pub(crate) const SYNTAX: &'static str =
+        "a status such as 503, `garbage`, `hang`, `cut`, `delay=2s` or `drip=10ms`";
+
     /// Applies the fault to one call.
     pub(crate) async fn inflict(self, request: Request, next: Next) -> Response {
         match self.0 {
@@ -146,6 +150,62 @@ impl Fault {
             }
         }
     }
+}
+
+/// A text that is not a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseFaultError(String);
+
+impl fmt::Display for ParseFaultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid fault `{}`: expected {}", self.0, Fault::SYNTAX)
+    }
+}
+
+impl std::error::Error for ParseFaultError {}
+
+/// Parses a status, `garbage`, `hang`, `cut`, `delay=2s` or `drip=10ms`.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use sitecore_sandbox::Fault;
+/// assert_eq!("503".parse(), Ok(Fault::status(503)));
+/// assert_eq!("delay=2s".parse(), Ok(Fault::delay(Duration::from_secs(2))));
+/// ```
+impl FromStr for Fault {
+    type Err = ParseFaultError;
+
+    fn from_str(text: &str) -> Result<Self, ParseFaultError> {
+        let fault = match text.split_once('=') {
+            Some(("delay", time)) => parse_duration(time).map(Self::delay),
+            Some(("drip", pause)) => parse_duration(pause).map(Self::drip),
+            Some(_) => None,
+            None => match text {
+                "garbage" => Some(Self::garbage()),
+                "hang" => Some(Self::hang()),
+                "cut" => Some(Self::cut()),
+                _ => text.parse().ok().filter(|code| (200..600).contains(code)).map(Self::status),
+            },
+        };
+        fault.ok_or_else(|| ParseFaultError(text.to_owned()))
+    }
+}
+
+/// Parses a number with a unit (`ms`, `s`, `m` or `h`), or a number of seconds. `None` if it is
+/// anything else, or zero.
+#[doc(hidden)]
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    let number: u64 = digits.parse().ok().filter(|number| *number > 0)?;
+    let factor = match &text[digits.len()..] {
+        "ms" => return Some(Duration::from_millis(number)),
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return None,
+    };
+    number.checked_mul(factor).map(Duration::from_secs)
 }
 
 /// Replaces the way a response's body is sent, but keeps its `Content-Length`.

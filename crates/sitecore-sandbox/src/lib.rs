@@ -41,6 +41,7 @@
 mod authoring;
 mod client;
 mod content;
+mod control;
 mod delivery;
 mod deploy;
 #[cfg(doctest)]
@@ -57,5 +58,7 @@ mod sandbox;
 mod shared;
 
 pub use client::{Client, ClientKind};
-pub use fault::Fault;
+#[doc(hidden)]
+pub use fault::parse_duration;
+pub use fault::{Fault, ParseFaultError};
 pub use sandbox::{Api, Sandbox, SandboxBuilder};

@@ -1,67 +1,184 @@
-//! Runs the sandbox as a program, for clients in any language. It prints the environment variables
-//! to export and runs until it is stopped.
-//!
-//! `cargo run -p sitecore-sandbox [token lifetime in seconds]`
+//! Runs the sandbox as a program, for clients in any language. See `--help`.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    process::ExitCode,
+    time::Duration,
+};
 
-use sitecore_sandbox::{Api, Sandbox};
+use lexopt::prelude::*;
+use sitecore_sandbox::{Api, Fault, Sandbox, parse_duration};
+use tokio::process::Command;
+
+const HELP: &str = "\
+A fake Sitecore Cloud on loopback: the token issuer, Authoring, Deploy and Experience Edge.
+
+Usage: sitecore-sandbox [OPTIONS] [-- COMMAND [ARGUMENT]...]
+
+Without a command, it prints the environment variables to export and runs until it is stopped. With a
+command, it runs that with the variables set, and ends with its exit code.
+
+Options:
+  --port BASE            Listen on BASE (issuer), BASE+1 (Authoring), BASE+2 (Deploy) and BASE+3 (Edge).
+                         By default, the system chooses ports.
+  --token-lifetime TIME  How long tokens last, such as 4s, 15m or 24h; 24h by default.
+  --fault API:FAULT[xN]  A fault for the next N calls of an API (1 by default, `x*` for all calls). May be
+                         repeated. APIs: token, authoring, deploy, edge. Faults: a status such as 503,
+                         garbage, hang, cut, delay=2s, drip=10ms. Example: --fault token:503x2
+  -h, --help             Print this help.
+
+Over HTTP, at SITECORE_AUTH_AUTHORITY: GET /_sandbox returns the counts of calls; POST and DELETE
+/_sandbox/faults change faults ({\"api\":\"token\",\"fault\":\"503\",\"times\":2}); POST /_sandbox/revoke-tokens,
+/_sandbox/revoke-edge-keys and /_sandbox/rotate-keys; PUT /_sandbox/token-lifetime ({\"lifetime\":\"4s\"}).
+";
+
+/// What the command line says.
+#[derive(Default)]
+struct Options {
+    help: bool,
+    port: Option<u16>,
+    token_lifetime: Option<Duration>,
+    faults: Vec<(Api, Fault, Option<usize>)>,
+    command: Vec<OsString>,
+}
+
+type Error = Box<dyn std::error::Error>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    match parse(lexopt::Parser::from_env()) {
+        Ok(options) => run(options).await.unwrap_or_else(|error| {
             eprintln!("sitecore-sandbox: {error}");
             ExitCode::FAILURE
+        }),
+        Err(error) => {
+            eprintln!("sitecore-sandbox: {error}; see --help");
+            ExitCode::from(2)
         }
     }
 }
 
-async fn run() -> io::Result<()> {
-    let mut sandbox = Sandbox::builder();
-    let mut arguments = std::env::args().skip(1);
-    let lifetime = arguments.next();
-    if arguments.next().is_some() || lifetime.as_deref() == Some("--help") {
-        return Err(io::Error::other("usage: sitecore-sandbox [token lifetime in seconds]"));
+fn parse(mut parser: lexopt::Parser) -> Result<Options, Error> {
+    let mut options = Options::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => options.help = true,
+            Long("port") => options.port = Some(parser.value()?.parse()?),
+            Long("token-lifetime") => options.token_lifetime = Some(lifetime(&parser.value()?)?),
+            Long("fault") => options.faults.push(fault(&parser.value()?.string()?)?),
+            // What follows `--` is the command, with its own options.
+            Value(program) => {
+                options.command.push(program);
+                options.command.extend(parser.raw_args()?);
+            }
+            other => return Err(other.unexpected().into()),
+        }
     }
-    if let Some(lifetime) = lifetime {
-        let seconds = lifetime.parse().ok().filter(|seconds| *seconds > 0);
-        let seconds = seconds.ok_or_else(|| {
-            io::Error::other(format!(
-                "invalid token lifetime `{lifetime}`: expected a positive whole number of seconds, such as 60"
-            ))
-        })?;
-        sandbox = sandbox.token_lifetime(Duration::from_secs(seconds));
+    // A single number is a token lifetime in seconds.
+    if let [number] = &options.command[..]
+        && options.token_lifetime.is_none()
+        && number.to_str().is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+    {
+        options.token_lifetime = Some(lifetime(number)?);
+        options.command.clear();
     }
-    let sandbox = sandbox.start().await?;
+    Ok(options)
+}
+
+fn lifetime(text: &OsStr) -> Result<Duration, Error> {
+    let lifetime = text.to_str().and_then(parse_duration);
+    lifetime.ok_or_else(|| {
+        format!(
+            "invalid token lifetime `{}`: expected a time such as 4s, 15m or 24h",
+            text.display()
+        )
+        .into()
+    })
+}
+
+/// Parses `token:503x2`.
+fn fault(text: &str) -> Result<(Api, Fault, Option<usize>), Error> {
+    let (api, fault) = text.split_once(':').ok_or_else(|| {
+        format!("invalid fault `{text}`: expected an API and a fault, such as token:503x2")
+    })?;
+    let api = Api::named(api)
+        .ok_or_else(|| format!("invalid API `{api}`: expected token, authoring, deploy or edge"))?;
+    let (fault, times) = match fault.rsplit_once('x') {
+        Some((fault, "*")) => (fault, None),
+        Some((fault, times)) if times.parse::<usize>().is_ok() => (fault, times.parse().ok()),
+        _ => (fault, Some(1)),
+    };
+    Ok((api, fault.parse()?, times))
+}
+
+async fn run(options: Options) -> Result<ExitCode, Error> {
+    if options.help {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut builder = Sandbox::builder();
+    if let Some(port) = options.port {
+        builder = builder.port(port);
+    }
+    if let Some(lifetime) = options.token_lifetime {
+        builder = builder.token_lifetime(lifetime);
+    }
+    let sandbox = builder.start().await?;
+    for (api, fault, times) in options.faults {
+        match times {
+            Some(times) => sandbox.script(api, std::iter::repeat_n(fault, times)),
+            None => sandbox.break_down(api, fault),
+        }
+    }
+    let variables = variables(&sandbox);
+    if let Some((program, arguments)) = options.command.split_first() {
+        let mut command = Command::new(program);
+        command.args(arguments).envs(variables);
+        // A signal from the terminal reaches the command too, which then decides what to do.
+        let ignore_interrupts = async {
+            while tokio::signal::ctrl_c().await.is_ok() {}
+            std::future::pending::<io::Result<_>>().await
+        };
+        let status = tokio::select! {
+            status = command.status() => status,
+            status = ignore_interrupts => status,
+        };
+        let status =
+            status.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+    }
     println!("# Listening on loopback; all state is lost when this program exits. Export:");
+    for (name, value) in variables {
+        println!("export {name}='{value}'");
+    }
+    println!("# Running until stopped.");
+    tokio::signal::ctrl_c().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The environment variables for a client.
+fn variables(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
     let clients = [
         ("SITECORE_AUTH", sandbox.organization()),
         ("SITECORE_ENVIRONMENT", sandbox.environment()),
         ("SITECORE_EDGE", sandbox.edge_administration()),
     ];
     for (prefix, client) in clients {
-        println!(
-            "export {prefix}_CLIENT_ID='{}' {prefix}_CLIENT_SECRET='{}'",
-            client.id(),
-            client.secret()
-        );
+        variables.push((format!("{prefix}_CLIENT_ID"), client.id().to_owned()));
+        variables.push((format!("{prefix}_CLIENT_SECRET"), client.secret().to_owned()));
     }
-    println!(
-        "export SITECORE_AUTH_AUTHORITY='{}'",
-        sandbox.authority().as_str().trim_end_matches('/')
-    );
-    println!("export SITECORE_AUTH_AUDIENCE='{}'", sandbox.audience());
-    println!("export SITECORE_AUTHORING_URL='{}'", sandbox.authoring_url());
-    println!(
-        "export SITECORE_DEPLOY_URL='{}'",
-        sandbox.origin(Api::Deploy).as_str().trim_end_matches('/')
-    );
-    println!(
-        "export SITECORE_EDGE_URL='{}'",
-        sandbox.origin(Api::Edge).as_str().trim_end_matches('/')
-    );
-    println!("# Running until stopped.");
-    tokio::signal::ctrl_c().await
+    let origin = |api| sandbox.origin(api).as_str().trim_end_matches('/').to_owned();
+    let others = [
+        ("SITECORE_AUTH_AUTHORITY", origin(Api::Token)),
+        ("SITECORE_AUTH_AUDIENCE", sandbox.audience().to_owned()),
+        ("SITECORE_AUTHORING_URL", sandbox.authoring_url().to_string()),
+        ("SITECORE_DEPLOY_URL", origin(Api::Deploy)),
+        ("SITECORE_EDGE_URL", origin(Api::Edge)),
+        ("SITECORE_EDGE_TOKEN", sandbox.edge_key()),
+    ];
+    variables.extend(others.map(|(name, value)| (name.to_owned(), value)));
+    variables
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt, io, iter,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -24,7 +24,7 @@ use url::Url;
 use crate::{
     Client, ClientKind, Fault, authoring,
     content::Tree,
-    delivery,
+    control, delivery,
     deploy::{self, Deployment},
     edge,
     edge_keys::EdgeKeys,
@@ -68,7 +68,26 @@ pub enum Api {
 }
 
 impl Api {
-    const ALL: [Self; 4] = [Self::Token, Self::Authoring, Self::Deploy, Self::Edge];
+    pub(crate) const ALL: [Self; 4] = [Self::Token, Self::Authoring, Self::Deploy, Self::Edge];
+
+    /// Returns the API's name for the command line and for tests over HTTP.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Authoring => "authoring",
+            Self::Deploy => "deploy",
+            Self::Edge => "edge",
+        }
+    }
+
+    /// Returns the API with this name.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|api| api.name() == name)
+    }
 }
 
 /// The state that the servers share.
@@ -125,6 +144,7 @@ impl Sandbox {
         SandboxBuilder {
             token_lifetime: TOKEN_LIFETIME,
             audience: AUDIENCE.to_owned(),
+            port: None,
             rejection_status: StatusCode::OK,
             clients: Vec::new(),
         }
@@ -207,12 +227,12 @@ impl Sandbox {
 
     /// Removes all faults of an API, including queued ones.
     pub fn heal(&self, api: Api) {
-        self.world.desk(api).script.set_lasting(None);
+        self.world.heal(api);
     }
 
     /// Sets the lifetime of tokens granted from now on.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
-        *self.world.token_lifetime.lock() = lifetime;
+        self.world.set_token_lifetime(lifetime);
     }
 
     /// Signs new tokens with a new key. The previous key still verifies tokens; older keys do not.
@@ -237,6 +257,12 @@ impl Sandbox {
         self.world.edge_keys.revoke_all();
     }
 
+    /// Returns the Edge key of the production environment, for `SITECORE_EDGE_TOKEN`.
+    #[must_use]
+    pub fn edge_key(&self) -> String {
+        self.world.edge_keys.of_environment(deploy::PRODUCTION)
+    }
+
     /// Returns how often the Edge cache has been cleared.
     #[must_use]
     pub fn cache_clears(&self) -> u64 {
@@ -246,13 +272,13 @@ impl Sandbox {
     /// Returns how many tokens have been granted.
     #[must_use]
     pub fn tokens_granted(&self) -> u64 {
-        self.world.tokens_granted.load(Ordering::SeqCst)
+        self.world.tokens_granted()
     }
 
     /// Returns how many calls an API has received, successful or not.
     #[must_use]
     pub fn calls(&self, api: Api) -> u64 {
-        self.world.desk(api).calls.load(Ordering::SeqCst)
+        self.world.calls(api)
     }
 
     /// Returns how many calls an API has rejected. For the issuer, these are the token requests
@@ -260,7 +286,7 @@ impl Sandbox {
     /// lacks the scope. Scripted faults are not counted.
     #[must_use]
     pub fn rejections(&self, api: Api) -> u64 {
-        self.world.desk(api).rejections.load(Ordering::SeqCst)
+        self.world.rejections(api)
     }
 }
 
@@ -273,6 +299,34 @@ impl fmt::Debug for Sandbox {
 impl World {
     fn desk(&self, api: Api) -> &Desk {
         &self.desks[api as usize]
+    }
+
+    /// Adds a fault for the API's next calls, or for all calls if `times` is `None`.
+    pub(crate) fn add_faults(&self, api: Api, fault: Fault, times: Option<usize>) {
+        match times {
+            Some(times) => self.desk(api).script.push(iter::repeat_n(fault, times)),
+            None => self.desk(api).script.set_lasting(Some(fault)),
+        }
+    }
+
+    pub(crate) fn heal(&self, api: Api) {
+        self.desk(api).script.set_lasting(None);
+    }
+
+    pub(crate) fn calls(&self, api: Api) -> u64 {
+        self.desk(api).calls.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn rejections(&self, api: Api) -> u64 {
+        self.desk(api).rejections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn tokens_granted(&self) -> u64 {
+        self.tokens_granted.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_token_lifetime(&self, lifetime: Duration) {
+        *self.token_lifetime.lock() = lifetime;
     }
 
     pub(crate) fn issuer(&self) -> &str {
@@ -342,11 +396,19 @@ async fn front_desk(
 pub struct SandboxBuilder {
     token_lifetime: Duration,
     audience: String,
+    port: Option<u16>,
     rejection_status: StatusCode,
     clients: Vec<Client>,
 }
 
 impl SandboxBuilder {
+    /// Sets the first of four consecutive ports: for the issuer, Authoring, Deploy and Edge. By
+    /// default, the system chooses ports.
+    pub fn port(mut self, first: u16) -> Self {
+        self.port = Some(first);
+        self
+    }
+
     /// Sets the lifetime of tokens; 24 h by default. Fractions of a second are rounded down in
     /// `expires_in` and up in `exp`.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
@@ -377,7 +439,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Starts the servers on loopback ports chosen by the system.
+    /// Starts the servers on loopback.
     ///
     /// # Errors
     ///
@@ -404,7 +466,16 @@ impl SandboxBuilder {
                 "sandbox-edge-secret-00000000000000000000000000000000000000000003",
             ),
         ];
-        let listeners = [listen().await?, listen().await?, listen().await?, listen().await?];
+        let port = |offset| match self.port {
+            Some(first) => first.checked_add(offset).ok_or(io::ErrorKind::InvalidInput),
+            None => Ok(0),
+        };
+        let listeners = [
+            listen(port(0)?).await?,
+            listen(port(1)?).await?,
+            listen(port(2)?).await?,
+            listen(port(3)?).await?,
+        ];
         let [authority, authoring, deploy, edge] = &listeners;
         let origins = [origin(authority)?, origin(authoring)?, origin(deploy)?, origin(edge)?];
         let world = Arc::new(World {
@@ -437,14 +508,21 @@ impl SandboxBuilder {
         for ((api, listener), router) in Api::ALL.into_iter().zip(listeners).zip(routers) {
             let desk = from_fn_with_state((Arc::clone(&world), api), front_desk);
             let app = router.layer(desk);
+            let app = match api {
+                Api::Token => app.merge(control::router(Arc::clone(&world))),
+                _ => app,
+            };
             servers.spawn(async move { axum::serve(listener, app).await });
         }
         Ok(Sandbox { world, origins, clients, _servers: servers })
     }
 }
 
-async fn listen() -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+async fn listen(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match port {
+        0 => error,
+        _ => io::Error::new(error.kind(), format!("cannot listen on port {port}: {error}")),
+    })
 }
 
 fn origin(listener: &TcpListener) -> io::Result<Url> {

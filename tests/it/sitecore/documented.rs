@@ -9,7 +9,7 @@ use sitecore_auth::edge;
 use sitecore_sandbox::{Api, Sandbox};
 use url::Url;
 
-use crate::support::{ENVIRONMENT, client_for};
+use crate::support::{ENVIRONMENT, client_for, graphql};
 
 /// A type that a member of a response can have.
 #[derive(Clone, Copy, Debug)]
@@ -400,4 +400,43 @@ async fn delivery_by_context_id_needs_neither_token_nor_key() {
         let (actual, _) = admin.call(Method::POST, &path, Some(query.clone())).await;
         assert_eq!(actual, status.as_u16(), "{id}");
     }
+}
+
+#[tokio::test]
+async fn delivery_has_the_fields_that_content_sdk_asks_for() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let client = crate::support::delivery_client(&sandbox);
+    let run = async |query: &str| {
+        let response = graphql(&client, sandbox.delivery_url(), query).await;
+        assert!(response["errors"].is_null(), "{query}: {response}");
+        response["data"].clone()
+    };
+    let sites = run("{ site { siteInfoCollection { name hostname rootPath language } } }").await;
+    assert_eq!(sites["site"]["siteInfoCollection"][0]["hostname"], "www.acme.example");
+    let site = run(r#"{ site { siteInfo(site: "acme") { name hostname robots
+        routes(language: "en", first: 2) { total pageInfo { hasNext endCursor } results { routePath } }
+        dictionary(language: "en", first: 500) { results { key value } pageInfo { hasNext } } } } }"#).await;
+    let routes = &site["site"]["siteInfo"]["routes"];
+    assert_eq!((&routes["total"], &routes["pageInfo"]["hasNext"]), (&json!(3), &json!(true)));
+    assert_eq!(routes["results"], json!([{ "routePath": "/" }, { "routePath": "/About" }]));
+    let page = run(
+        r#"{ layout(site: "acme", routePath: "/About", language: "en") { item { id rendered } } }"#,
+    )
+    .await;
+    assert_eq!(page["layout"]["item"]["rendered"]["sitecore"]["route"]["name"], "About");
+    assert_eq!(
+        run(r#"{ layout(site: "acme", routePath: "/none") { item { id } } }"#).await["layout"],
+        Value::Null
+    );
+    let item = run(r#"{ item(path: "/sitecore/content/acme/Home", language: "en") {
+        id displayName template { id name } field(name: "Title") { value jsonValue }
+        children(first: 1) { total pageInfo { hasNext endCursor } results { name } } } }"#)
+    .await;
+    assert_eq!(
+        (&item["item"]["children"]["total"], &item["item"]["children"]["results"]),
+        (&json!(2), &json!([{ "name": "About" }]))
+    );
+    let found = run(r#"{ search(where: { name: "_path", value: "/sitecore/content/acme/Home", operator: "CONTAINS",
+        AND: [{ name: "_language", value: "en", operator: "EQ" }] }, first: 10) { total results { path } } }"#).await;
+    assert_eq!(found["search"]["total"], 3);
 }

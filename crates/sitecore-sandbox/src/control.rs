@@ -1,0 +1,100 @@
+//! Faults, counts and settings over HTTP, for tests in any language.
+//!
+//! These paths are on the issuer's origin. Their calls are not counted.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::{get, post, put},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Api, Fault,
+    fault::parse_duration,
+    problem::{Input, problem},
+    sandbox::World,
+};
+
+pub(crate) fn router(world: Arc<World>) -> Router {
+    Router::new()
+        .route("/_sandbox", get(counts))
+        .route("/_sandbox/faults", post(add_faults).delete(heal))
+        .route("/_sandbox/revoke-tokens", post(revoke_tokens))
+        .route("/_sandbox/revoke-edge-keys", post(revoke_edge_keys))
+        .route("/_sandbox/rotate-keys", post(rotate_keys))
+        .route("/_sandbox/token-lifetime", put(set_token_lifetime))
+        .with_state(world)
+}
+
+async fn counts(State(world): State<Arc<World>>) -> Json<Value> {
+    let apis = Api::ALL.map(|api| {
+        let counts = json!({ "calls": world.calls(api), "rejections": world.rejections(api) });
+        (api.name().to_owned(), counts)
+    });
+    Json(json!({ "tokensGranted": world.tokens_granted(), "apis": Map::from_iter(apis) }))
+}
+
+/// A fault for the API's next calls, or for all calls if `times` is null.
+#[derive(Deserialize)]
+struct NewFault {
+    api: String,
+    fault: String,
+    #[serde(default = "once")]
+    times: Option<usize>,
+}
+
+fn once() -> Option<usize> {
+    Some(1)
+}
+
+async fn add_faults(State(world): State<Arc<World>>, Input(wanted): Input<NewFault>) -> Response {
+    let (Some(api), Ok(fault)) = (Api::named(&wanted.api), wanted.fault.parse::<Fault>()) else {
+        return problem(StatusCode::BAD_REQUEST);
+    };
+    world.add_faults(api, fault, wanted.times);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn heal(State(world): State<Arc<World>>) -> StatusCode {
+    Api::ALL.iter().for_each(|api| world.heal(*api));
+    StatusCode::NO_CONTENT
+}
+
+async fn revoke_tokens(State(world): State<Arc<World>>) -> StatusCode {
+    world.keys.revoke_all();
+    StatusCode::NO_CONTENT
+}
+
+async fn revoke_edge_keys(State(world): State<Arc<World>>) -> StatusCode {
+    world.edge_keys.revoke_all();
+    StatusCode::NO_CONTENT
+}
+
+async fn rotate_keys(State(world): State<Arc<World>>) -> StatusCode {
+    match world.keys.rotate() {
+        Ok(()) => StatusCode::NO_CONTENT,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[derive(Deserialize)]
+struct NewLifetime {
+    lifetime: String,
+}
+
+async fn set_token_lifetime(
+    State(world): State<Arc<World>>,
+    Input(wanted): Input<NewLifetime>,
+) -> Response {
+    let Some(lifetime) = parse_duration(&wanted.lifetime) else {
+        return problem(StatusCode::BAD_REQUEST);
+    };
+    world.set_token_lifetime(lifetime);
+    StatusCode::NO_CONTENT.into_response()
+}

@@ -1,0 +1,73 @@
+//! The sandbox as a program: its options, and running a command with the variables set.
+
+use std::process::{Command, Output};
+
+fn sandbox(arguments: &[&str]) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sitecore-sandbox"));
+    program.args(arguments).output().expect("the program runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Python is there for the tests, and needs no packages for a request.
+const REQUEST_A_TOKEN: &str = r#"
+import json, os, sys, urllib.error, urllib.parse, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+form = urllib.parse.urlencode({
+    "grant_type": "client_credentials", "client_id": os.environ["SITECORE_AUTH_CLIENT_ID"],
+    "client_secret": os.environ["SITECORE_AUTH_CLIENT_SECRET"], "audience": os.environ["SITECORE_AUTH_AUDIENCE"],
+}).encode()
+authority = os.environ["SITECORE_AUTH_AUTHORITY"]
+for attempt in range(3):
+    try:
+        print(json.load(opener.open(authority + "/oauth/token", form))["expires_in"])
+    except urllib.error.HTTPError as error:
+        print(error.code)
+print(json.load(opener.open(authority + "/_sandbox"))["apis"]["token"]["calls"])
+print(authority.rsplit(":")[-1])
+sys.exit(7)
+"#;
+
+#[test]
+fn a_command_gets_the_variables_the_faults_and_its_own_exit_code() {
+    let options = ["--token-lifetime", "4s", "--fault", "token:503x2"];
+    let command = ["--", "python3", "-c", REQUEST_A_TOKEN, "--port"];
+    let output = sandbox(&[&options[..], &command].concat());
+    let printed = text(&output.stdout);
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines[..4], ["503", "503", "4", "3"], "{printed} {}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn help_names_every_option() {
+    let output = sandbox(&["--help"]);
+    assert!(output.status.success());
+    for option in ["--port", "--token-lifetime", "--fault", "-- COMMAND", "/_sandbox/faults"] {
+        assert!(text(&output.stdout).contains(option), "{option}");
+    }
+}
+
+#[test]
+fn wrong_options_are_errors_that_say_what_is_expected() {
+    for (arguments, expected) in [
+        (&["--ports", "1"][..], "--ports"),
+        (&["--port", "x"], "x"),
+        (&["--token-lifetime", "soon"], "expected a time such as 4s"),
+        (&["--token-lifetime", "0"], "expected a time such as 4s"),
+        (&["--fault", "503"], "token:503x2"),
+        (&["--fault", "mail:503"], "expected token, authoring, deploy or edge"),
+        (&["--fault", "token:sometimes"], "delay=2s"),
+    ] {
+        let output = sandbox(arguments);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(expected) && message.contains("--help"), "{message}");
+        assert!(output.stdout.is_empty());
+    }
+    let output = sandbox(&["--", "/no/such/program"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot run /no/such/program"));
+}
