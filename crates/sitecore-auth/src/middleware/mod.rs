@@ -7,6 +7,7 @@
 
 mod api;
 mod attempt;
+mod builder;
 mod deadline;
 pub(crate) mod graphql;
 mod peek;
@@ -34,7 +35,7 @@ use self::{
     deadline::Deadline,
     unauthenticated::{Handled, WarnedHosts, Why, is_watched},
 };
-pub use self::{api::WrongClient, rejection::Rejections};
+pub use self::{api::WrongClient, builder::AuthMiddlewareBuilder, rejection::Rejections};
 use crate::{
     cache::TokenCache,
     error::{Error, ErrorKind, Result},
@@ -47,9 +48,26 @@ const GRAPHQL_KEY: HeaderName = HeaderName::from_static("x-gql-token");
 /// The query parameters that carry a credential.
 const CREDENTIAL_PARAMETERS: [&str; 2] = ["sc_apikey", "sitecoreContextId"];
 
-/// How many middlewares have been built. If there are several, they tell each other which requests
-/// they have authenticated.
-static BUILT: AtomicUsize = AtomicUsize::new(0);
+/// How many middlewares there are. If there are several, they tell each other which requests they
+/// have authenticated, which costs two allocations.
+static MIDDLEWARES: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a middleware until its last clone is dropped.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        MIDDLEWARES.fetch_add(1, Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        MIDDLEWARES.fetch_sub(1, Relaxed);
+    }
+}
 
 /// A `reqwest-middleware` [`Middleware`] that authenticates the requests for its targets.
 ///
@@ -121,6 +139,7 @@ pub struct AuthMiddleware {
     replay: bool,
     require_target: bool,
     warned: WarnedHosts,
+    _counted: Arc<Counted>,
 }
 
 /// A request extension: the middleware passes this request on unchanged.
@@ -189,13 +208,7 @@ impl AuthMiddleware {
 
     /// Returns a builder for a middleware that takes its tokens from this cache.
     pub fn builder(cache: TokenCache) -> AuthMiddlewareBuilder {
-        AuthMiddlewareBuilder {
-            cache,
-            targets: Vec::new(),
-            rejections: Rejections::default(),
-            replay: true,
-            require_target: false,
-        }
+        AuthMiddlewareBuilder::new(cache)
     }
 
     /// Builds a client with this middleware alone, which is the usual way to use it.
@@ -354,7 +367,7 @@ impl Middleware for AuthMiddleware {
                 // The caller has set a key of their own.
                 return next.run(request, extensions).await;
             }
-            if BUILT.load(Relaxed) > 1 {
+            if MIDDLEWARES.load(Relaxed) > 1 {
                 extensions.insert(Handled);
             }
             let may_replay = extensions.get().map_or(self.replay, |Replay(replay)| *replay);
@@ -382,72 +395,4 @@ impl Middleware for AuthMiddleware {
 /// The path is left out, because it may contain a secret.
 fn log_unmatched(url: &Url) {
     debug!(origin = url.origin().ascii_serialization(), "request matched no target");
-}
-
-/// Builder for an [`AuthMiddleware`].
-#[derive(Debug)]
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct AuthMiddlewareBuilder {
-    cache: TokenCache,
-    targets: Vec<Target>,
-    rejections: Rejections,
-    replay: bool,
-    require_target: bool,
-}
-
-impl AuthMiddlewareBuilder {
-    /// Adds a target. At least one is needed.
-    pub fn target(mut self, target: Target) -> Self {
-        self.targets.push(target);
-        self
-    }
-
-    /// Adds several targets.
-    pub fn targets(mut self, targets: impl IntoIterator<Item = Target>) -> Self {
-        self.targets.extend(targets);
-        self
-    }
-
-    /// Sets whether a request that matches no target fails with a [`Config`](ErrorKind::Config)
-    /// error, instead of being sent without a token; `false` by default. Requests with [`NoAuth`]
-    /// or a credential of their own are sent in any case. If a client has several middlewares,
-    /// set it only on the last.
-    pub fn require_target(mut self, require_target: bool) -> Self {
-        self.require_target = require_target;
-        self
-    }
-
-    /// Sets which responses count as rejecting the token.
-    pub fn rejections(mut self, rejections: Rejections) -> Self {
-        self.rejections = rejections;
-        self
-    }
-
-    /// Sets whether a request is replayed if its token is rejected; `true` by default. The rejected
-    /// token is replaced in any case. `false` avoids a copy of each request.
-    pub fn replay(mut self, replay: bool) -> Self {
-        self.replay = replay;
-        self
-    }
-
-    /// Builds the middleware.
-    ///
-    /// # Errors
-    ///
-    /// [`Config`](ErrorKind::Config) if there is no target, or if a target would send the token in
-    /// clear text.
-    pub fn build(self) -> Result<AuthMiddleware> {
-        let Self { cache, targets, rejections, replay, require_target } = self;
-        if targets.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "no target configured; add one, for example Target::authoring(host)",
-            ));
-        }
-        let rules = targets.into_iter().map(Target::into_rules).collect::<Result<Vec<_>>>()?;
-        let apis = rules.into_iter().flatten().map(Api::new).collect();
-        BUILT.fetch_add(1, Relaxed);
-        let (rejections, warned) = (rejections.into(), WarnedHosts::default());
-        Ok(AuthMiddleware { cache, apis, rejections, replay, require_target, warned })
-    }
 }
