@@ -38,27 +38,13 @@
     clippy::unwrap_used
 )]
 
-mod authoring;
-mod client;
-mod content;
-mod control;
-mod delivery;
-mod deploy;
+mod api;
+mod cloud;
 #[cfg(doctest)]
 mod doctests;
-mod edge;
-mod edge_keys;
-mod fault;
-mod issuer;
-mod keys;
-mod media;
-mod problem;
-mod publishing;
 mod sandbox;
-mod shared;
 
-pub use client::{Client, ClientKind};
 #[doc(hidden)]
-pub use fault::parse_duration;
-pub use fault::{Fault, ParseFaultError};
-pub use sandbox::{Api, Sandbox, SandboxBuilder};
+pub use cloud::parse_duration;
+pub use cloud::{Api, Client, ClientKind, Fault, ParseFaultError};
+pub use sandbox::{Sandbox, SandboxBuilder};

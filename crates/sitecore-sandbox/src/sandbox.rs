@@ -1,45 +1,17 @@
 //! The sandbox: its servers, their shared state, and the settings and counters that tests use.
 
-use std::{
-    collections::HashMap,
-    fmt, io, iter,
-    net::Ipv4Addr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
-    middleware::{Next, from_fn_with_state},
-    response::Response,
-};
-use serde_json::Value;
+use axum::http::StatusCode;
 use tokio::{net::TcpListener, task::JoinSet};
 use url::Url;
 
 use crate::{
-    Client, ClientKind, Fault, authoring,
-    content::Tree,
-    control, delivery,
-    deploy::{self, Deployment},
-    edge,
-    edge_keys::EdgeKeys,
-    fault::Script,
-    issuer,
-    keys::{Claims, Keys},
-    publishing::Publish,
-    shared::Shared,
+    api::{self, AUTHORING_PATH, DELIVERY_PATH},
+    cloud::{Api, Client, ClientKind, Fault, PRODUCTION, Start, World},
 };
 
 const AUDIENCE: &str = "https://api.sitecorecloud.io";
-
-/// The audience in the Sitecore CLI's settings. Its tokens are short-lived, and only CMs accept
-/// them.
-pub(crate) const CM_AUDIENCE: &str = "https://xmcloud-cm.sitecorecloud.io";
 
 /// The lifetime in Sitecore's documentation.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -50,79 +22,6 @@ pub struct Sandbox {
     origins: [Url; 4],
     clients: [Client; 3],
     _servers: JoinSet<io::Result<()>>,
-}
-
-/// The sandbox's APIs. Each has its own origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Api {
-    /// The issuer, `auth.sitecorecloud.io`: token endpoint, signing keys and discovery. Not to be
-    /// confused with Edge's Token API.
-    Token,
-    /// The Authoring and Management GraphQL API of one CM instance.
-    Authoring,
-    /// The Deploy API, `xmclouddeploy-api.sitecorecloud.io`.
-    Deploy,
-    /// Experience Edge, `edge.sitecorecloud.io`: Admin, Token and Delivery API.
-    Edge,
-}
-
-impl Api {
-    pub(crate) const ALL: [Self; 4] = [Self::Token, Self::Authoring, Self::Deploy, Self::Edge];
-
-    /// Returns the API's name for the command line and for tests over HTTP.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Authoring => "authoring",
-            Self::Deploy => "deploy",
-            Self::Edge => "edge",
-        }
-    }
-
-    /// Returns the API with this name.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|api| api.name() == name)
-    }
-}
-
-/// The state that the servers share.
-pub(crate) struct World {
-    pub(crate) keys: Keys,
-    pub(crate) clients: Shared<Vec<Client>>,
-    pub(crate) authority: Url,
-    pub(crate) cm: Url,
-    pub(crate) edge: Url,
-    pub(crate) audience: String,
-    pub(crate) content: Shared<Tree>,
-    pub(crate) published: Shared<Tree>,
-    pub(crate) publishes: Shared<Vec<Publish>>,
-    /// Item paths of pending media uploads, by ticket.
-    pub(crate) uploads: Shared<HashMap<String, String>>,
-    pub(crate) deployments: Shared<Vec<Deployment>>,
-    pub(crate) variables: Shared<deploy::Variables>,
-    pub(crate) edge_keys: EdgeKeys,
-    pub(crate) edge_settings: Shared<Value>,
-    pub(crate) webhooks: Shared<Vec<Value>>,
-    pub(crate) cache_clears: Shared<u64>,
-    pub(crate) delivery_window: Shared<delivery::Window>,
-    token_lifetime: Shared<Duration>,
-    rejection_status: StatusCode,
-    desks: [Desk; 4],
-    tokens_granted: AtomicU64,
-    serial: AtomicU64,
-}
-
-/// The scripted faults and the counters of one API.
-#[derive(Default)]
-struct Desk {
-    script: Script,
-    calls: AtomicU64,
-    rejections: AtomicU64,
 }
 
 impl Sandbox {
@@ -171,13 +70,13 @@ impl Sandbox {
     /// Returns the URL of the Authoring GraphQL API.
     #[must_use]
     pub fn authoring_url(&self) -> Url {
-        join(self.origin(Api::Authoring), authoring::PATH)
+        join(self.origin(Api::Authoring), AUTHORING_PATH)
     }
 
     /// Returns the URL of Experience Edge's Delivery API.
     #[must_use]
     pub fn delivery_url(&self) -> Url {
-        join(self.origin(Api::Edge), delivery::PATH)
+        join(self.origin(Api::Edge), DELIVERY_PATH)
     }
 
     /// Returns an API's origin (scheme, host and port).
@@ -216,13 +115,13 @@ impl Sandbox {
 
     /// Queues faults for the API's next calls, one each.
     pub fn script(&self, api: Api, faults: impl IntoIterator<Item = Fault>) {
-        self.world.desk(api).script.push(faults);
+        self.world.queue_faults(api, faults);
     }
 
     /// Applies this fault to every call until [`heal`](Self::heal). Drops the faults queued so far;
     /// faults queued later come first.
     pub fn break_down(&self, api: Api, fault: Fault) {
-        self.world.desk(api).script.set_lasting(Some(fault));
+        self.world.add_faults(api, fault, None);
     }
 
     /// Removes all faults of an API, including queued ones.
@@ -260,7 +159,7 @@ impl Sandbox {
     /// Returns the Edge key of the production environment, for `SITECORE_EDGE_TOKEN`.
     #[must_use]
     pub fn edge_key(&self) -> String {
-        self.world.edge_keys.of_environment(deploy::PRODUCTION)
+        self.world.edge_keys.of_environment(PRODUCTION)
     }
 
     /// Returns how often the Edge cache has been cleared.
@@ -293,100 +192,6 @@ impl Sandbox {
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sandbox").field("origins", &self.origins).finish_non_exhaustive()
-    }
-}
-
-impl World {
-    fn desk(&self, api: Api) -> &Desk {
-        &self.desks[api as usize]
-    }
-
-    /// Adds a fault for the API's next calls, or for all calls if `times` is `None`.
-    pub(crate) fn add_faults(&self, api: Api, fault: Fault, times: Option<usize>) {
-        match times {
-            Some(times) => self.desk(api).script.push(iter::repeat_n(fault, times)),
-            None => self.desk(api).script.set_lasting(Some(fault)),
-        }
-    }
-
-    pub(crate) fn heal(&self, api: Api) {
-        self.desk(api).script.set_lasting(None);
-    }
-
-    pub(crate) fn calls(&self, api: Api) -> u64 {
-        self.desk(api).calls.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn rejections(&self, api: Api) -> u64 {
-        self.desk(api).rejections.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn tokens_granted(&self) -> u64 {
-        self.tokens_granted.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn set_token_lifetime(&self, lifetime: Duration) {
-        *self.token_lifetime.lock() = lifetime;
-    }
-
-    pub(crate) fn issuer(&self) -> &str {
-        self.authority.as_str()
-    }
-
-    pub(crate) fn token_lifetime(&self) -> Duration {
-        *self.token_lifetime.lock()
-    }
-
-    /// Copies an item and its descendants from the edited to the published content.
-    pub(crate) fn publish(&self, root: &str) {
-        self.published.lock().adopt(&self.content.lock(), root);
-    }
-
-    /// Returns a different number each time.
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial.fetch_add(1, Ordering::SeqCst)
-    }
-
-    pub(crate) fn count_granted(&self) {
-        self.tokens_granted.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn count_rejection(&self, api: Api) {
-        self.desk(api).rejections.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn rejection_status(&self) -> StatusCode {
-        self.rejection_status
-    }
-
-    /// Returns the claims of a call's bearer token if that token is valid.
-    pub(crate) fn claims(&self, headers: &HeaderMap) -> Option<Claims> {
-        self.claims_for(headers, &[&self.audience])
-    }
-
-    /// As [`claims`](Self::claims), for a CM. It also accepts the Sitecore CLI's audience.
-    pub(crate) fn cm_claims(&self, headers: &HeaderMap) -> Option<Claims> {
-        self.claims_for(headers, &[&self.audience, CM_AUDIENCE])
-    }
-
-    fn claims_for(&self, headers: &HeaderMap, audiences: &[&str]) -> Option<Claims> {
-        let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        let bearer = scheme.eq_ignore_ascii_case("bearer");
-        bearer.then(|| self.keys.verify(token.trim(), self.issuer(), audiences))?
-    }
-}
-
-/// Counts a call, and applies the next scripted fault to it.
-async fn front_desk(
-    State((world, api)): State<(Arc<World>, Api)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let desk = world.desk(api);
-    desk.calls.fetch_add(1, Ordering::SeqCst);
-    match desk.script.next() {
-        Some(fault) => fault.inflict(request, next).await,
-        None => next.run(request).await,
     }
 }
 
@@ -478,41 +283,17 @@ impl SandboxBuilder {
         ];
         let [authority, authoring, deploy, edge] = &listeners;
         let origins = [origin(authority)?, origin(authoring)?, origin(deploy)?, origin(edge)?];
-        let world = Arc::new(World {
-            keys: Keys::generate()?,
-            clients: Shared::new(clients.iter().cloned().chain(self.clients).collect()),
-            authority: origins[0].clone(),
-            cm: origins[1].clone(),
-            edge: origins[3].clone(),
+        let world = Arc::new(World::new(Start {
+            origins: origins.clone(),
+            clients: clients.iter().cloned().chain(self.clients).collect(),
             audience: self.audience,
-            content: Shared::default(),
-            published: Shared::default(),
-            publishes: Shared::default(),
-            uploads: Shared::default(),
-            deployments: Shared::default(),
-            variables: Shared::default(),
-            edge_keys: EdgeKeys::default(),
-            edge_settings: Shared::new(edge::settings()),
-            webhooks: Shared::default(),
-            cache_clears: Shared::default(),
-            delivery_window: Shared::default(),
-            token_lifetime: Shared::new(self.token_lifetime),
+            token_lifetime: self.token_lifetime,
             rejection_status: self.rejection_status,
-            desks: Default::default(),
-            tokens_granted: AtomicU64::new(0),
-            serial: AtomicU64::new(1),
-        });
-        let routers = [issuer::router, authoring::router, deploy::router, edge::router]
-            .map(|router| router(Arc::clone(&world)));
+        })?);
         let mut servers = JoinSet::new();
-        for ((api, listener), router) in Api::ALL.into_iter().zip(listeners).zip(routers) {
-            let desk = from_fn_with_state((Arc::clone(&world), api), front_desk);
-            let app = router.layer(desk);
-            let app = match api {
-                Api::Token => app.merge(control::router(Arc::clone(&world))),
-                _ => app,
-            };
-            servers.spawn(async move { axum::serve(listener, app).await });
+        for (api, listener) in Api::ALL.into_iter().zip(listeners) {
+            let router = api::router(api, &world);
+            servers.spawn(async move { axum::serve(listener, router).await });
         }
         Ok(Sandbox { world, origins, clients, _servers: servers })
     }

@@ -14,12 +14,8 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    Api, Fault,
-    fault::parse_duration,
-    problem::{Input, problem},
-    sandbox::World,
-};
+use super::problem::{Input, problem};
+use crate::cloud::{Api, Fault, World, parse_duration};
 
 pub(crate) fn router(world: Arc<World>) -> Router {
     Router::new()

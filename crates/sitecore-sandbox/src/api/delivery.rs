@@ -15,23 +15,13 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    Api,
-    authoring::{Field, Site, sites},
-    content::Item,
-    deploy::is_context_id,
-    keys::now,
-    problem::problem,
-    sandbox::World,
-};
+use super::{items::Field, problem::problem};
+use crate::cloud::{Api, Item, LIMIT, Site, World, is_context_id, sites};
 
 pub(crate) const PATH: &str = "/api/graphql/v1";
 
 /// The path on `edge-platform.sitecorecloud.io`, which the sandbox serves on the same origin.
 pub(crate) const CONTEXT_PATH: &str = "/v1/content/api/graphql/v1";
-
-/// Requests per second. The real limit applies only to uncached requests.
-const LIMIT: u32 = 80;
 
 type DeliverySchema = Schema<Query, EmptyMutation, EmptySubscription>;
 
@@ -91,27 +81,6 @@ async fn execute(
     match left {
         Some(_) => (limits, Json(edge.schema.execute(request).await)).into_response(),
         None => (StatusCode::TOO_MANY_REQUESTS, limits).into_response(),
-    }
-}
-
-/// Counts the requests within one second.
-#[derive(Debug, Default)]
-pub(crate) struct Window {
-    second: u64,
-    taken: u32,
-}
-
-impl Window {
-    /// Counts a request and returns how many are left in this second, or `None` if the
-    /// limit is exceeded.
-    fn take(&mut self) -> Option<u32> {
-        let second = now().as_secs();
-        if self.second != second {
-            *self = Self { second, taken: 0 };
-        }
-        let left = LIMIT.checked_sub(self.taken + 1)?;
-        self.taken += 1;
-        Some(left)
     }
 }
 
@@ -328,7 +297,7 @@ impl Published {
     }
 
     async fn field(&self, name: String) -> Option<Shown> {
-        self.0.field_named(&name).map(Shown)
+        Some(Shown(Field::of(&self.0, &name)?))
     }
 
     async fn children(&self, context: &Context<'_>, first: Option<usize>) -> Result<Page<Self>> {

@@ -1,7 +1,7 @@
 //! The Deploy API: projects, environments, deployments, automation clients and Edge keys, with the
 //! paths and members of Sitecore's OpenAPI documents.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -14,10 +14,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_http::normalize_path::NormalizePath;
 
-use crate::{
-    Api, Client, ClientKind,
-    problem::{Input, guarded, problem},
-    sandbox::World,
+use super::problem::{Input, guarded, problem};
+use crate::cloud::{
+    Api, Client, ClientKind, Deployment, ENVIRONMENTS, Environment, Progress, World, environment,
 };
 
 /// The prefix of the scopes that only organization automation clients have.
@@ -28,19 +27,9 @@ const PROJECT: &str = "4Jr2mXUdsQpVvVvGkmwbJu";
 const CREATED: &str = "2026-01-07T09:00:00Z";
 const CREATED_BY: &str = "sandbox@example.com";
 
-/// The id of the production environment.
-pub(crate) const PRODUCTION: &str = "2zYj6uPbNq0sWq0Nc9rU1d";
-
-/// The ids and names of the environments, and whether each is for production.
-const ENVIRONMENTS: [(&str, &str, bool); 2] =
-    [(PRODUCTION, "prod", true), ("6hTq8LmVx3aRk5Zs7wE2yF", "test", false)];
-
 /// The largest and the default number of entries on a page.
 const MAX_PAGE_SIZE: usize = 50;
 const PAGE_SIZE: usize = 10;
-
-/// How many status requests it takes until a deployment is complete.
-const LOOKS: u64 = 2;
 
 /// States of a deployment and of its parts.
 const NOT_STARTED: u8 = 0;
@@ -96,7 +85,7 @@ fn organization() -> Value {
 }
 
 fn project() -> Value {
-    let environments = ENVIRONMENTS.map(|(id, ..)| environment(id));
+    let environments = ENVIRONMENTS.map(described);
     json!({
         "id": PROJECT, "name": "acme-site", "organizationId": ORGANIZATION,
         "organizationName": "acme", "region": "euw", "repository": null, "repositoryId": null,
@@ -112,38 +101,24 @@ async fn project_with(Path(id): Path<String>) -> Response {
 }
 
 async fn environments_of(Path(id): Path<String>) -> Response {
-    found((id == PROJECT).then(|| json!(ENVIRONMENTS.map(|(id, ..)| environment(id)))))
+    found((id == PROJECT).then(|| json!(ENVIRONMENTS.map(described))))
 }
 
-/// Describes an environment; null if there is none with this id.
-fn environment(id: &str) -> Value {
-    let Some((_, name, is_production)) = ENVIRONMENTS.iter().find(|(known, ..)| *known == id)
-    else {
-        return Value::Null;
-    };
+fn described(environment: Environment) -> Value {
+    let Environment { id, name, is_production } = environment;
     json!({
         "id": id, "name": name, "projectId": PROJECT, "projectName": "acme-site",
         "organizationId": ORGANIZATION, "organizationName": "acme", "zone": "sandbox",
         "host": format!("xmc-acme-site-{name}.sitecorecloud.io"),
         "sitecoreMajorVersion": 1, "sitecoreMinorVersion": null,
         "platformTenantId": format!("tenant-{name}"), "platformTenantName": format!("acme-site-{name}"),
-        "repositoryBranch": null, "tenantType": if *is_production { "prod" } else { "nonprod" },
+        "repositoryBranch": null, "tenantType": if is_production { "prod" } else { "nonprod" },
         "provisioningStatus": COMPLETED, "provisioningLastFailureMessage": null,
         "deployOnCommit": false, "lastSuccessfulDeploymentId": null, "createdAt": CREATED,
         "createdBy": CREATED_BY, "lastUpdatedBy": CREATED_BY, "lastUpdatedAt": CREATED,
-        "isDeleted": false, "previewContextId": context_id(name, "preview"),
-        "liveContextId": context_id(name, "live"), "highAvailabilityEnabled": false, "type": "cm",
+        "isDeleted": false, "previewContextId": environment.preview_context(),
+        "liveContextId": environment.live_context(), "highAvailabilityEnabled": false, "type": "cm",
     })
-}
-
-fn context_id(environment: &str, purpose: &str) -> String {
-    format!("sandbox-{environment}-{purpose}-context")
-}
-
-/// Returns `true` if an environment has this context id.
-pub(crate) fn is_context_id(id: &str) -> bool {
-    let ids = |name| ["live", "preview"].map(|purpose| context_id(name, purpose));
-    ENVIRONMENTS.iter().flat_map(|(_, name, _)| ids(name)).any(|known| known == id)
 }
 
 /// The parameters of a list, whose names are in any case.
@@ -170,24 +145,21 @@ fn page(parameters: &Parameters, all: Vec<Value>) -> Response {
 }
 
 async fn list_environments(parameters: Parameters) -> Response {
-    page(&parameters, ENVIRONMENTS.iter().map(|(id, ..)| environment(id)).collect())
+    page(&parameters, ENVIRONMENTS.map(described).into())
 }
 
 async fn environment_with(Path(id): Path<String>) -> Response {
-    found(Some(environment(&id)).filter(|environment| !environment.is_null()))
+    found(environment(&id).map(described))
 }
 
 async fn obtain_edge_token(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    if environment(&id).is_null() {
+    if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
     let key = world.edge_keys.of_environment(&id);
     let url = world.edge.as_str().trim_end_matches('/');
     Json(json!({ "apiKey": key, "edgeUrl": url })).into_response()
 }
-
-/// The variables of the environments, by environment and name: the value, and whether it is secret.
-pub(crate) type Variables = BTreeMap<(String, String), (String, bool)>;
 
 #[derive(Deserialize)]
 struct NewVariable {
@@ -197,7 +169,7 @@ struct NewVariable {
 }
 
 async fn list_variables(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    if environment(&id).is_null() {
+    if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
     let variables = world.variables.lock();
@@ -215,7 +187,7 @@ async fn set_variable(
     Path((id, name)): Path<(String, String)>,
     Input(wanted): Input<NewVariable>,
 ) -> Response {
-    if environment(&id).is_null() {
+    if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
     world.variables.lock().insert((id, name), (wanted.value, wanted.secret));
@@ -232,15 +204,6 @@ async fn remove_variable(
     }
 }
 
-/// A deployment, which progresses with each status request.
-pub(crate) struct Deployment {
-    id: String,
-    environment_id: String,
-    /// `None` until it is started.
-    looks_left: Option<u64>,
-    is_canceled: bool,
-}
-
 fn states() -> Value {
     json!({
         "NotStarted": NOT_STARTED, "InProgress": IN_PROGRESS, "Completed": COMPLETED,
@@ -249,16 +212,12 @@ fn states() -> Value {
 }
 
 async fn create_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    if environment(&id).is_null() {
+    if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
     let mut deployments = world.deployments.lock();
-    let deployment = Deployment {
-        id: format!("deployment{:012}", deployments.len() + 1),
-        environment_id: id,
-        looks_left: None,
-        is_canceled: false,
-    };
+    let number = deployments.len() + 1;
+    let deployment = Deployment::new(format!("deployment{number:012}"), id);
     // Only a part of what reading it returns.
     let shown = json!({
         "id": deployment.id, "projectId": PROJECT, "environmentId": deployment.environment_id,
@@ -269,35 +228,33 @@ async fn create_deployment(State(world): State<Arc<World>>, Path(id): Path<Strin
 }
 
 async fn deployments_of(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    if environment(&id).is_null() {
+    if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
     let deployments = world.deployments.lock();
     let of_it = deployments.iter().filter(|deployment| deployment.environment_id == id);
-    Json(of_it.map(Deployment::shown).collect::<Vec<_>>()).into_response()
+    Json(of_it.map(shown).collect::<Vec<_>>()).into_response()
 }
 
 async fn list_deployments(State(world): State<Arc<World>>, parameters: Parameters) -> Response {
-    page(&parameters, world.deployments.lock().iter().map(Deployment::shown).collect())
+    page(&parameters, world.deployments.lock().iter().map(shown).collect())
 }
 
 async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
     let mut deployments = world.deployments.lock();
     let deployment = deployments.iter_mut().find(|deployment| deployment.id == id);
     found(deployment.map(|deployment| {
-        deployment.looks_left = deployment.looks_left.map(|looks| looks.saturating_sub(1));
-        deployment.shown()
+        deployment.advance();
+        shown(deployment)
     }))
 }
 
 async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
     let mut deployments = world.deployments.lock();
-    match deployments.iter_mut().find(|deployment| deployment.id == id) {
-        Some(deployment) if deployment.looks_left.is_none() && !deployment.is_canceled => {
-            deployment.looks_left = Some(LOOKS);
-            StatusCode::ACCEPTED.into_response()
-        }
-        Some(_) => problem(StatusCode::BAD_REQUEST),
+    let deployment = deployments.iter_mut().find(|deployment| deployment.id == id);
+    match deployment.map(Deployment::start) {
+        Some(true) => StatusCode::ACCEPTED.into_response(),
+        Some(false) => problem(StatusCode::BAD_REQUEST),
         None => problem(StatusCode::NOT_FOUND),
     }
 }
@@ -313,40 +270,38 @@ async fn cancel_deployment(State(world): State<Arc<World>>, Path(id): Path<Strin
     }
 }
 
-impl Deployment {
-    fn shown(&self) -> Value {
-        let (build, deployment, calculated) = match self.looks_left {
-            None => (NOT_STARTED, NOT_STARTED, NOT_STARTED),
-            Some(0) => (COMPLETED, COMPLETED, COMPLETED),
-            Some(1) => (COMPLETED, IN_PROGRESS, IN_PROGRESS),
-            Some(_) => (IN_PROGRESS, NOT_STARTED, IN_PROGRESS),
-        };
-        let time = |is_reached: bool| is_reached.then_some(CREATED);
-        let ended = |state: u8| time(state == COMPLETED);
-        json!({
-            "id": self.id, "projectId": PROJECT, "projectName": "acme-site",
-            "environmentId": self.environment_id,
-            "environmentName": environment(&self.environment_id)["name"],
-            "organizationId": ORGANIZATION, "organizationName": "acme", "buildId": null,
-            "sitecoreMajorVersion": 1, "triggerMessage": null,
-            "startedAt": time(build != NOT_STARTED), "completedAt": ended(calculated),
-            "provisioningStatus": if build == NOT_STARTED { NOT_STARTED } else { COMPLETED },
-            "provisioningStartedAt": time(build != NOT_STARTED),
-            "provisioningCompletedAt": time(build != NOT_STARTED),
-            "provisioningLastFailureMessage": null,
-            "buildStatus": build, "buildStartedAt": time(build != NOT_STARTED),
-            "buildCompletedAt": ended(build), "buildLastFailureMessage": null,
-            "deploymentStatus": deployment, "deploymentStartedAt": time(deployment != NOT_STARTED),
-            "deploymentSubmittedTime": null, "deploymentReconcilingTime": null,
-            "deploymentCompletedAt": ended(deployment), "deploymentLastFailureMessage": null,
-            "postActionStatus": if calculated == COMPLETED { COMPLETED } else { NOT_STARTED },
-            "postActionStartedAt": ended(calculated), "postActionCompletedAt": ended(calculated),
-            "postActionLastFailureMessage": null, "vercelStatus": SKIPPED,
-            "vercelStartedAt": null, "vercelCompletedAt": null, "calculatedStatus": calculated,
-            "commitId": null, "createdAt": CREATED, "createdBy": CREATED_BY,
-            "isCanceled": self.is_canceled, "isDeploymentFailed": false,
-        })
-    }
+fn shown(this: &Deployment) -> Value {
+    let (build, deployment, calculated) = match this.progress() {
+        Progress::Created => (NOT_STARTED, NOT_STARTED, NOT_STARTED),
+        Progress::Building => (IN_PROGRESS, NOT_STARTED, IN_PROGRESS),
+        Progress::Deploying => (COMPLETED, IN_PROGRESS, IN_PROGRESS),
+        Progress::Completed => (COMPLETED, COMPLETED, COMPLETED),
+    };
+    let time = |is_reached: bool| is_reached.then_some(CREATED);
+    let ended = |state: u8| time(state == COMPLETED);
+    json!({
+        "id": this.id, "projectId": PROJECT, "projectName": "acme-site",
+        "environmentId": this.environment_id,
+        "environmentName": environment(&this.environment_id).map(|environment| environment.name),
+        "organizationId": ORGANIZATION, "organizationName": "acme", "buildId": null,
+        "sitecoreMajorVersion": 1, "triggerMessage": null,
+        "startedAt": time(build != NOT_STARTED), "completedAt": ended(calculated),
+        "provisioningStatus": if build == NOT_STARTED { NOT_STARTED } else { COMPLETED },
+        "provisioningStartedAt": time(build != NOT_STARTED),
+        "provisioningCompletedAt": time(build != NOT_STARTED),
+        "provisioningLastFailureMessage": null,
+        "buildStatus": build, "buildStartedAt": time(build != NOT_STARTED),
+        "buildCompletedAt": ended(build), "buildLastFailureMessage": null,
+        "deploymentStatus": deployment, "deploymentStartedAt": time(deployment != NOT_STARTED),
+        "deploymentSubmittedTime": null, "deploymentReconcilingTime": null,
+        "deploymentCompletedAt": ended(deployment), "deploymentLastFailureMessage": null,
+        "postActionStatus": if calculated == COMPLETED { COMPLETED } else { NOT_STARTED },
+        "postActionStartedAt": ended(calculated), "postActionCompletedAt": ended(calculated),
+        "postActionLastFailureMessage": null, "vercelStatus": SKIPPED,
+        "vercelStartedAt": null, "vercelCompletedAt": null, "calculatedStatus": calculated,
+        "commitId": null, "createdAt": CREATED, "createdBy": CREATED_BY,
+        "isCanceled": this.is_canceled, "isDeploymentFailed": false,
+    })
 }
 
 #[derive(Deserialize)]

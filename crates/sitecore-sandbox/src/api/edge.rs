@@ -14,23 +14,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::{
-    Api, delivery,
-    edge_keys::{EdgeKey, SCOPES, Wanted},
+use super::{
+    delivery,
     problem::{Input, guarded, problem},
-    sandbox::World,
 };
+use crate::cloud::{Api, EdgeKey, SCOPES, Wanted, World};
 
 /// The prefix of the scopes that only Edge administration clients have.
 const SCOPE: &str = "edge.";
-
-/// Returns the initial settings.
-pub(crate) fn settings() -> Value {
-    json!({
-        "contentCacheTtl": "04:00:00", "contentCacheAutoClear": true,
-        "mediaCacheTtl": "04:00:00", "mediaCacheAutoClear": true, "tenantCacheAutoClear": true,
-    })
-}
 
 pub(crate) fn router(world: Arc<World>) -> Router {
     let administration = Router::new()

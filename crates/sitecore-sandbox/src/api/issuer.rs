@@ -13,10 +13,7 @@ use axum::{
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::{
-    Api,
-    sandbox::{CM_AUDIENCE, World},
-};
+use crate::cloud::{Api, CM_AUDIENCE, World};
 
 /// The lifetime of tokens for the Sitecore CLI's audience.
 const CM_LIFETIME: Duration = Duration::from_secs(900);

@@ -14,12 +14,11 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{
-    Api,
-    authoring::{SCOPE, SignedIn},
+use super::{
+    access::{SCOPE, SignedIn},
     problem::problem,
-    sandbox::World,
 };
+use crate::cloud::{Api, World};
 
 const PATH: &str = "/sitecore/api/v1/authoring/media/upload";
 

@@ -15,7 +15,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::{Api, sandbox::World};
+use crate::cloud::{Api, World};
 
 /// Returns an error response as ASP.NET writes it, with a link to the status code's definition.
 pub(crate) fn problem(status: StatusCode) -> Response {

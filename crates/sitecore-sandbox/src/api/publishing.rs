@@ -4,19 +4,8 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Enum, Error, ID, InputObject, Object, Result, SimpleObject};
 
-use crate::{authoring::SignedIn, sandbox::World};
-
-/// How many status requests it takes until a job is done.
-const LOOKS: u32 = 2;
-
-/// A publishing job, which progresses with each status request.
-#[derive(Clone)]
-pub(crate) struct Publish {
-    id: String,
-    root: String,
-    looks_left: u32,
-    is_canceled: bool,
-}
+use super::access::SignedIn;
+use crate::cloud::{Publish, World};
 
 #[derive(Default)]
 pub(crate) struct PublishingQuery;
@@ -34,13 +23,10 @@ impl PublishingQuery {
         let mut jobs = world.publishes.lock();
         let job = jobs.iter_mut().find(|job| job.id == publishing_operation_id);
         let job = job.ok_or_else(|| Error::new("The publishing operation was not found."))?;
-        if job.looks_left > 0 && !job.is_canceled {
-            job.looks_left -= 1;
-            if job.looks_left == 0 {
-                world.publish(&job.root);
-            }
+        if job.advance() {
+            world.publish(&job.root);
         }
-        let is_done = job.looks_left == 0;
+        let is_done = job.is_done();
         Ok(PublishingStatus {
             is_done,
             is_failed: false,
@@ -61,7 +47,7 @@ impl PublishingQuery {
         let nodes = jobs.iter().map(|job| Job {
             handle: ID(job.id.clone()),
             name: format!("Publish {}", job.root),
-            done: job.looks_left == 0,
+            done: job.is_done(),
         });
         Ok(JobConnection { nodes: nodes.collect() })
     }
@@ -109,7 +95,7 @@ impl PublishingMutation {
         input: CancelPublishingInput,
     ) -> Result<CancelPublishingPayload> {
         let mut jobs = context.data::<Arc<World>>()?.publishes.lock();
-        let mut open = jobs.iter_mut().filter(|job| job.looks_left > 0);
+        let mut open = jobs.iter_mut().filter(|job| !job.is_done());
         let job = open.find(|job| job.id == input.publishing_operation_id);
         Ok(CancelPublishingPayload { successful: job.map(|job| job.is_canceled = true).is_some() })
     }
@@ -125,7 +111,7 @@ impl PublishingMutation {
 fn start(world: &World, root: String) -> PublishItemPayload {
     let mut jobs = world.publishes.lock();
     let id = format!("{:08}-0000-4000-8000-000000000000", jobs.len() + 1);
-    jobs.push(Publish { id: id.clone(), root, looks_left: LOOKS, is_canceled: false });
+    jobs.push(Publish::new(id.clone(), root));
     PublishItemPayload { operation_id: id }
 }
 

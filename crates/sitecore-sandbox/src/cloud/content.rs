@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use async_graphql::ID;
 
-use crate::authoring::Field;
-
 /// The id of the template for folders.
 const FOLDER: &str = "a87a00b1e6db45ab8b549fc06c7b9d2e";
 
@@ -40,13 +38,6 @@ impl Default for Tree {
             tree.add(parent, name, FOLDER, "en", BTreeMap::new());
         }
         tree
-    }
-}
-
-impl Item {
-    pub(crate) fn field_named(&self, name: &str) -> Option<Field> {
-        let value = self.fields.get(name)?.clone();
-        Some(Field { name: name.to_owned(), value })
     }
 }
 
@@ -121,4 +112,30 @@ impl Tree {
 /// Returns the lowercase hexadecimal digits of an id, without any punctuation.
 pub(crate) fn bare_id(id: &str) -> String {
     id.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase()
+}
+
+/// A site of the environment.
+pub(crate) struct Site {
+    pub(crate) name: &'static str,
+    pub(crate) host_name: &'static str,
+    pub(crate) root_path: &'static str,
+    pub(crate) language: &'static str,
+}
+
+/// Returns the sites of the environment.
+pub(crate) fn sites() -> Vec<Site> {
+    vec![
+        Site {
+            name: "acme",
+            host_name: "www.acme.example",
+            root_path: "/sitecore/content/acme",
+            language: "en",
+        },
+        Site {
+            name: "acme-campaigns",
+            host_name: "campaigns.acme.example",
+            root_path: "/sitecore/content/acme",
+            language: "en",
+        },
+    ]
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
-use crate::shared::Shared;
+use super::shared::Shared;
 
 /// What every key may be used for.
 pub(crate) const SCOPES: [&str; 2] = ["audience-delivery", "content-#everything#"];

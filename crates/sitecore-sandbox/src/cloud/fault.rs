@@ -1,21 +1,10 @@
 //! Scripted faults: what an API does instead of, before or during its response.
 
-use std::{collections::VecDeque, fmt, future::pending, io, str::FromStr, time::Duration};
+use std::{collections::VecDeque, fmt, str::FromStr, time::Duration};
 
-use axum::{
-    body::{Body, to_bytes},
-    extract::Request,
-    http::{
-        HeaderName, HeaderValue, StatusCode,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
-    middleware::Next,
-    response::Response,
-};
-use bytes::Bytes;
-use futures_util::stream;
+use axum::http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
 
-use crate::shared::Shared;
+use super::shared::Shared;
 
 /// A fault that an API applies to one call.
 ///
@@ -27,10 +16,10 @@ use crate::shared::Shared;
 /// let slow = Fault::delay(Duration::from_secs(2));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Fault(Kind);
+pub struct Fault(pub(crate) Kind);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+pub(crate) enum Kind {
     Response { status: u16, headers: Vec<(String, String)>, body: String },
     Delay(Duration),
     Hang,
@@ -106,50 +95,6 @@ impl Fault {
     /// Says how to write a fault as a text.
     pub(crate) const SYNTAX: &'static str =
         "a status such as 503, `garbage`, `hang`, `cut`, `delay=2s` or `drip=10ms`";
-
-    /// Applies the fault to one call.
-    pub(crate) async fn inflict(self, request: Request, next: Next) -> Response {
-        match self.0 {
-            Kind::Response { status, headers, body } => {
-                let mut response = Response::new(Body::from(body));
-                *response.status_mut() =
-                    StatusCode::from_u16(status).unwrap_or(StatusCode::IM_A_TEAPOT);
-                for (name, value) in headers {
-                    if let (Ok(name), Ok(value)) =
-                        (HeaderName::try_from(name), HeaderValue::try_from(value))
-                    {
-                        response.headers_mut().append(name, value);
-                    }
-                }
-                response
-            }
-            Kind::Delay(time) => {
-                tokio::time::sleep(time).await;
-                next.run(request).await
-            }
-            Kind::Hang => pending().await,
-            Kind::Cut => {
-                in_pieces(next.run(request).await, |body| {
-                    let half = body.slice(..body.len() / 2);
-                    let cut = Err(io::Error::from(io::ErrorKind::ConnectionReset));
-                    Body::from_stream(stream::iter([Ok(half), cut]))
-                })
-                .await
-            }
-            Kind::Drip(pause) => {
-                in_pieces(next.run(request).await, |body| {
-                    Body::from_stream(stream::unfold(body, move |mut rest| async move {
-                        if rest.is_empty() {
-                            return None;
-                        }
-                        tokio::time::sleep(pause).await;
-                        Some((Ok::<_, io::Error>(rest.split_to(1)), rest))
-                    }))
-                })
-                .await
-            }
-        }
-    }
 }
 
 /// A text that is not a fault.
@@ -206,14 +151,6 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(factor).map(Duration::from_secs)
-}
-
-/// Replaces the way a response's body is sent, but keeps its `Content-Length`.
-async fn in_pieces(response: Response, send: impl FnOnce(Bytes) -> Body) -> Response {
-    let (mut parts, body) = response.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    parts.headers.insert(CONTENT_LENGTH, body.len().into());
-    Response::from_parts(parts, send(body))
 }
 
 /// The faults queued for an API's next calls, and the fault for all calls after them.

@@ -20,7 +20,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::Client;
+use super::client::Client;
 
 /// How many keys are published: the current and the previous one, as after a rotation at Auth0.
 const KEYS_KEPT: usize = 2;
