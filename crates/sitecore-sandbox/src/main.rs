@@ -178,6 +178,7 @@ fn variables(sandbox: &Sandbox) -> Vec<(String, String)> {
         ("SITECORE_DEPLOY_URL", origin(Api::Deploy)),
         ("SITECORE_EDGE_URL", origin(Api::Edge)),
         ("SITECORE_EDGE_TOKEN", sandbox.edge_key()),
+        ("SITECORE_EDGE_CONTEXT_ID", sandbox.edge_context_id()),
     ];
     variables.extend(others.map(|(name, value)| (name.to_owned(), value)));
     variables

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{
     api::{self, AUTHORING_PATH, DELIVERY_PATH},
-    cloud::{Api, Client, ClientKind, Fault, PRODUCTION, Start, World},
+    cloud::{Api, Client, ClientKind, ENVIRONMENTS, Fault, PRODUCTION, Start, World},
 };
 
 const AUDIENCE: &str = "https://api.sitecorecloud.io";
@@ -160,6 +160,12 @@ impl Sandbox {
     #[must_use]
     pub fn edge_key(&self) -> String {
         self.world.edge_keys.of_environment(PRODUCTION)
+    }
+
+    /// Returns the live context id of the production environment, for `SITECORE_EDGE_CONTEXT_ID`.
+    #[must_use]
+    pub fn edge_context_id(&self) -> String {
+        ENVIRONMENTS[0].live_context()
     }
 
     /// Returns how often the Edge cache has been cleared.

@@ -89,6 +89,7 @@ async fn a_request_with_its_own_credentials_is_passed_on_unchanged() {
         get("").bearer_auth("own"),
         get("").header("sc_apikey", "key"),
         get("").header("X-GQL-Token", "key"),
+        get("").header("x-sitecore-contextid", "id"),
         get("?sc_apikey=key"),
         get("?a=b&SC%5fAPIKEY=key"),
         get("?sitecoreContextId=id"),
@@ -97,7 +98,7 @@ async fn a_request_with_its_own_credentials_is_passed_on_unchanged() {
         assert_eq!(call.send().await.unwrap().status().as_u16(), 401);
     }
     let requests = requests(&server).await;
-    assert_eq!((requests.len(), source.calls()), (6, 0));
+    assert_eq!((requests.len(), source.calls()), (7, 0));
     assert_eq!(bearer(&requests[0]), "own");
     let is_bare = |request: &wiremock::Request| !request.headers.contains_key("authorization");
     assert!(requests[1..].iter().all(is_bare));

@@ -45,6 +45,9 @@ use crate::{
 /// The header in which some clients send an Edge key.
 const GRAPHQL_KEY: HeaderName = HeaderName::from_static("x-gql-token");
 
+/// The header in which Sitecore's own client for websites sends a context id.
+const CONTEXT_ID: HeaderName = HeaderName::from_static("x-sitecore-contextid");
+
 /// The query parameters that carry a credential.
 const CREDENTIAL_PARAMETERS: [&str; 2] = ["sc_apikey", "sitecoreContextId"];
 
@@ -74,11 +77,11 @@ impl Drop for Counted {
 /// # Which requests get a token
 ///
 /// A request is passed on unchanged if it matches no target, if it carries [`NoAuth`], or if it
-/// already has a credential: the header `Authorization`, `sc_apikey` or (except in a call to Edge's
-/// Token API, where it names a key) `X-GQL-Token`, or the query parameter `sc_apikey` or
-/// `sitecoreContextId`. Several middlewares with different credentials can therefore be added to
-/// one client. A request that already has the header that this cache's tokens use is passed on
-/// unchanged too. The middleware does not notice other custom headers.
+/// already has a credential: the header `Authorization`, `sc_apikey`, `x-sitecore-contextid` or
+/// (except in a call to Edge's Token API, where it names a key) `X-GQL-Token`, or the query
+/// parameter `sc_apikey` or `sitecoreContextId`. Several middlewares with different credentials can
+/// therefore be added to one client. A request that already has the header that this cache's tokens
+/// use is passed on unchanged too. The middleware does not notice other custom headers.
 ///
 /// reqwest adds its `default_headers` after all middleware. This middleware does not see them, and
 /// the header that it sets takes precedence over them.
@@ -315,13 +318,14 @@ fn has_own_credential(request: &Request) -> bool {
         |name: &HeaderName| *name == GRAPHQL_KEY && !Target::is_token_api(request.url());
     // Requests have few headers, so comparing each one is cheaper than hashing the names.
     let mut names = request.headers().keys();
-    names.any(|name| *name == AUTHORIZATION || *name == API_KEY || is_graphql_key(name))
-        || request.url().query().is_some_and(|query| {
-            let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-            parameters.any(|(name, _)| {
-                CREDENTIAL_PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
-            })
+    names.any(|name| {
+        *name == AUTHORIZATION || *name == API_KEY || *name == CONTEXT_ID || is_graphql_key(name)
+    }) || request.url().query().is_some_and(|query| {
+        let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+        parameters.any(|(name, _)| {
+            CREDENTIAL_PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
         })
+    })
 }
 
 impl Middleware for AuthMiddleware {

@@ -46,13 +46,17 @@ struct ContextId {
     sitecore_context_id: Option<String>,
 }
 
-/// Accepts a context id in the URL, without a key or a JWT.
+/// Accepts a context id in the URL or, as Sitecore's own client sends it, in a header. There is no key
+/// and no JWT.
 async fn execute_in_context(
     State(edge): State<Edge>,
     Parameters(context): Parameters<ContextId>,
+    headers: HeaderMap,
     Json(request): Json<async_graphql::Request>,
 ) -> Response {
-    if !context.sitecore_context_id.is_some_and(|id| is_context_id(&id)) {
+    let header = headers.get("x-sitecore-contextid").and_then(|value| value.to_str().ok());
+    let id = context.sitecore_context_id.as_deref().or(header);
+    if !id.is_some_and(is_context_id) {
         edge.world.count_rejection(Api::Edge);
         return problem(StatusCode::UNAUTHORIZED);
     }
@@ -200,7 +204,10 @@ impl SiteInfo {
         &self,
         context: &Context<'_>,
         #[graphql(name = "language")] _language: Option<String>,
+        #[graphql(name = "includedPaths")] _included_paths: Option<Vec<Option<String>>>,
+        #[graphql(name = "excludedPaths")] _excluded_paths: Option<Vec<Option<String>>>,
         first: Option<usize>,
+        #[graphql(name = "after")] _after: Option<String>,
     ) -> Result<Page<Route>> {
         let home = format!("{}/home", self.0.root_path);
         let tree = context.data::<Arc<World>>()?.published.lock();
@@ -217,6 +224,7 @@ impl SiteInfo {
         &self,
         #[graphql(name = "language")] _language: Option<String>,
         first: Option<usize>,
+        #[graphql(name = "after")] _after: Option<String>,
     ) -> Page<Phrase> {
         Page::new(vec![Phrase { key: "ReadMore", value: "Read more" }], first)
     }
