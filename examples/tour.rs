@@ -1,6 +1,6 @@
 //! The main job: GraphQL and REST calls that carry a valid token, which this program never handles.
 //!
-//! `cargo run --example quickstart` runs on the embedded sandbox, with tokens that expire after 4
+//! `cargo run --example tour` runs on the embedded sandbox, with tokens that expire after 4
 //! s. With `-- --live` it only reads from your tenant and makes two token requests. Set
 //! `SITECORE_AUTHORING_URL`, `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`. For
 //! another issuer, also set `SITECORE_AUTH_AUTHORITY` and `SITECORE_AUTH_AUDIENCE`.
