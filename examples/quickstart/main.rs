@@ -1,6 +1,6 @@
 //! The main job: GraphQL calls that carry a valid token, which this program never handles.
 //!
-//! `cargo run --example quickstart` runs on the embedded sandbox, whose tokens last 4 s, and prints what happens
+//! `cargo run -p quickstart` runs on the embedded sandbox, whose tokens last 4 s, and prints what happens
 //! when. With `-- --live` it makes one call to your tenant. Set `SITECORE_AUTHORING_URL` (the URL of your CM's
 //! GraphQL endpoint), `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`.
 
