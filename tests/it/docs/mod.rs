@@ -15,12 +15,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files with this extension in a folder and below.
+/// All files with this extension in a folder and below, without those that were built or installed.
 fn files(folder: &Path, kind: &str, all: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("target") {
-            files(&path, kind, all);
+        if path.is_dir() {
+            if !path.ends_with("target") && !path.ends_with("node_modules") {
+                files(&path, kind, all);
+            }
         } else if path.extension().is_some_and(|extension| extension == kind) {
             all.push(path);
         }
