@@ -45,6 +45,7 @@ impl Sandbox {
             audience: AUDIENCE.to_owned(),
             port: None,
             rejection_status: StatusCode::OK,
+            numbered_tokens: true,
             clients: Vec::new(),
         }
     }
@@ -209,6 +210,7 @@ pub struct SandboxBuilder {
     audience: String,
     port: Option<u16>,
     rejection_status: StatusCode,
+    numbered_tokens: bool,
     clients: Vec<Client>,
 }
 
@@ -241,6 +243,13 @@ impl SandboxBuilder {
     /// If `status` is not an HTTP status.
     pub fn authoring_rejection_status(mut self, status: u16) -> Self {
         self.rejection_status = StatusCode::from_u16(status).expect("an HTTP status");
+        self
+    }
+
+    /// Leaves out the `jti` of tokens. Two tokens that a client gets within the same second are then
+    /// identical, so the second is revoked if the first is.
+    pub fn tokens_without_jti(mut self) -> Self {
+        self.numbered_tokens = false;
         self
     }
 
@@ -295,6 +304,7 @@ impl SandboxBuilder {
             audience: self.audience,
             token_lifetime: self.token_lifetime,
             rejection_status: self.rejection_status,
+            numbered_tokens: self.numbered_tokens,
         })?);
         let mut servers = JoinSet::new();
         for (api, listener) in Api::ALL.into_iter().zip(listeners) {

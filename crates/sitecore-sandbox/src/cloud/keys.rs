@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering},
     sync::{PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
@@ -20,7 +19,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::{client::Client, shared::Shared};
 
 /// How many keys are published: the current and the previous one, as after a rotation at Auth0.
 const KEYS_KEPT: usize = 2;
@@ -29,9 +28,19 @@ const KEYS_KEPT: usize = 2;
 pub(crate) struct Keys {
     /// Ordered from oldest to newest.
     ring: RwLock<Vec<Key>>,
-    issued: AtomicU64,
-    /// All tokens up to this number are revoked.
-    revoked: AtomicU64,
+    /// Whether each token contains its number as `jti`.
+    numbered: bool,
+    issued: Shared<Issued>,
+    /// All tokens up to this one are revoked.
+    revoked: Shared<Issued>,
+}
+
+/// The last of several tokens.
+#[derive(Clone, Copy, Default)]
+struct Issued {
+    number: u64,
+    /// Its `iat`, for tokens without a number.
+    at: u64,
 }
 
 struct Key {
@@ -51,7 +60,8 @@ pub(crate) struct Claims {
     pub(crate) iat: u64,
     pub(crate) exp: u64,
     pub(crate) scope: String,
-    pub(crate) jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) jti: Option<String>,
     #[serde(flatten)]
     sitecore: serde_json::Map<String, Value>,
 }
@@ -64,11 +74,12 @@ impl Claims {
 }
 
 impl Keys {
-    pub(crate) fn generate() -> io::Result<Self> {
+    pub(crate) fn generate(numbered: bool) -> io::Result<Self> {
         Ok(Self {
             ring: RwLock::new(vec![Key::generate(1)?]),
-            issued: AtomicU64::new(0),
-            revoked: AtomicU64::new(0),
+            numbered,
+            issued: Shared::default(),
+            revoked: Shared::default(),
         })
     }
 
@@ -83,7 +94,7 @@ impl Keys {
     }
 
     pub(crate) fn revoke_all(&self) {
-        self.revoked.store(self.issued.load(Ordering::SeqCst), Ordering::SeqCst);
+        *self.revoked.lock() = *self.issued.lock();
     }
 
     /// Returns a signed token for a client.
@@ -95,8 +106,8 @@ impl Keys {
         scope: &str,
         lifetime: Duration,
     ) -> String {
-        let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
         let now = now();
+        let number = self.issued.lock().count(now);
         let claim = |name: &str, value: &str| {
             (format!("https://auth.sitecorecloud.io/claims/{name}"), Value::from(value))
         };
@@ -109,7 +120,7 @@ impl Keys {
             // Rounded up, so that a token is valid at least as long as its `expires_in` says.
             exp: (now + lifetime).as_secs_f64().ceil() as u64,
             scope: scope.to_owned(),
-            jti: number.to_string(),
+            jti: self.numbered.then(|| number.to_string()),
             sitecore: serde_json::Map::from_iter([
                 claim("org_id", "org_sandbox"),
                 claim("org_name", "acme"),
@@ -141,10 +152,8 @@ impl Keys {
         // Checked below, because the library compares whole seconds.
         validation.validate_exp = false;
         let claims = jsonwebtoken::decode::<Claims>(token, &verifying, &validation).ok()?.claims;
-        let revoked = self.revoked.load(Ordering::SeqCst);
         let unexpired = now() < Duration::from_secs(claims.exp);
-        (unexpired && claims.jti.parse::<u64>().is_ok_and(|number| number > revoked))
-            .then_some(claims)
+        (unexpired && !self.revoked.lock().covers(&claims)).then_some(claims)
     }
 
     /// Returns the public keys as a JWK set (RFC 7517 §5).
@@ -158,6 +167,22 @@ impl Keys {
             })
         });
         json!({ "keys": keys.collect::<Vec<_>>() })
+    }
+}
+
+impl Issued {
+    /// Counts a token. Returns its number.
+    fn count(&mut self, now: Duration) -> u64 {
+        *self = Self { number: self.number + 1, at: now.as_secs() };
+        self.number
+    }
+
+    /// Returns `true` for a token that was issued no later.
+    fn covers(&self, claims: &Claims) -> bool {
+        match &claims.jti {
+            Some(number) => number.parse().is_ok_and(|number: u64| number <= self.number),
+            None => claims.iat <= self.at,
+        }
     }
 }
 

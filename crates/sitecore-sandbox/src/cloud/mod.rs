@@ -122,6 +122,8 @@ pub(crate) struct Start {
     pub(crate) audience: String,
     pub(crate) token_lifetime: Duration,
     pub(crate) rejection_status: StatusCode,
+    /// Whether tokens have a `jti`.
+    pub(crate) numbered_tokens: bool,
 }
 
 /// The scripted faults and the counters of one API.
@@ -139,10 +141,10 @@ impl World {
     ///
     /// If it cannot generate a key.
     pub(crate) fn new(start: Start) -> io::Result<Self> {
-        let Start { origins, clients, audience, token_lifetime, rejection_status } = start;
+        let Start { origins, clients, audience, token_lifetime, rejection_status, .. } = start;
         let [authority, cm, _, edge] = origins;
         Ok(Self {
-            keys: Keys::generate()?,
+            keys: Keys::generate(start.numbered_tokens)?,
             clients: Shared::new(clients),
             authority,
             cm,
