@@ -1,12 +1,18 @@
 //! Authoring and Management GraphQL: find items, publish them, and watch the job.
-//! `cargo run --example authoring`. With `-- --live` it only reads, like `quickstart`.
-mod support;
-use std::{process::ExitCode, time::Duration};
+//!
+//! `cargo run --example authoring` runs on the embedded sandbox. With `-- --live` it only reads,
+//! and takes the URL and the credentials from the same variables as `quickstart`.
 
-use serde_json::json;
-use sitecore_auth::{AuthMiddleware, TokenCache};
-use support::{Cloud, Kind, Result, graphql, names};
+use std::{env, error::Error, time::Duration};
 
+use reqwest_middleware::ClientWithMiddleware;
+use serde_json::{Value, json};
+use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
+use sitecore_sandbox::Sandbox;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+const HOME: &str = "/sitecore/content/acme/Home";
 const SEARCH: &str =
     "query($q: SearchQueryInput!) { search(query: $q) { totalCount results { name path } } }";
 const PUBLISH: &str =
@@ -16,37 +22,71 @@ const STATUS: &str =
 const JOBS: &str = "{ jobs { nodes { name done } } }";
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
-}
-
-async fn run() -> Result<()> {
-    let cloud = Cloud::from_args(Duration::from_secs(3600)).await?;
-    let url = cloud.authoring_url()?;
-    let cache = TokenCache::new(cloud.tokens(Kind::Environment)?);
-    let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
-    let client = auth.into_client(reqwest::Client::builder())?;
-
-    let below = "/sitecore/content/acme/Home";
-    let query = json!({ "q": { "searchStatement": { "criteria": [{ "field": "_fullpath", "value": below }] } } });
-    let found = graphql(&client, &url, SEARCH, query).await?;
-    println!("{} items: {}", found["search"]["totalCount"], names(&found["search"]["results"]));
-    if cloud.sandbox.is_none() {
-        return Ok(());
+async fn main() -> Result<()> {
+    if env::args().any(|argument| argument == "--live") {
+        let url = env::var("SITECORE_AUTHORING_URL")
+            .map_err(|_| "SITECORE_AUTHORING_URL is not set; see `quickstart`")?;
+        let auth = AuthMiddleware::from_env([Target::authoring(&url)?])?;
+        let client = auth.into_client(reqwest::Client::builder())?;
+        return find(&client, &url).await;
     }
 
-    let input = json!({ "in": { "rootItemPath": below, "publishSubItems": true } });
-    let started = graphql(&client, &url, PUBLISH, input).await?;
+    let sandbox = Sandbox::start().await?;
+    let url = sandbox.authoring_url().to_string();
+    let credentials =
+        ClientCredentials::new(sandbox.environment().id(), sandbox.environment().secret());
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+    let cache = TokenCache::new(TokenClient::builder(credentials).endpoint(endpoint).build()?);
+    let auth = AuthMiddleware::builder(cache).target(Target::authoring(&url)?).build()?;
+    let client = auth.into_client(reqwest::Client::builder())?;
+    find(&client, &url).await?;
+    publish(&client, &url).await
+}
+
+async fn find(client: &ClientWithMiddleware, url: &str) -> Result<()> {
+    let criteria = json!({ "criteria": [{ "field": "_fullpath", "value": HOME }] });
+    let found =
+        graphql(client, url, SEARCH, json!({ "q": { "searchStatement": criteria } })).await?;
+    println!("{} items: {}", found["search"]["totalCount"], names(&found["search"]["results"]));
+    Ok(())
+}
+
+async fn publish(client: &ClientWithMiddleware, url: &str) -> Result<()> {
+    let input = json!({ "in": { "rootItemPath": HOME, "publishSubItems": true } });
+    let started = graphql(client, url, PUBLISH, input).await?;
     let id = json!({ "id": started["publishItem"]["operationId"] });
     loop {
-        let status = graphql(&client, &url, STATUS, id.clone()).await?;
-        println!("published: {}", status["publishingStatus"]["isDone"]);
-        if status["publishingStatus"]["isDone"] == true {
+        let status = &graphql(client, url, STATUS, id.clone()).await?["publishingStatus"];
+        println!("published: {}", status["isDone"]);
+        if status["isFailed"] == true {
+            return Err("the publishing job failed".into());
+        }
+        if status["isDone"] == true {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let jobs = graphql(&client, &url, JOBS, json!({})).await?;
+    let jobs = graphql(client, url, JOBS, json!({})).await?;
     println!("jobs: {}", names(&jobs["jobs"]["nodes"]));
     Ok(())
+}
+
+/// Makes a GraphQL call. A response with errors is a failure, even with status 200.
+async fn graphql(
+    client: &ClientWithMiddleware,
+    url: &str,
+    query: &str,
+    variables: Value,
+) -> Result<Value> {
+    let call = client.post(url).json(&json!({ "query": query, "variables": variables }));
+    let mut response: Value = call.send().await?.error_for_status()?.json().await?;
+    match response["errors"].take() {
+        Value::Null => Ok(response["data"].take()),
+        errors => Err(format!("the API returned errors: {errors}").into()),
+    }
+}
+
+fn names(list: &Value) -> String {
+    let entries = list.as_array().into_iter().flatten();
+    entries.filter_map(|entry| entry["name"].as_str()).collect::<Vec<_>>().join(", ")
 }

@@ -1,49 +1,71 @@
 //! The Deploy API: list all environments page by page, then create, start and watch a deployment.
-//! `cargo run --example deploy`. With `-- --live` it only reads, with an organization automation
-//! client.
-mod support;
-use std::{process::ExitCode, time::Duration};
+//!
+//! `cargo run --example deploy` runs on the embedded sandbox. With `-- --live` it only reads, with
+//! the organization automation client in `SITECORE_AUTH_CLIENT_ID` and
+//! `SITECORE_AUTH_CLIENT_SECRET`.
 
-use sitecore_auth::{AuthMiddleware, Target, TokenCache};
-use sitecore_sandbox::Api;
-use support::{Cloud, Kind, Result, json_of};
+use std::{env, error::Error, time::Duration};
+
+use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
+use serde_json::Value;
+use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
+use sitecore_sandbox::{Api, Sandbox};
+use url::Url;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
-}
+async fn main() -> Result<()> {
+    if env::args().any(|argument| argument == "--live") {
+        // The variable is for a sandbox that runs as a program.
+        let origin = env::var("SITECORE_DEPLOY_URL");
+        let origin = origin.as_deref().unwrap_or("https://xmclouddeploy-api.sitecorecloud.io");
+        let origin = Url::parse(origin)?;
+        let auth = AuthMiddleware::from_env([Target::deploy().with_origin(origin.clone())?])?;
+        let client = auth.into_client(reqwest::Client::builder())?;
+        environments(&client, &origin).await?;
+        return Ok(());
+    }
 
-async fn run() -> Result<()> {
-    let cloud = Cloud::from_args(Duration::from_secs(3600)).await?;
-    let cache = TokenCache::new(cloud.tokens(Kind::Organization)?);
-    let target = cloud.at(Target::deploy(), Api::Deploy)?;
+    let sandbox = Sandbox::start().await?;
+    let origin = sandbox.origin(Api::Deploy).clone();
+    let credentials =
+        ClientCredentials::new(sandbox.organization().id(), sandbox.organization().secret());
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+    let cache = TokenCache::new(TokenClient::builder(credentials).endpoint(endpoint).build()?);
+    let target = Target::deploy().with_origin(origin.clone())?;
     let auth = AuthMiddleware::builder(cache).target(target).build()?;
     let client = auth.into_client(reqwest::Client::builder())?;
-    let url = |path: &str| cloud.url(Api::Deploy, path);
+    let environments = environments(&client, &origin).await?;
+    deploy(&client, &origin, &environments[0]).await
+}
 
-    let mut environments = Vec::new();
+/// Returns the ids of all environments.
+async fn environments(client: &ClientWithMiddleware, origin: &Url) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
     for page in 1.. {
         let path = format!("/api/environments/v2?pageNumber={page}&pageSize=1");
-        let mut response = json_of(client.get(url(&path)?)).await?;
-        match response["data"].as_array_mut() {
-            Some(entries) if !entries.is_empty() => environments.append(entries),
-            _ => break,
+        let response = json_of(client.get(origin.join(&path)?)).await?;
+        let entries = response["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if entries.is_empty() {
+            break;
+        }
+        for environment in entries {
+            println!("{} at {}", environment["name"], environment["host"]);
+            ids.extend(environment["id"].as_str().map(str::to_owned));
         }
     }
-    for environment in &environments {
-        println!("{} at {}", environment["name"], environment["host"]);
-    }
-    let (Some(first), true) = (environments.first(), cloud.sandbox.is_some()) else {
-        return Ok(());
-    };
+    Ok(ids)
+}
 
-    let id = first["id"].as_str().unwrap_or_default();
-    let created = url(&format!("/api/environments/v1/{id}/deployments"))?;
-    let created = json_of(client.post(created)).await?;
+async fn deploy(client: &ClientWithMiddleware, origin: &Url, environment: &str) -> Result<()> {
+    let path = format!("/api/environments/v1/{environment}/deployments");
+    let created = json_of(client.post(origin.join(&path)?)).await?;
     let path = format!("/api/deployments/v1/{}", created["id"].as_str().unwrap_or_default());
-    client.post(url(&format!("{path}/deploy"))?).send().await?.error_for_status()?;
+    let start = client.post(origin.join(&format!("{path}/deploy"))?);
+    start.send().await?.error_for_status()?;
     loop {
-        let deployment = json_of(client.get(url(&path)?)).await?;
+        let deployment = json_of(client.get(origin.join(&path)?)).await?;
         // 0: not started, 1: in progress, 2: completed, 3: failed, 4: skipped.
         match deployment["calculatedStatus"].as_u64() {
             Some(0 | 1) => println!("deployment: in progress"),
@@ -53,4 +75,8 @@ async fn run() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+async fn json_of(call: RequestBuilder) -> Result<Value> {
+    Ok(call.send().await?.error_for_status()?.json().await?)
 }

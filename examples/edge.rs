@@ -1,52 +1,86 @@
 //! Experience Edge administration: settings, cache, webhooks, and keys for the Delivery API.
-//! `cargo run --example edge`. With `-- --live` it only reads, with an Edge administration client.
-mod support;
-use std::{process::ExitCode, time::Duration};
+//!
+//! `cargo run --example edge` runs on the embedded sandbox. With `-- --live` it only reads, with
+//! the Edge administration client in `SITECORE_EDGE_CLIENT_ID` and `SITECORE_EDGE_CLIENT_SECRET`.
 
-use serde_json::json;
-use sitecore_auth::{AuthMiddleware, Target, TokenCache, edge};
-use sitecore_sandbox::Api;
-use support::{Cloud, Kind, Result, json_of};
+use std::{env, error::Error, process};
+
+use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
+use serde_json::{Value, json};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient, edge::TokenApi,
+};
+use sitecore_sandbox::{Api, Sandbox};
+use url::Url;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
+async fn main() -> Result<()> {
+    if env::args().any(|argument| argument == "--live") {
+        // The variable is for a sandbox that runs as a program.
+        let origin = env::var("SITECORE_EDGE_URL");
+        let origin = Url::parse(origin.as_deref().unwrap_or("https://edge.sitecorecloud.io"))?;
+        let credentials = ClientCredentials::from_env_prefix("SITECORE_EDGE")?;
+        let client = client(credentials, Endpoint::from_env()?, &origin)?;
+        return settings(&client, &origin).await;
+    }
+
+    let sandbox = Sandbox::start().await?;
+    let origin = sandbox.origin(Api::Edge);
+    let edge = sandbox.edge_administration();
+    let credentials = ClientCredentials::new(edge.id(), edge.secret());
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+    let client = client(credentials, endpoint, origin)?;
+    settings(&client, origin).await?;
+    change(&client, origin).await?;
+    keys(&client, origin).await
 }
 
-async fn run() -> Result<()> {
-    let cloud = Cloud::from_args(Duration::from_secs(3600)).await?;
-    let cache = TokenCache::new(cloud.tokens(Kind::Edge)?);
-    let target = cloud.at(Target::edge_admin(), Api::Edge)?;
+fn client(
+    credentials: ClientCredentials,
+    endpoint: Endpoint,
+    origin: &Url,
+) -> Result<ClientWithMiddleware> {
+    let cache = TokenCache::new(TokenClient::builder(credentials).endpoint(endpoint).build()?);
+    let target = Target::edge_admin().with_origin(origin.clone())?;
     let auth = AuthMiddleware::builder(cache).target(target).build()?;
-    let client = auth.into_client(reqwest::Client::builder())?;
-    let url = |path: &str| cloud.url(Api::Edge, path);
+    Ok(auth.into_client(reqwest::Client::builder())?)
+}
 
-    let settings = json_of(client.get(url("/api/admin/v1/settings")?)).await?;
+async fn settings(client: &ClientWithMiddleware, origin: &Url) -> Result<()> {
+    let settings = json_of(client.get(origin.join("/api/admin/v1/settings")?)).await?;
     println!("content is cached for {}", settings["contentCacheTtl"]);
-    let Some(sandbox) = &cloud.sandbox else {
-        return Ok(());
-    };
+    Ok(())
+}
 
+async fn change(client: &ClientWithMiddleware, origin: &Url) -> Result<()> {
     let patch = json!([{ "op": "replace", "path": "/contentcachettl", "value": "00:15:00" }]);
-    let patched = client.patch(url("/api/admin/v1/settings")?).body(patch.to_string());
+    let patched = client.patch(origin.join("/api/admin/v1/settings")?).body(patch.to_string());
     let patched = patched.header("content-type", "application/json-patch+json").send().await?;
-    let cleared = client.delete(url("/api/admin/v1/cache")?).send().await?;
+    let cleared = client.delete(origin.join("/api/admin/v1/cache")?).send().await?;
     println!("settings: {}, cache: {}", patched.status(), cleared.status());
     let hook = json!({ "label": "rebuild", "uri": "https://build.example/hook", "method": "POST" });
-    let hook = json_of(client.post(url("/api/admin/v1/webhooks")?).json(&hook)).await?;
+    let hook = json_of(client.post(origin.join("/api/admin/v1/webhooks")?).json(&hook)).await?;
     println!("webhook {} calls {}", hook["id"], hook["uri"]);
+    Ok(())
+}
 
-    // A key is valid until it is revoked.
-    let keys =
-        edge::TokenApi::new(client.clone()).with_origin(sandbox.origin(Api::Edge).clone())?;
-    // Another key's label may contain this one, so the label alone does not identify the key.
-    let label = format!("nightly index {}", std::process::id());
-    let _key = keys.create_key(&label).await?;
-    let mut mine = keys.list_keys(Some(&label)).await?;
+/// Creates a key, which is valid until it is revoked, and revokes it.
+async fn keys(client: &ClientWithMiddleware, origin: &Url) -> Result<()> {
+    let api = TokenApi::new(client.clone()).with_origin(origin.clone())?;
+    // The list also contains keys whose labels contain this one.
+    let label = format!("nightly index {}", process::id());
+    let _key = api.create_key(&label).await?;
+    let mut mine = api.list_keys(Some(&label)).await?;
     mine.retain(|key| key.label == label);
     let [mine] = &mine[..] else { return Err("the label is not unique".into()) };
     println!("revoking the key created at {}", mine.created);
-    keys.revoke_key(&mine.hash).await?;
-    println!("keys left: {}", keys.list_keys(None).await?.len());
+    api.revoke_key(&mine.hash).await?;
+    println!("keys left: {}", api.list_keys(None).await?.len());
     Ok(())
+}
+
+async fn json_of(call: RequestBuilder) -> Result<Value> {
+    Ok(call.send().await?.error_for_status()?.json().await?)
 }

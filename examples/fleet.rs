@@ -4,25 +4,27 @@
 //! They share the token through a folder or, if `REDIS_URL` is set, through Redis or Valkey. The
 //! token is sealed with a key that is derived from the client secret. Without the secret it cannot
 //! be read.
-mod support;
-use std::{env, process::ExitCode, time::Duration};
+
+use std::{env, error::Error};
 
 use futures_util::future::try_join_all;
+use serde_json::Value;
 use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
-use sitecore_sandbox::{Api, Sandbox};
+use sitecore_sandbox::Sandbox;
 use sitecore_token_store::{FileStore, RedisStore, SharedSource};
-use support::{Result, json_of, names};
 use tempfile::TempDir;
 use tokio::process::Command;
 use url::Url;
 
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
 #[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(match env::args().nth(1).as_deref() {
+async fn main() -> Result<()> {
+    match env::args().nth(1).as_deref() {
         None => run().await,
         Some("worker") => work().await,
         Some(_) => Err("this example takes no arguments".into()),
-    })
+    }
 }
 
 /// The work of one worker. Sharing takes two more lines than usual.
@@ -38,26 +40,22 @@ async fn work() -> Result<()> {
     let auth = AuthMiddleware::builder(cache.clone())
         .target(Target::deploy().with_origin(deploy.clone())?);
     let client = auth.build()?.into_client(reqwest::Client::builder())?;
-    let projects = json_of(client.get(deploy.join("/api/projects/v1")?)).await?;
-    let token = cache.token().await?;
-    println!("{} with token {}", names(&projects), token.fingerprint());
+    let projects = client.get(deploy.join("/api/projects/v1")?).send().await?;
+    let projects: Value = projects.error_for_status()?.json().await?;
+    let project = projects[0]["name"].as_str().ok_or("no project")?;
+    println!("{project} with token {}", cache.token().await?.fingerprint());
     Ok(())
 }
 
 /// Starts the workers and a sandbox for them.
 async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3_600)).start().await?;
+    let sandbox = Sandbox::start().await?;
     let folder = TempDir::new()?;
-    let client = sandbox.organization();
     for _ in 0..2 {
         let workers = (0..20).map(|_| {
             let mut worker = Command::new(env::current_exe()?);
             worker.arg("worker").env("XDG_CACHE_HOME", folder.path());
-            worker.env("SITECORE_AUTH_CLIENT_ID", client.id());
-            worker.env("SITECORE_AUTH_CLIENT_SECRET", client.secret());
-            worker.env("SITECORE_AUTH_AUTHORITY", sandbox.authority().as_str());
-            worker.env("SITECORE_AUTH_AUDIENCE", sandbox.audience());
-            worker.env("SITECORE_DEPLOY_URL", sandbox.origin(Api::Deploy).as_str());
+            worker.envs(sandbox.variables());
             worker.kill_on_drop(true).spawn()
         });
         let mut workers = workers.collect::<std::io::Result<Vec<_>>>()?;

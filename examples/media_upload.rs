@@ -3,8 +3,8 @@
 //!
 //! A stream cannot be sent twice, so the middleware does not replay it if its token is rejected. It
 //! replaces the token and returns the response, and the program starts again with a new stream.
-mod support;
-use std::{process::ExitCode, time::Duration};
+
+use std::error::Error;
 
 use futures_util::stream;
 use reqwest::{
@@ -13,17 +13,13 @@ use reqwest::{
     multipart,
 };
 use serde_json::{Value, json};
-use sitecore_auth::{AuthMiddleware, Rejections, TokenCache};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Endpoint, Rejections, Target, TokenCache, TokenClient,
+};
 use sitecore_sandbox::Sandbox;
-use support::{Cloud, Kind, Result, graphql};
 
 const UPLOAD: &str =
     "mutation($in: UploadMediaInput!) { uploadMedia(input: $in) { presignedUploadUrl } }";
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
-}
 
 /// Eight megabytes, which are never in memory all at once.
 fn file() -> multipart::Form {
@@ -36,22 +32,27 @@ fn is_html(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
 
-async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60)).start().await?;
-    let cloud = Cloud::of(sandbox)?;
-    let cache = TokenCache::new(cloud.tokens(Kind::Environment)?);
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let sandbox = Sandbox::start().await?;
+    let authoring = sandbox.authoring_url();
+    let credentials =
+        ClientCredentials::new(sandbox.environment().id(), sandbox.environment().secret());
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+    let cache = TokenCache::new(TokenClient::builder(credentials).endpoint(endpoint).build()?);
     // If the upload URL does not accept the token, it returns a login page with status 200.
     let rejections = Rejections::default().when(StatusCode::OK, |headers, _| is_html(headers));
-    let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).rejections(rejections);
-    let client = auth.build()?.into_client(reqwest::Client::builder())?;
+    let target = Target::authoring(authoring.clone())?;
+    let auth = AuthMiddleware::builder(cache).target(target).rejections(rejections).build()?;
+    let client = auth.into_client(reqwest::Client::builder())?;
 
     let input = json!({ "in": { "itemPath": "Project/acme/video" } });
-    let upload = graphql(&client, &cloud.authoring_url()?, UPLOAD, input).await?;
-    let url = upload["uploadMedia"]["presignedUploadUrl"].as_str().ok_or("no URL")?;
-    if let Some(sandbox) = &cloud.sandbox {
-        // The token is revoked right before the upload.
-        sandbox.revoke_tokens();
-    }
+    let call = client.post(authoring).json(&json!({ "query": UPLOAD, "variables": input }));
+    let upload: Value = call.send().await?.error_for_status()?.json().await?;
+    let url = &upload["data"]["uploadMedia"]["presignedUploadUrl"];
+    let url = url.as_str().ok_or_else(|| format!("no URL: {upload}"))?;
+    // The token is revoked right before the upload.
+    sandbox.revoke_tokens();
     let mut response = client.post(url).multipart(file()).send().await?;
     if is_html(response.headers()) {
         // The middleware has replaced the token. A stream cannot be sent twice.

@@ -1,24 +1,24 @@
 //! What a health endpoint and Prometheus show while the issuer and the API fail:
 //! `cargo run --example observability`, on the embedded sandbox.
 
-mod support;
-
-use std::{process::ExitCode, time::Duration};
+use std::{error::Error, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use sitecore_auth::{AuthMiddleware, Target, TokenCache};
+use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
 use sitecore_sandbox::{Api, Fault, Sandbox};
-use support::{Cloud, Kind, Result};
 use tokio::net::TcpListener;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 /// Ready if there is a usable token, or if the last refresh did not fail. Not ready must not mean
 /// *restart*, because a restarted process has no token either. If only ready processes receive
 /// traffic, spawn `keep_fresh`: otherwise nothing starts a refresh.
 async fn ready(State((cache, _)): State<Watched>) -> (StatusCode, String) {
-    let is_ready = cache.current().is_some() || cache.status().last_error().is_none();
+    // Starts a refresh if one is due.
+    let _ = cache.current();
     let status = cache.status();
-    let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if status.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let why = status.last_error().map(|error| format!("; {error}"));
     let body = format!(
         "{:?}, {} token requests so far{}",
@@ -36,23 +36,20 @@ async fn metrics(State((_, prometheus)): State<Watched>) -> String {
 type Watched = (TokenCache, PrometheusHandle);
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
-}
-
 #[expect(clippy::disallowed_methods, reason = "a health endpoint of the program's own")]
-async fn run() -> Result<()> {
+async fn main() -> Result<()> {
     let prometheus = PrometheusBuilder::new().set_buckets(&[0.1, 1.0, 10.0])?.install_recorder()?;
-    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3)).start();
-    let cloud = Cloud::of(sandbox.await?)?;
-    let sandbox = cloud.sandbox.as_ref().ok_or("the sandbox")?;
+    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(3)).start().await?;
+    let credentials =
+        ClientCredentials::new(sandbox.organization().id(), sandbox.organization().secret());
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+    let tokens = TokenClient::builder(credentials).endpoint(endpoint).build()?;
     // The name identifies this cache in logs and metrics.
-    let cache = TokenCache::builder(cloud.tokens(Kind::Organization)?).name("deploy");
-    let cache = cache.build()?;
-    let auth =
-        AuthMiddleware::builder(cache.clone()).target(cloud.at(Target::deploy(), Api::Deploy)?);
+    let cache = TokenCache::builder(tokens).name("deploy").build()?;
+    let target = Target::deploy().with_origin(sandbox.origin(Api::Deploy).clone())?;
+    let auth = AuthMiddleware::builder(cache.clone()).target(target);
     let client = auth.build()?.into_client(reqwest::Client::builder())?;
-    let projects = cloud.url(Api::Deploy, "/api/projects/v1")?;
+    let projects = sandbox.url(Api::Deploy, "/api/projects/v1");
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let health = format!("http://{}", listener.local_addr()?);

@@ -1,35 +1,37 @@
 //! Several credentials on one client, each for its own APIs: find the environment with Deploy,
 //! query Authoring, clear the Edge cache, and read from Delivery. `cargo run --example
 //! several_credentials`, on the embedded sandbox.
-mod support;
-use std::{process::ExitCode, time::Duration};
+
+use std::error::Error;
 
 use reqwest::redirect::Policy;
-use reqwest_middleware::ClientBuilder;
-use serde_json::json;
-use sitecore_auth::{AuthMiddleware, Target, TokenCache, edge::EdgeKeySource};
-use sitecore_sandbox::{Api, Api::Deploy, Sandbox};
-use support::{Cloud, Kind::*, Result, graphql, json_of, names};
+use reqwest_middleware::{ClientBuilder, RequestBuilder};
+use serde_json::{Value, json};
+use sitecore_auth::{
+    AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient,
+    edge::EdgeKeySource,
+};
+use sitecore_sandbox::{Api, Client, Sandbox};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const HOME: &str = r#"{ item(path: "/sitecore/content/acme/Home", language: "en") {
     children { results { name } }
 } }"#;
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
-}
-
-async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60));
-    let cloud = Cloud::of(sandbox.start().await?)?;
-    let auth = |kind, target| -> Result<AuthMiddleware> {
-        let cache = TokenCache::new(cloud.tokens(kind)?);
-        Ok(AuthMiddleware::builder(cache).target(target).build()?)
+async fn main() -> Result<()> {
+    let sandbox = Sandbox::start().await?;
+    let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+    let auth = |client: &Client, target| -> Result<AuthMiddleware> {
+        let credentials = ClientCredentials::new(client.id(), client.secret());
+        let tokens = TokenClient::builder(credentials).endpoint(endpoint.clone()).build()?;
+        Ok(AuthMiddleware::builder(TokenCache::new(tokens)).target(target).build()?)
     };
-    let deploy = auth(Organization, cloud.at(Target::deploy(), Deploy)?)?;
-    let authoring = auth(Environment, cloud.authoring()?)?;
-    let edge = auth(Edge, cloud.at(Target::edge_admin(), Api::Edge)?)?;
+    let on_sandbox = |target: Target, api| target.with_origin(sandbox.origin(api).clone());
+    let deploy = auth(sandbox.organization(), on_sandbox(Target::deploy(), Api::Deploy)?)?;
+    let authoring = auth(sandbox.environment(), Target::authoring(sandbox.authoring_url())?)?;
+    let edge = auth(sandbox.edge_administration(), on_sandbox(Target::edge_admin(), Api::Edge)?)?;
     // Each policy keeps one middleware's tokens where they belong, and leaves other redirects to the
     // next.
     let policy = edge.redirect_policy(Policy::default());
@@ -39,27 +41,37 @@ async fn run() -> Result<()> {
     // unchanged.
     let client = ClientBuilder::new(http).with(deploy).with(authoring).with(edge).build();
 
-    let page = json_of(client.get(cloud.url(Deploy, "/api/environments/v2")?)).await?;
-    let environment = &page["data"][0];
+    let environments = sandbox.url(Api::Deploy, "/api/environments/v2");
+    let environment = &json_of(client.get(environments)).await?["data"][0];
     println!("environment: {}", environment["host"]);
 
-    let sites = graphql(&client, &cloud.authoring_url()?, "{ sites { name } }", json!({})).await?;
-    println!("sites: {}", names(&sites["sites"]));
+    let query = json!({ "query": "{ sites { name } }" });
+    let sites = json_of(client.post(sandbox.authoring_url()).json(&query)).await?;
+    println!("sites: {}", names(&sites["data"]["sites"]));
 
-    let cache = cloud.url(Api::Edge, "/api/admin/v1/cache")?;
+    let cache = sandbox.url(Api::Edge, "/api/admin/v1/cache");
     println!("edge cache: {}", client.delete(cache).send().await?.status());
 
     // Delivery requires a key, which a source obtains from the Deploy API.
     let id = environment["id"].as_str().unwrap_or_default();
-    let keys =
-        EdgeKeySource::deploy_api(client.clone(), id).with_origin(cloud.url(Deploy, "/")?)?;
-    let target = cloud.at(Target::edge_delivery(), Api::Edge)?;
+    let keys = EdgeKeySource::deploy_api(client.clone(), id)
+        .with_origin(sandbox.origin(Api::Deploy).clone())?;
+    let target = on_sandbox(Target::edge_delivery(), Api::Edge)?;
     let auth = AuthMiddleware::builder(TokenCache::new(keys)).target(target);
     let delivery = auth.build()?.into_client(reqwest::Client::builder())?;
-    let url = cloud.url(Api::Edge, "/api/graphql/v1")?;
-    let home = graphql(&delivery, &url, HOME, json!({})).await?;
-    println!("published below Home: {}", names(&home["item"]["children"]["results"]));
-    let granted = cloud.sandbox.as_ref().map_or(0, Sandbox::tokens_granted);
-    println!("tokens granted: {granted}");
+    let query = json!({ "query": HOME });
+    let home = json_of(delivery.post(sandbox.delivery_url()).json(&query)).await?;
+    let children = &home["data"]["item"]["children"]["results"];
+    println!("published below Home: {}", names(children));
+    println!("tokens granted: {}", sandbox.tokens_granted());
     Ok(())
+}
+
+async fn json_of(call: RequestBuilder) -> Result<Value> {
+    Ok(call.send().await?.error_for_status()?.json().await?)
+}
+
+fn names(list: &Value) -> String {
+    let entries = list.as_array().into_iter().flatten();
+    entries.filter_map(|entry| entry["name"].as_str()).collect::<Vec<_>>().join(", ")
 }

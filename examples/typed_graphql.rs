@@ -1,14 +1,15 @@
 //! Typed GraphQL: a query that is checked against a schema at compile time.
 //! `cargo run --example typed_graphql`, on the embedded sandbox.
-mod support;
-use std::{process::ExitCode, time::Duration};
+
+use std::error::Error;
 
 use graphql_client::{GraphQLQuery, Response};
 use reqwest_middleware::ClientWithMiddleware;
-use sitecore_auth::{AuthMiddleware, TokenCache};
+use sitecore_auth::{AuthMiddleware, ClientCredentials, Endpoint, Target, TokenCache, TokenClient};
 use sitecore_sandbox::Sandbox;
-use support::{Cloud, Kind, Result};
 use url::Url;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 #[derive(GraphQLQuery)]
 #[graphql(
@@ -17,11 +18,6 @@ use url::Url;
     response_derives = "Debug"
 )]
 struct Children;
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
-}
 
 /// Sends a typed query. A response with errors is a failure, even with status 200.
 async fn send<Q: GraphQLQuery>(
@@ -41,14 +37,17 @@ async fn send<Q: GraphQLQuery>(
     }
 }
 
-async fn run() -> Result<()> {
-    let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(60));
-    let cloud = Cloud::of(sandbox.start().await?)?;
-    let url = cloud.authoring_url()?;
+#[tokio::main]
+async fn main() -> Result<()> {
+    let sandbox = Sandbox::start().await?;
+    let url = sandbox.authoring_url();
     // The second client gets a token but may not read, because it has only Edge's scopes.
-    for kind in [Kind::Environment, Kind::Edge] {
-        let cache = TokenCache::new(cloud.tokens(kind)?);
-        let auth = AuthMiddleware::builder(cache).target(cloud.authoring()?).build()?;
+    for client in [sandbox.environment(), sandbox.edge_administration()] {
+        let credentials = ClientCredentials::new(client.id(), client.secret());
+        let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
+        let cache = TokenCache::new(TokenClient::builder(credentials).endpoint(endpoint).build()?);
+        let target = Target::authoring(url.clone())?;
+        let auth = AuthMiddleware::builder(cache).target(target).build()?;
         let client = auth.into_client(reqwest::Client::builder())?;
         let path = "/sitecore/content/acme/Home".to_owned();
         match send::<Children>(&client, &url, children::Variables { path }).await {

@@ -1,8 +1,9 @@
 //! The main job: GraphQL calls that carry a valid token, which this program never handles.
 //!
-//! `cargo run -p quickstart` runs on the embedded sandbox, whose tokens last 4 s, and prints what happens
-//! when. With `-- --live` it makes one call to your tenant. Set `SITECORE_AUTHORING_URL` (the URL of your CM's
-//! GraphQL endpoint), `SITECORE_AUTH_CLIENT_ID` and `SITECORE_AUTH_CLIENT_SECRET`.
+//! `cargo run -p quickstart` runs on the embedded sandbox, whose tokens last 4 s, and prints what
+//! happens when. With `-- --live` it makes one call to your tenant. Set `SITECORE_AUTHORING_URL`
+//! (the URL of your CM's GraphQL endpoint), `SITECORE_AUTH_CLIENT_ID` and
+//! `SITECORE_AUTH_CLIENT_SECRET`.
 
 use std::{env, error::Error, time::Duration};
 
@@ -47,7 +48,8 @@ async fn live() -> Result<()> {
 async fn on_the_sandbox() -> Result<()> {
     let sandbox = Sandbox::builder().token_lifetime(Duration::from_secs(4)).start().await?;
     let url = sandbox.authoring_url().to_string();
-    // `AuthMiddleware::from_env` does the same with the credentials and the issuer in the environment.
+    // `AuthMiddleware::from_env` does the same with the credentials and the issuer in the
+    // environment.
     let credentials =
         ClientCredentials::new(sandbox.environment().id(), sandbox.environment().secret());
     let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;

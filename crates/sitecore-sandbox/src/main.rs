@@ -131,10 +131,9 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
             None => sandbox.break_down(api, fault),
         }
     }
-    let variables = variables(&sandbox);
     if let Some((program, arguments)) = options.command.split_first() {
         let mut command = Command::new(program);
-        command.args(arguments).envs(variables);
+        command.args(arguments).envs(sandbox.variables());
         // A signal from the terminal reaches the command too, which then decides what to do.
         let ignore_interrupts = async {
             while tokio::signal::ctrl_c().await.is_ok() {}
@@ -150,36 +149,10 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
         return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
     }
     println!("# Listening on loopback; all state is lost when this program exits. Export:");
-    for (name, value) in variables {
+    for (name, value) in sandbox.variables() {
         println!("export {name}='{value}'");
     }
     println!("# Running until stopped.");
     tokio::signal::ctrl_c().await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The environment variables for a client.
-fn variables(sandbox: &Sandbox) -> Vec<(String, String)> {
-    let mut variables = Vec::new();
-    let clients = [
-        ("SITECORE_AUTH", sandbox.organization()),
-        ("SITECORE_ENVIRONMENT", sandbox.environment()),
-        ("SITECORE_EDGE", sandbox.edge_administration()),
-    ];
-    for (prefix, client) in clients {
-        variables.push((format!("{prefix}_CLIENT_ID"), client.id().to_owned()));
-        variables.push((format!("{prefix}_CLIENT_SECRET"), client.secret().to_owned()));
-    }
-    let origin = |api| sandbox.origin(api).as_str().trim_end_matches('/').to_owned();
-    let others = [
-        ("SITECORE_AUTH_AUTHORITY", origin(Api::Token)),
-        ("SITECORE_AUTH_AUDIENCE", sandbox.audience().to_owned()),
-        ("SITECORE_AUTHORING_URL", sandbox.authoring_url().to_string()),
-        ("SITECORE_DEPLOY_URL", origin(Api::Deploy)),
-        ("SITECORE_EDGE_URL", origin(Api::Edge)),
-        ("SITECORE_EDGE_TOKEN", sandbox.edge_key()),
-        ("SITECORE_EDGE_CONTEXT_ID", sandbox.edge_context_id()),
-    ];
-    variables.extend(others.map(|(name, value)| (name.to_owned(), value)));
-    variables
 }

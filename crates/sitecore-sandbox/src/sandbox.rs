@@ -114,6 +114,35 @@ impl Sandbox {
         &self.clients[2]
     }
 
+    /// Returns the environment variables for a program that uses the sandbox: the credentials of the
+    /// three default clients, the issuer and the addresses of the APIs. Pass them to
+    /// [`Command::envs`](std::process::Command::envs).
+    #[must_use]
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let mut variables = Vec::new();
+        let clients = [
+            ("SITECORE_AUTH", self.organization()),
+            ("SITECORE_ENVIRONMENT", self.environment()),
+            ("SITECORE_EDGE", self.edge_administration()),
+        ];
+        for (prefix, client) in clients {
+            variables.push((format!("{prefix}_CLIENT_ID"), client.id().to_owned()));
+            variables.push((format!("{prefix}_CLIENT_SECRET"), client.secret().to_owned()));
+        }
+        let origin = |api| self.origin(api).as_str().trim_end_matches('/').to_owned();
+        let others = [
+            ("SITECORE_AUTH_AUTHORITY", origin(Api::Token)),
+            ("SITECORE_AUTH_AUDIENCE", self.audience().to_owned()),
+            ("SITECORE_AUTHORING_URL", self.authoring_url().to_string()),
+            ("SITECORE_DEPLOY_URL", origin(Api::Deploy)),
+            ("SITECORE_EDGE_URL", origin(Api::Edge)),
+            ("SITECORE_EDGE_TOKEN", self.edge_key()),
+            ("SITECORE_EDGE_CONTEXT_ID", self.edge_context_id()),
+        ];
+        variables.extend(others.map(|(name, value)| (name.to_owned(), value)));
+        variables
+    }
+
     /// Queues faults for the API's next calls, one each.
     pub fn script(&self, api: Api, faults: impl IntoIterator<Item = Fault>) {
         self.world.queue_faults(api, faults);
