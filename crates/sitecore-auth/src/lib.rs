@@ -84,7 +84,7 @@
 //! - `rustls-no-provider`: TLS with rustls, without a cryptography provider. The program must
 //!   install one before it builds a client; otherwise building panics.
 //! - `native-tls`: TLS with the platform's library.
-//! - `retry`: [`HonourRetryAfter`], a strategy and policy for reqwest-retry.
+//! - `retry`: `HonourRetryAfter`, a strategy and policy for reqwest-retry.
 //! - `serde`: [`CacheStatus`] can be serialized.
 //! - `metrics`: metrics for the `metrics` facade. The repository's `docs/operations.md` describes
 //!   them.

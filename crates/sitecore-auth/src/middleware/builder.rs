@@ -46,9 +46,9 @@ impl AuthMiddlewareBuilder {
     }
 
     /// Sets whether a request that matches no target fails with a [`Config`](ErrorKind::Config)
-    /// error, instead of being sent without a token; `false` by default. Requests with [`NoAuth`]
-    /// or a credential of their own are sent in any case. If a client has several middlewares,
-    /// set it only on the last.
+    /// error, instead of being sent without a token; `false` by default. Requests with
+    /// [`NoAuth`](crate::NoAuth) or a credential of their own are sent in any case. If a client has
+    /// several middlewares, set it only on the last.
     pub fn require_target(mut self, require_target: bool) -> Self {
         self.require_target = require_target;
         self
