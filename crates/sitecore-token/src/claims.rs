@@ -22,21 +22,22 @@ const SITECORE: &str = "https://auth.sitecorecloud.io/claims/";
 #[serde(transparent)]
 pub struct Claims(Map<String, Value>);
 
-/// The kinds of automation client in Sitecore Cloud. They differ in which APIs accept their tokens.
+/// The kinds of automation client in Sitecore Cloud. They differ in which APIs accept their tokens;
+/// what is said here are hints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientKind {
-    /// Its tokens are accepted by the Authoring and Management API of one environment, and by the
-    /// Sites, Pages, Publishing and Agent APIs.
+    /// Usually used for the Authoring and Management API of one environment, and for the Sites,
+    /// Pages, Publishing and Agent APIs.
     Environment,
-    /// Its tokens are accepted by the Deploy API, and by the Authoring and Management API of all
+    /// Usually used for the Deploy API, and for the Authoring and Management API of all
     /// environments.
     Organization,
-    /// Its tokens are accepted by the Admin API and the Token API of Experience Edge.
+    /// Usually used for the Admin API and the Token API of Experience Edge.
     EdgeAdministration,
-    /// An external editing host. As far as is known, none of the APIs here accept its tokens. In the
-    /// repository of a website, the variables `SITECORE_AUTH_CLIENT_ID` and `_SECRET` often belong to
-    /// this kind.
+    /// An external editing host. As far as is known, none of the APIs here accept its tokens. In
+    /// the repository of a website, the variables `SITECORE_AUTH_CLIENT_ID` and `_SECRET` often
+    /// belong to this kind.
     EditingHost,
 }
 

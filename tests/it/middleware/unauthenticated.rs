@@ -216,7 +216,7 @@ async fn a_403_for_a_wrong_kind_of_client_is_explained_once_per_token() {
         TestApi::start(|_, _| Response::builder().status(403).body(Body::empty()).unwrap()).await;
     let environment = jwt(&json!({
         "https://auth.sitecorecloud.io/claims/org_name": "Acme",
-        "scope": "xmcpub.jobs.a:r",
+        "scope": "xmcpub.jobs.t:r",
         "https://auth.sitecorecloud.io/claims/tenant_name": "acme-prod",
     }));
     let source = source_fn(move |_| {

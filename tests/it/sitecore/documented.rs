@@ -221,14 +221,19 @@ async fn the_deploy_api_creates_starts_and_shows_deployments_as_documented() {
     // Starting returns no body.
     let started = deploy.call(Method::POST, &format!("{path}/deploy/"), None).await;
     assert_eq!(started, (202, Value::Null));
-    let states = deploy.get("/api/deployments/v1/status").await;
+    let started = deploy.call(Method::POST, &format!("{path}/deploy"), None).await;
+    assert_eq!((started.0, &started.1["status"]), (409, &json!(409)), "a second start");
     let mut last = deploy.get(&path).await;
-    while last["calculatedStatus"] == states["InProgress"] {
+    while last["calculatedStatus"] == 1 {
         check(DEPLOYMENT, &last);
         last = deploy.get(&path).await;
     }
     check(DEPLOYMENT, &last);
-    assert_eq!(last["calculatedStatus"], states["Completed"]);
+    assert_eq!(last["calculatedStatus"], 2);
+    let counts = deploy.get("/api/deployments/v1/status").await;
+    let expected =
+        json!({ "NotStarted": 1, "InProgress": 0, "Completed": 1, "Failed": 0, "Skipped": 0 });
+    assert_eq!(counts, expected);
     assert!(Time.allows(&last["completedAt"]), "{last}");
     // This path does not exist, although it is often assumed.
     let (status, _) = deploy.call(Method::POST, "/api/deployments/v1", Some(json!({}))).await;
@@ -236,12 +241,43 @@ async fn the_deploy_api_creates_starts_and_shows_deployments_as_documented() {
 }
 
 #[tokio::test]
+async fn a_cancelled_deployment_goes_no_further() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let deploy = deploy(&sandbox);
+    let path = format!("/api/environments/v1/{ENVIRONMENT}/deployments");
+    let (_, created) = deploy.call(Method::POST, &path, None).await;
+    let path = format!("/api/deployments/v1/{}", created["id"].as_str().unwrap());
+    deploy.call(Method::POST, &format!("{path}/deploy"), None).await;
+    let cancelled = deploy.call(Method::POST, &format!("{path}/cancel"), None).await;
+    assert_eq!(cancelled, (200, Value::Null));
+    for _ in 0..3 {
+        let deployment = deploy.get(&path).await;
+        assert_eq!(
+            (&deployment["isCanceled"], &deployment["calculatedStatus"]),
+            (&json!(true), &json!(1))
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_deploy_api_creates_and_lists_the_four_kinds_of_client() {
     let sandbox = Sandbox::start().await.unwrap();
     let deploy = deploy(&sandbox);
+    let project = &deploy.get("/api/projects/v1").await[0];
     for kind in ["cm", "deploy", "edge", "ehbuild"] {
-        let new = json!({ "name": format!("nightly {kind}"), "description": "d" });
         let path = format!("/api/clients/v1/{kind}");
+        let mut new = json!({ "name": format!("nightly {kind}"), "description": "d" });
+        if kind != "deploy" {
+            let (status, _) = deploy.call(Method::POST, &path, Some(new.clone())).await;
+            assert_eq!(status, 400, "a client of no environment");
+            new["projectId"] = project["id"].clone();
+            new["environmentId"] = json!(ENVIRONMENT);
+        }
+        for (name, value) in [("name", "ab".to_owned()), ("description", "d".repeat(141))] {
+            let mut wrong = new.clone();
+            wrong[name] = value.into();
+            assert_eq!(deploy.call(Method::POST, &path, Some(wrong)).await.0, 400, "{name}");
+        }
         let (status, created) = deploy.call(Method::POST, &path, Some(new)).await;
         assert_eq!(status, 201);
         check(CREATED_CLIENT, &created);
@@ -286,7 +322,7 @@ async fn errors_of_the_rest_apis_are_problems_in_aspnets_format() {
         let (status, problem) = caller.call(Method::GET, path, None).await;
         assert_eq!((status, &problem["status"]), (404, &json!(404)));
         let kind = problem["type"].as_str().unwrap();
-        assert!(kind.starts_with("https://tools.ietf.org/html/rfc7231#"), "{problem}");
+        assert_eq!(kind, "https://tools.ietf.org/html/rfc7231#section-6.5.4");
         assert!(problem["title"].is_string() && problem["traceId"].is_string(), "{problem}");
     }
     let (status, problem) =
@@ -316,6 +352,12 @@ async fn edge_settings_are_read_replaced_and_patched_as_documented() {
     assert_eq!((status, &patched["contentCacheTtl"]), (200, &json!("00:15:00")));
     assert_eq!(patched, admin.get(path).await);
     assert_eq!(patched["mediaCacheTtl"], "01:00:00");
+    // Settings have fixed names and types.
+    for wrong in
+        [json!({ "contentCacheTTL": "01:00:00" }), json!({ "contentCacheAutoClear": "no" })]
+    {
+        assert_eq!(admin.call(Method::PUT, path, Some(wrong)).await.0, 400);
+    }
     // Only lower-case paths, `replace` and this media type are supported.
     assert_eq!(patch(replace("/contentCacheTtl"), kind).await.0, 400);
     assert_eq!(patch(json!({ "op": "add", "path": "/contentcachettl" }), kind).await.0, 400);
@@ -400,6 +442,22 @@ async fn delivery_by_context_id_needs_neither_token_nor_key() {
         let (actual, _) = admin.call(Method::POST, &path, Some(query.clone())).await;
         assert_eq!(actual, status.as_u16(), "{id}");
     }
+}
+
+#[tokio::test]
+async fn delivery_accepts_a_key_in_either_header_or_in_the_url() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let key = sandbox.edge_key();
+    let mut url = sandbox.delivery_url();
+    let call =
+        |url: Url| reqwest::Client::new().post(url).json(&json!({ "query": "{ __typename }" }));
+    let status = async |call: reqwest::RequestBuilder| call.send().await.unwrap().status();
+    assert_eq!(status(call(url.clone())).await, StatusCode::UNAUTHORIZED);
+    for header in ["sc_apikey", "X-GQL-Token"] {
+        assert_eq!(status(call(url.clone()).header(header, &key)).await, StatusCode::OK);
+    }
+    url.query_pairs_mut().append_pair("sc_apikey", &key);
+    assert_eq!(status(call(url)).await, StatusCode::OK);
 }
 
 #[tokio::test]

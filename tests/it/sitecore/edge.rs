@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use reqwest_middleware::ClientBuilder;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use sitecore_auth::{AuthMiddleware, ErrorKind, Target, TokenCache, edge};
 use sitecore_sandbox::{Api, Client, Fault, Sandbox};
-use wiremock::ResponseTemplate;
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{method, path},
+};
 
 use crate::support::{
     ENVIRONMENT, ScriptedSource, Step, all_formats, cache_for, client_for, delivery_client,
@@ -206,7 +209,7 @@ async fn an_id_or_hash_that_would_change_the_path_is_not_sent() {
 #[tokio::test]
 async fn errors_of_edge_calls_keep_their_kind_and_wait() {
     let limited = |value: &str| ResponseTemplate::new(429).insert_header("retry-after", value);
-    let keys = |url: String, client: reqwest_middleware::ClientWithMiddleware| {
+    let keys = |url: String, client: ClientWithMiddleware| {
         let keys = edge::EdgeKeySource::deploy_api(client, ENVIRONMENT);
         TokenCache::new(keys.with_origin(url.parse().unwrap()).unwrap())
     };
@@ -246,4 +249,38 @@ async fn errors_of_edge_calls_keep_their_kind_and_wait() {
     let text = all_formats(&error);
     assert!(text.contains("could not connect to 127.0.0.1; check"), "{text}");
     assert!(!text.contains("revokebyhash"), "{text}");
+}
+
+#[tokio::test]
+async fn both_spellings_of_a_key_and_both_responses_to_a_change_are_understood() {
+    let server = MockServer::start().await;
+    let respond = async |verb: &str, at: &str, response: ResponseTemplate| {
+        Mock::given(method(verb)).and(path(at)).respond_with(response).mount(&server).await;
+    };
+    let json = |body: Value| ResponseTemplate::new(200).set_body_json(body);
+    let documented = json!({
+        "TenantId": "t", "Hash": "h1", "IsRevoked": true, "Label": "one", "Scopes": ["s"],
+        "CreatedBy": "me", "Created": "2026-01-07T09:30:00Z",
+    });
+    respond("GET", "/api/apikey/v1/h1", json(documented)).await;
+    let seen = json!({ "hash": "h2", "isRevoked": false, "label": "two", "createdBy": "me" });
+    respond("GET", "/api/apikey/v1/h2", json(seen)).await;
+    respond("GET", "/api/apikey/v1/h3", json(json!({ "id": "h3" }))).await;
+    respond("PUT", "/api/apikey/v1/renamebyhash/h1", json(json!(true))).await;
+    respond("PUT", "/api/apikey/v1/renamebyhash/h2", json(json!(false))).await;
+    let client = ClientWithMiddleware::from(reqwest::Client::new());
+    let api = edge::TokenApi::new(client).with_origin(server.uri().parse().unwrap()).unwrap();
+
+    let one = api.get_key("h1").await.unwrap();
+    assert_eq!((&*one.hash, &*one.label, &*one.created_by, one.revoked), ("h1", "one", "me", true));
+    let two = api.get_key("h2").await.unwrap();
+    assert_eq!(
+        (&*two.hash, &*two.label, &*two.created_by, two.revoked),
+        ("h2", "two", "me", false)
+    );
+    // A response without a hash is not a key.
+    assert_eq!(api.get_key("h3").await.unwrap_err().kind(), ErrorKind::Malformed);
+    api.rename_key("h1", "uno").await.unwrap();
+    let error = api.rename_key("h2", "due").await.unwrap_err();
+    assert!(error.to_string().contains("has not changed the key"), "{error}");
 }

@@ -259,7 +259,7 @@ async fn the_authoring_api_has_the_fields_that_public_clients_use() {
         response["data"].clone()
     };
     let item = run(r#"{ item(where: { path: "/sitecore/content/acme/Home" }) {
-        itemId(format: "D") displayName hasChildren template { name templateId }
+        itemId(format: D) displayName hasChildren template { name templateId }
         fields(ownFields: true, excludeStandardFields: true) { nodes { name } } } }"#)
     .await;
     let id = item["item"]["itemId"].as_str().unwrap();

@@ -51,7 +51,7 @@ pub struct TokenApi {
 #[non_exhaustive]
 pub struct KeyInfo {
     /// The hash that [`TokenApi::rename_key`] and [`TokenApi::revoke_key`] require.
-    #[serde(alias = "Hash", default)]
+    #[serde(alias = "Hash")]
     pub hash: String,
     /// The key's current label.
     #[serde(alias = "Label", default)]

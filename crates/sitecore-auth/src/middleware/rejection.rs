@@ -75,8 +75,8 @@ impl Rejections {
         self
     }
 
-    /// Also treats a 403 whose body says "Token has expired" as a rejection, as Sitecore's Brand
-    /// API does.
+    /// Also treats a 403 whose body says "Token has expired" as a rejection. Sitecore's Brand
+    /// API is reported to respond so.
     #[must_use]
     pub fn expired_403(self) -> Self {
         const WORDS: &[u8] = b"token has expired";

@@ -63,15 +63,21 @@ async fn execute_in_context(
     Json(edge.schema.execute(request).await).into_response()
 }
 
-/// Accepts an Edge key in either header, but not a JWT.
+#[derive(Deserialize)]
+struct Key {
+    sc_apikey: Option<String>,
+}
+
+/// Accepts an Edge key in either header or in the URL, but not a JWT.
 async fn execute(
     State(edge): State<Edge>,
+    Parameters(parameters): Parameters<Key>,
     headers: HeaderMap,
     Json(request): Json<async_graphql::Request>,
 ) -> Response {
     let keys = ["sc_apikey", "x-gql-token"].map(|name| headers.get(name));
-    let mut keys = keys.into_iter().flatten().filter_map(|value| value.to_str().ok());
-    if !keys.any(|key| edge.world.edge_keys.is_good(key)) {
+    let keys = keys.into_iter().flatten().filter_map(|value| value.to_str().ok());
+    if !keys.chain(parameters.sc_apikey.as_deref()).any(|key| edge.world.edge_keys.is_good(key)) {
         edge.world.count_rejection(Api::Edge);
         return problem(StatusCode::UNAUTHORIZED);
     }

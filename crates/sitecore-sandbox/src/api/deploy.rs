@@ -31,7 +31,8 @@ const CREATED_BY: &str = "sandbox@example.com";
 const MAX_PAGE_SIZE: usize = 50;
 const PAGE_SIZE: usize = 10;
 
-/// States of a deployment and of its parts.
+/// States of a deployment and of its parts. Their names are inferred from the members of the
+/// response that counts deployments by state.
 const NOT_STARTED: u8 = 0;
 const IN_PROGRESS: u8 = 1;
 const COMPLETED: u8 = 2;
@@ -45,14 +46,20 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/api/projects/v1/{id}", get(project_with))
         .route("/api/projects/v1/{id}/environments", get(environments_of))
         .route("/api/deployments/v1", get(list_deployments))
-        .route("/api/deployments/v1/status", get(async || Json(states())))
+        .route("/api/deployments/v1/status", get(count_deployments))
         .route("/api/deployments/v1/{id}", get(deployment))
         .route("/api/deployments/v1/{id}/deploy", post(start_deployment))
         .route("/api/deployments/v1/{id}/cancel", post(cancel_deployment))
         .route("/api/clients/v1/organization", get(organization_clients))
         .route("/api/clients/v1/environment", get(environment_clients))
         // The other methods of these two paths do not exist.
-        .route("/api/clients/v1/{kind}", post(create_client).delete(delete_client));
+        .route("/api/clients/v1/{kind}", post(create_client).delete(delete_client))
+        .route("/api/environments/v1/{id}/obtain-edge-token", get(obtain_edge_token))
+        .route("/api/environments/v1/{id}/variables", get(list_variables))
+        .route(
+            "/api/environments/v1/{id}/variables/{name}",
+            post(set_variable).merge(delete(remove_variable)),
+        );
     for version in ["v1", "v2"] {
         let environments = format!("/api/environments/{version}");
         router = router
@@ -61,12 +68,6 @@ pub(crate) fn router(world: Arc<World>) -> Router {
             .route(
                 &format!("{environments}/{{id}}/deployments"),
                 get(deployments_of).post(create_deployment),
-            )
-            .route(&format!("{environments}/{{id}}/obtain-edge-token"), get(obtain_edge_token))
-            .route(&format!("{environments}/{{id}}/variables"), get(list_variables))
-            .route(
-                &format!("{environments}/{{id}}/variables/{{name}}"),
-                post(set_variable).merge(delete(remove_variable)),
             );
     }
     let router =
@@ -85,7 +86,7 @@ fn organization() -> Value {
 }
 
 fn project() -> Value {
-    let environments = ENVIRONMENTS.map(described);
+    let environments = ENVIRONMENTS.map(|environment| environment.id);
     json!({
         "id": PROJECT, "name": "acme-site", "organizationId": ORGANIZATION,
         "organizationName": "acme", "region": "euw", "repository": null, "repositoryId": null,
@@ -204,11 +205,15 @@ async fn remove_variable(
     }
 }
 
-fn states() -> Value {
-    json!({
-        "NotStarted": NOT_STARTED, "InProgress": IN_PROGRESS, "Completed": COMPLETED,
-        "Failed": FAILED, "Skipped": SKIPPED,
-    })
+/// Returns the number of deployments in each state.
+async fn count_deployments(State(world): State<Arc<World>>) -> Json<Value> {
+    let deployments = world.deployments.lock();
+    let states: Vec<_> = deployments.iter().map(|deployment| states(deployment).1).collect();
+    let count = |wanted: u8| states.iter().filter(|&&state| state == wanted).count();
+    Json(json!({
+        "NotStarted": count(NOT_STARTED), "InProgress": count(IN_PROGRESS),
+        "Completed": count(COMPLETED), "Failed": count(FAILED), "Skipped": count(SKIPPED),
+    }))
 }
 
 async fn create_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
@@ -254,7 +259,7 @@ async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String
     let deployment = deployments.iter_mut().find(|deployment| deployment.id == id);
     match deployment.map(Deployment::start) {
         Some(true) => StatusCode::ACCEPTED.into_response(),
-        Some(false) => problem(StatusCode::BAD_REQUEST),
+        Some(false) => problem(StatusCode::CONFLICT),
         None => problem(StatusCode::NOT_FOUND),
     }
 }
@@ -270,13 +275,19 @@ async fn cancel_deployment(State(world): State<Arc<World>>, Path(id): Path<Strin
     }
 }
 
+/// Returns the state of the build, and of the deployment as a whole.
+fn states(deployment: &Deployment) -> (u8, u8) {
+    match deployment.progress() {
+        Progress::Created => (NOT_STARTED, NOT_STARTED),
+        Progress::Building => (IN_PROGRESS, IN_PROGRESS),
+        Progress::Deploying => (COMPLETED, IN_PROGRESS),
+        Progress::Completed => (COMPLETED, COMPLETED),
+    }
+}
+
 fn shown(this: &Deployment) -> Value {
-    let (build, deployment, calculated) = match this.progress() {
-        Progress::Created => (NOT_STARTED, NOT_STARTED, NOT_STARTED),
-        Progress::Building => (IN_PROGRESS, NOT_STARTED, IN_PROGRESS),
-        Progress::Deploying => (COMPLETED, IN_PROGRESS, IN_PROGRESS),
-        Progress::Completed => (COMPLETED, COMPLETED, COMPLETED),
-    };
+    let (build, calculated) = states(this);
+    let deployment = if build == COMPLETED { calculated } else { NOT_STARTED };
     let time = |is_reached: bool| is_reached.then_some(CREATED);
     let ended = |state: u8| time(state == COMPLETED);
     json!({
@@ -305,10 +316,27 @@ fn shown(this: &Deployment) -> Value {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct NewClient {
     name: String,
     #[serde(default)]
     description: Option<String>,
+    #[serde(default)]
+    project_id: Option<String>,
+    #[serde(default)]
+    environment_id: Option<String>,
+}
+
+impl NewClient {
+    /// Returns `true` if the lengths are allowed, and if a client of one environment names it.
+    fn is_valid(&self, kind: ClientKind) -> bool {
+        let description = self.description.as_deref().unwrap_or_default();
+        let is_placed = self.project_id.as_deref() == Some(PROJECT)
+            && self.environment_id.as_deref().is_some_and(|id| environment(id).is_some());
+        (3..=256).contains(&self.name.chars().count())
+            && description.chars().count() <= 140
+            && (kind == ClientKind::Organization || is_placed)
+    }
 }
 
 /// Creates an automation client. Only this response contains its secret.
@@ -325,7 +353,7 @@ async fn create_client(
         "organization" | "environment" => return problem(StatusCode::METHOD_NOT_ALLOWED),
         _ => return problem(StatusCode::NOT_FOUND),
     };
-    if wanted.name.trim().is_empty() {
+    if !wanted.is_valid(kind) {
         return problem(StatusCode::BAD_REQUEST);
     }
     let mut clients = world.clients.lock();
@@ -371,8 +399,7 @@ fn clients(world: &World, is_wanted: impl Fn(ClientKind) -> bool) -> Value {
         };
         json!({
             "id": client.id(), "name": client.name(), "description": null, "clientId": client.id(),
-            "createdAt": CREATED, "clientType": number, "projectName": "acme-site",
-            "environmentName": "prod",
+            "createdAt": CREATED, "clientType": number,
         })
     });
     json!({ "items": items.collect::<Vec<_>>() })

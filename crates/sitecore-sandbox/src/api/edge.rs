@@ -57,10 +57,19 @@ async fn replace_settings(
     State(world): State<Arc<World>>,
     Input(settings): Input<Value>,
 ) -> Response {
-    if !settings.is_object() {
+    let mut current = world.edge_settings.lock();
+    let is_known = |(name, value): (&String, &Value)| match &current[name] {
+        Value::String(_) => value.is_string(),
+        Value::Bool(_) => value.is_boolean(),
+        _ => false,
+    };
+    if !settings.as_object().is_some_and(|settings| settings.iter().all(is_known)) {
         return problem(StatusCode::BAD_REQUEST);
     }
-    *world.edge_settings.lock() = settings;
+    // A setting that is left out keeps its value. What Edge does then is not documented.
+    for (name, value) in settings.as_object().into_iter().flatten() {
+        current[name] = value.clone();
+    }
     StatusCode::ACCEPTED.into_response()
 }
 

@@ -157,13 +157,20 @@ impl Site {
     }
 }
 
+/// How an id is written: with or without hyphens.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum IdFormat {
+    N,
+    D,
+}
+
 #[Object]
 impl Item {
     /// The id in the format `N` or `D` of .NET.
-    async fn item_id(&self, format: Option<String>) -> ID {
-        match format.as_deref() {
-            Some("D") => ID(dashed(&self.id)),
-            _ => ID(self.id.clone()),
+    async fn item_id(&self, format: Option<IdFormat>) -> ID {
+        match format {
+            Some(IdFormat::D) => ID(dashed(&self.id)),
+            Some(IdFormat::N) | None => ID(self.id.clone()),
         }
     }
 

@@ -19,9 +19,15 @@ use crate::cloud::{Api, World};
 
 /// Returns an error response as ASP.NET writes it, with a link to the status code's definition.
 pub(crate) fn problem(status: StatusCode) -> Response {
-    let section = match status.as_u16() {
-        code @ 400..500 => format!("rfc7231#section-6.5.{}", code - 399),
-        code => format!("rfc7231#section-6.6.{}", code.saturating_sub(499)),
+    let section = match status {
+        StatusCode::BAD_REQUEST => "rfc7231#section-6.5.1",
+        StatusCode::UNAUTHORIZED => "rfc7235#section-3.1",
+        StatusCode::FORBIDDEN => "rfc7231#section-6.5.3",
+        StatusCode::NOT_FOUND => "rfc7231#section-6.5.4",
+        StatusCode::METHOD_NOT_ALLOWED => "rfc7231#section-6.5.5",
+        StatusCode::CONFLICT => "rfc7231#section-6.5.8",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "rfc7231#section-6.5.13",
+        _ => "rfc7231#section-6",
     };
     let body = json!({
         "type": format!("https://tools.ietf.org/html/{section}"),
@@ -68,7 +74,7 @@ async fn require_scope(State(door): State<Door>, request: Request, next: Next) -
     let rejection = match door.world.claims(request.headers()) {
         Some(claims) if claims.has_scope_like(door.scope) => return next.run(request).await,
         Some(_) => problem(StatusCode::FORBIDDEN),
-        // Like ASP.NET's bearer handler: a challenge with the reason, and no body.
+        // In the manner of ASP.NET's bearer handler: a challenge, and no body.
         None => {
             let challenge = [(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)];
             (StatusCode::UNAUTHORIZED, challenge).into_response()

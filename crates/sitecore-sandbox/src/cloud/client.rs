@@ -27,10 +27,10 @@ pub enum ClientKind {
 }
 
 impl Client {
-    /// Creates a client with the scopes that Sitecore gives to its kind.
+    /// Creates a client with scopes as they were seen in tokens of its kind.
     pub fn new(kind: ClientKind, id: impl Into<String>, secret: impl Into<String>) -> Self {
         let scopes: &[&str] = match kind {
-            ClientKind::Environment => &["xmcloud.cm:admin", "xmcpub.jobs.a:r", "xmcpub.jobs.a:w"],
+            ClientKind::Environment => &["xmcloud.cm:admin", "xmcpub.jobs.t:r", "xmcpub.jobs.t:w"],
             ClientKind::Organization => &[
                 "xmclouddeploy.organizations:manage",
                 "xmclouddeploy.projects:manage",

@@ -35,8 +35,11 @@ impl Deployment {
         can_start
     }
 
+    /// Moves a started deployment on, unless it was cancelled.
     pub(crate) fn advance(&mut self) {
-        self.looks_left = self.looks_left.map(|looks| looks.saturating_sub(1));
+        if !self.is_canceled {
+            self.looks_left = self.looks_left.map(|looks| looks.saturating_sub(1));
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {

@@ -19,7 +19,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{client::Client, shared::Shared};
+use super::{
+    client::{Client, ClientKind},
+    shared::Shared,
+};
 
 /// How many keys are published: the current and the previous one, as after a rotation at Auth0.
 const KEYS_KEPT: usize = 2;
@@ -111,6 +114,9 @@ impl Keys {
         let claim = |name: &str, value: &str| {
             (format!("https://auth.sitecorecloud.io/claims/{name}"), Value::from(value))
         };
+        // Tokens of an organization are not for one tenant.
+        let tenant = (client.kind() != ClientKind::Organization)
+            .then(|| [claim("tenant_id", "tenant-prod"), claim("tenant_name", "acme-site-prod")]);
         let claims = Claims {
             iss: issuer.to_owned(),
             sub: format!("{}@clients", client.id()),
@@ -121,16 +127,17 @@ impl Keys {
             exp: (now + lifetime).as_secs_f64().ceil() as u64,
             scope: scope.to_owned(),
             jti: self.numbered.then(|| number.to_string()),
-            sitecore: serde_json::Map::from_iter([
+            sitecore: [
                 claim("org_id", "org_sandbox"),
                 claim("org_name", "acme"),
                 claim("org_display_name", "Acme"),
                 claim("org_account_id", "sandbox-account"),
                 claim("org_type", "customer"),
                 claim("client_name", client.id()),
-                claim("tenant_id", "sandbox-tenant"),
-                claim("tenant_name", "acme-site-prod"),
-            ]),
+            ]
+            .into_iter()
+            .chain(tenant.into_iter().flatten())
+            .collect(),
         };
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         let key = ring.last().expect("the ring is never empty");
