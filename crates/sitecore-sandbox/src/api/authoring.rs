@@ -3,11 +3,14 @@
 //! Like the real API, it rejects a token with the error code `AUTH_NOT_AUTHENTICATED` for each
 //! field, with HTTP 200 unless the sandbox is set to another status.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use async_graphql::{
     BatchRequest, EmptySubscription, MergedObject, Request, Schema,
-    parser::{parse_query, types::Selection},
+    parser::{
+        parse_query,
+        types::{ExecutableDocument, Field, OperationType, Selection, SelectionSet},
+    },
 };
 use axum::{
     Json, Router,
@@ -92,29 +95,72 @@ async fn execute(
 /// Describes that every field of a request was denied, like HotChocolate's `@authorize`. Newer
 /// versions leave `data` out.
 fn denial(request: &Request, code: &str, with_data: bool) -> Value {
-    let document = parse_query(&request.query).ok();
-    let operations = document.iter().flat_map(|document| document.operations.iter());
-    let selections = operations.flat_map(|(_, operation)| &operation.node.selection_set.node.items);
-    let fields = selections.filter_map(|selection| match &selection.node {
-        Selection::Field(field) => Some(field.node.response_key().node.to_string()),
-        _ => None,
+    let document = match parse_query(&request.query) {
+        Ok(document) => document,
+        Err(error) => return json!({ "errors": [{ "message": error.to_string() }] }),
+    };
+    let operation = document.operations.iter().find(|(name, _)| {
+        request
+            .operation_name
+            .as_deref()
+            .is_none_or(|wanted| name.is_some_and(|name| name == wanted))
     });
+    let Some((_, operation)) = operation else {
+        return json!({ "errors": [{ "message": "the operation is not in the document" }] });
+    };
+    let mut fields = Vec::new();
+    let (set, mut seen) = (&operation.node.selection_set.node, HashSet::new());
+    root_fields(&document, set, &mut seen, &mut fields);
     let (mut errors, mut data) = (Vec::new(), serde_json::Map::new());
     for field in fields {
-        if field == "__typename" {
-            data.insert(field, json!("Query"));
+        let key = field.response_key().node.to_string();
+        if field.name.node == "__typename" {
+            let root = match operation.node.ty {
+                OperationType::Mutation => "Mutation",
+                _ => "Query",
+            };
+            data.insert(key, json!(root));
             continue;
         }
         errors.push(json!({
             "message": "The current user is not authorized to access this resource.",
             "locations": [{ "line": 1, "column": 3 }],
-            "path": [field], "extensions": { "code": code },
+            "path": [key], "extensions": { "code": code },
         }));
-        data.insert(field, Value::Null);
+        data.insert(key, Value::Null);
     }
-    let mut body = json!({ "errors": errors });
+    let mut body = json!({});
+    if !errors.is_empty() {
+        body["errors"] = Value::Array(errors);
+    }
     if with_data {
         body["data"] = Value::Object(data);
     }
     body
+}
+
+/// Collects the fields at the top of an operation, also from fragments, each of which is read once.
+fn root_fields<'a>(
+    document: &'a ExecutableDocument,
+    set: &'a SelectionSet,
+    seen: &mut HashSet<&'a str>,
+    fields: &mut Vec<&'a Field>,
+) {
+    for selection in &set.items {
+        let nested = match &selection.node {
+            Selection::Field(field) => {
+                fields.push(&field.node);
+                None
+            }
+            Selection::InlineFragment(fragment) => Some(&fragment.node.selection_set),
+            Selection::FragmentSpread(spread) => {
+                let name = &spread.node.fragment_name.node;
+                let fragment = document.fragments.get(name).filter(|_| seen.insert(name));
+                fragment.map(|fragment| &fragment.node.selection_set)
+            }
+        };
+        if let Some(nested) = nested {
+            root_fields(document, &nested.node, seen, fields);
+        }
+    }
 }
