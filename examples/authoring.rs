@@ -23,7 +23,11 @@ const JOBS: &str = "{ jobs { nodes { name done } } }";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if env::args().any(|argument| argument == "--live") {
+    let argument = env::args().nth(1);
+    if argument.as_deref().is_some_and(|argument| argument != "--live") {
+        return Err("unknown argument; expected --live or nothing".into());
+    }
+    if argument.is_some() {
         let url = env::var("SITECORE_AUTHORING_URL")
             .map_err(|_| "SITECORE_AUTHORING_URL is not set; see `quickstart`")?;
         let auth = AuthMiddleware::from_env([Target::authoring(&url)?])?;
@@ -58,12 +62,12 @@ async fn publish(client: &ClientWithMiddleware, url: &str) -> Result<()> {
     loop {
         let status = &graphql(client, url, STATUS, id.clone()).await?["publishingStatus"];
         println!("published: {}", status["isDone"]);
-        if status["isFailed"] == true {
-            return Err("the publishing job failed".into());
+        match (status["isDone"].as_bool(), status["isFailed"].as_bool()) {
+            (Some(true), Some(false)) => break,
+            (Some(false), Some(false)) => {}
+            _ => return Err(format!("the publishing job failed: {status}").into()),
         }
-        if status["isDone"] == true {
-            break;
-        }
+        // Real jobs take longer. Ask every few seconds, and set a limit.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let jobs = graphql(client, url, JOBS, json!({})).await?;

@@ -16,7 +16,11 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if env::args().any(|argument| argument == "--live") {
+    let argument = env::args().nth(1);
+    if argument.as_deref().is_some_and(|argument| argument != "--live") {
+        return Err("unknown argument; expected --live or nothing".into());
+    }
+    if argument.is_some() {
         // The variable is for a sandbox that runs as a program.
         let origin = env::var("SITECORE_DEPLOY_URL");
         let origin = origin.as_deref().unwrap_or("https://xmclouddeploy-api.sitecorecloud.io");
@@ -37,13 +41,19 @@ async fn main() -> Result<()> {
     let auth = AuthMiddleware::builder(cache).target(target).build()?;
     let client = auth.into_client(reqwest::Client::builder())?;
     let environments = environments(&client, &origin).await?;
-    deploy(&client, &origin, &environments[0]).await
+    let test = environments.iter().find(|(name, _)| name == "test");
+    let (_, id) = test.ok_or("there is no environment `test`")?;
+    deploy(&client, &origin, id).await
 }
 
-/// Returns the ids of all environments.
-async fn environments(client: &ClientWithMiddleware, origin: &Url) -> Result<Vec<String>> {
-    let mut ids = Vec::new();
+/// Returns the names and ids of all environments.
+async fn environments(
+    client: &ClientWithMiddleware,
+    origin: &Url,
+) -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
     for page in 1.. {
+        // One on a page, to show the paging. The most is 50.
         let path = format!("/api/environments/v2?pageNumber={page}&pageSize=1");
         let response = json_of(client.get(origin.join(&path)?)).await?;
         let entries = response["data"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -52,26 +62,30 @@ async fn environments(client: &ClientWithMiddleware, origin: &Url) -> Result<Vec
         }
         for environment in entries {
             println!("{} at {}", environment["name"], environment["host"]);
-            ids.extend(environment["id"].as_str().map(str::to_owned));
+            let text = |member: &str| environment[member].as_str().unwrap_or_default().to_owned();
+            all.push((text("name"), text("id")));
         }
     }
-    Ok(ids)
+    Ok(all)
 }
 
 async fn deploy(client: &ClientWithMiddleware, origin: &Url, environment: &str) -> Result<()> {
     let path = format!("/api/environments/v1/{environment}/deployments");
     let created = json_of(client.post(origin.join(&path)?)).await?;
-    let path = format!("/api/deployments/v1/{}", created["id"].as_str().unwrap_or_default());
+    let id = created["id"].as_str().ok_or("a deployment without an id")?;
+    let path = format!("/api/deployments/v1/{id}");
     let start = client.post(origin.join(&format!("{path}/deploy"))?);
     start.send().await?.error_for_status()?;
     loop {
         let deployment = json_of(client.get(origin.join(&path)?)).await?;
         // 0: not started, 1: in progress, 2: completed, 3: failed, 4: skipped.
         match deployment["calculatedStatus"].as_u64() {
-            Some(0 | 1) => println!("deployment: in progress"),
+            Some(0) => println!("deployment: not started"),
+            Some(1) => println!("deployment: in progress"),
             Some(2) => break println!("deployment: completed"),
             state => return Err(format!("the deployment ended in state {state:?}").into()),
         }
+        // A real deployment takes minutes. Ask every 10 s or so, and set a limit.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())

@@ -3,8 +3,9 @@
 //! `cargo run --example edge` runs on the embedded sandbox. With `-- --live` it only reads, with
 //! the Edge administration client in `SITECORE_EDGE_CLIENT_ID` and `SITECORE_EDGE_CLIENT_SECRET`.
 
-use std::{env, error::Error, process};
+use std::{env, error::Error};
 
+use chrono::Utc;
 use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 use serde_json::{Value, json};
 use sitecore_auth::{
@@ -17,7 +18,11 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if env::args().any(|argument| argument == "--live") {
+    let argument = env::args().nth(1);
+    if argument.as_deref().is_some_and(|argument| argument != "--live") {
+        return Err("unknown argument; expected --live or nothing".into());
+    }
+    if argument.is_some() {
         // The variable is for a sandbox that runs as a program.
         let origin = env::var("SITECORE_EDGE_URL");
         let origin = Url::parse(origin.as_deref().unwrap_or("https://edge.sitecorecloud.io"))?;
@@ -58,7 +63,9 @@ async fn change(client: &ClientWithMiddleware, origin: &Url) -> Result<()> {
     let patch = json!([{ "op": "replace", "path": "/contentcachettl", "value": "00:15:00" }]);
     let patched = client.patch(origin.join("/api/admin/v1/settings")?).body(patch.to_string());
     let patched = patched.header("content-type", "application/json-patch+json").send().await?;
+    let patched = patched.error_for_status()?;
     let cleared = client.delete(origin.join("/api/admin/v1/cache")?).send().await?;
+    let cleared = cleared.error_for_status()?;
     println!("settings: {}, cache: {}", patched.status(), cleared.status());
     let hook = json!({ "label": "rebuild", "uri": "https://build.example/hook", "method": "POST" });
     let hook = json_of(client.post(origin.join("/api/admin/v1/webhooks")?).json(&hook)).await?;
@@ -69,14 +76,15 @@ async fn change(client: &ClientWithMiddleware, origin: &Url) -> Result<()> {
 /// Creates a key, which is valid until it is revoked, and revokes it.
 async fn keys(client: &ClientWithMiddleware, origin: &Url) -> Result<()> {
     let api = TokenApi::new(client.clone()).with_origin(origin.clone())?;
-    // The list also contains keys whose labels contain this one.
-    let label = format!("nightly index {}", process::id());
+    // Labels may repeat, so this one contains the time.
+    let label = format!("nightly index {}", Utc::now().to_rfc3339());
     let _key = api.create_key(&label).await?;
-    let mut mine = api.list_keys(Some(&label)).await?;
-    mine.retain(|key| key.label == label);
-    let [mine] = &mine[..] else { return Err("the label is not unique".into()) };
-    println!("revoking the key created at {}", mine.created);
-    api.revoke_key(&mine.hash).await?;
+    // The list also contains keys whose labels contain this one.
+    let keys = api.list_keys(Some(&label)).await?;
+    for key in keys.iter().filter(|key| key.label == label) {
+        println!("revoking the key created at {}", key.created);
+        api.revoke_key(&key.hash).await?;
+    }
     println!("keys left: {}", api.list_keys(None).await?.len());
     Ok(())
 }

@@ -50,10 +50,11 @@ async fn main() -> Result<()> {
     println!("sites: {}", names(&sites["data"]["sites"]));
 
     let cache = sandbox.url(Api::Edge, "/api/admin/v1/cache");
-    println!("edge cache: {}", client.delete(cache).send().await?.status());
+    let cleared = client.delete(cache).send().await?.error_for_status()?;
+    println!("edge cache: {}", cleared.status());
 
     // Delivery requires a key, which a source obtains from the Deploy API.
-    let id = environment["id"].as_str().unwrap_or_default();
+    let id = environment["id"].as_str().ok_or("an environment without an id")?;
     let keys = EdgeKeySource::deploy_api(client.clone(), id)
         .with_origin(sandbox.origin(Api::Deploy).clone())?;
     let target = on_sandbox(Target::edge_delivery(), Api::Edge)?;

@@ -20,7 +20,8 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 /// Lists the names of the sites.
 async fn sites(client: &ClientWithMiddleware, url: &str) -> Result<String> {
     let query = json!({ "query": "{ sites { name } }" });
-    let response: Value = client.post(url).json(&query).send().await?.json().await?;
+    let response = client.post(url).json(&query).send().await?.error_for_status()?;
+    let response: Value = response.json().await?;
     let sites = response["data"]["sites"].as_array().ok_or_else(|| response.to_string())?;
     let names: Vec<_> = sites.iter().filter_map(|site| site["name"].as_str()).collect();
     Ok(names.join(", "))

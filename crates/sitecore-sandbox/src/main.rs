@@ -17,7 +17,7 @@ A fake Sitecore Cloud on loopback: the token issuer, Authoring, Deploy and Exper
 Usage: sitecore-sandbox [OPTIONS] [-- COMMAND [ARGUMENT]...]
 
 Without a command, it prints the environment variables to export and runs until it is stopped. With a
-command, it runs that with the variables set, and ends with its exit code.
+command, it runs that with the variables set, and ends with its exit code (1 if a signal ended it).
 
 Options:
   --port BASE            Listen on BASE (issuer), BASE+1 (Authoring), BASE+2 (Deploy) and BASE+3 (Edge).
@@ -28,10 +28,20 @@ Options:
                          garbage, hang, cut, delay=2s, drip=10ms. Example: --fault token:503x2
   -h, --help             Print this help.
 
-Over HTTP, at SITECORE_AUTH_AUTHORITY: GET /_sandbox returns the counts of calls; POST and DELETE
-/_sandbox/faults change faults ({\"api\":\"token\",\"fault\":\"503\",\"times\":2}); POST /_sandbox/revoke-tokens,
-/_sandbox/revoke-edge-keys and /_sandbox/rotate-keys; PUT /_sandbox/token-lifetime ({\"lifetime\":\"4s\"}).
+SITECORE_AUTH_CLIENT_ID is an organization automation client, SITECORE_ENVIRONMENT_CLIENT_ID an environment
+automation client, and SITECORE_EDGE_CLIENT_ID an Edge administration client.
+
+Over HTTP, at SITECORE_AUTH_AUTHORITY, with JSON:
+  GET /_sandbox                     Returns the counts of calls.
+  POST /_sandbox/faults             Adds a fault: {\"api\":\"token\",\"fault\":\"503\",\"times\":2}; for all calls
+                                    if `times` is null.
+  DELETE /_sandbox/faults           Removes the lasting and the queued faults of all APIs.
+  POST /_sandbox/revoke-tokens, /_sandbox/revoke-edge-keys, /_sandbox/rotate-keys
+  PUT /_sandbox/token-lifetime      Sets the lifetime of new tokens: {\"lifetime\":\"4s\"}.
 ";
+
+/// The exit code of a program that was ended by SIGTERM.
+const TERMINATED: u8 = 128 + 15;
 
 /// What the command line says.
 #[derive(Default)]
@@ -64,7 +74,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => options.help = true,
-            Long("port") => options.port = Some(parser.value()?.parse()?),
+            Long("port") => options.port = Some(port(&parser.value()?)?),
             Long("token-lifetime") => options.token_lifetime = Some(lifetime(&parser.value()?)?),
             Long("fault") => options.faults.push(fault(&parser.value()?.string()?)?),
             // What follows `--` is the command, with its own options.
@@ -84,6 +94,17 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, Error> {
         options.command.clear();
     }
     Ok(options)
+}
+
+fn port(text: &OsStr) -> Result<u16, Error> {
+    let port = text.to_str().and_then(|text| text.parse().ok());
+    port.filter(|port| (1..=u16::MAX - 3).contains(port)).ok_or_else(|| {
+        let text = text.display();
+        format!(
+            "invalid --port `{text}`: expected a number from 1 to 65532, the first of four ports"
+        )
+        .into()
+    })
 }
 
 fn lifetime(text: &OsStr) -> Result<Duration, Error> {
@@ -125,7 +146,10 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
         builder = builder.token_lifetime(lifetime);
     }
     let sandbox = builder.start().await?;
-    for (api, fault, times) in options.faults {
+    // Lasting faults first, because they replace those that are queued.
+    let (lasting, queued): (Vec<_>, Vec<_>) =
+        options.faults.into_iter().partition(|(_, _, times)| times.is_none());
+    for (api, fault, times) in lasting.into_iter().chain(queued) {
         match times {
             Some(times) => sandbox.script(api, std::iter::repeat_n(fault, times)),
             None => sandbox.break_down(api, fault),
@@ -133,7 +157,7 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
     }
     if let Some((program, arguments)) = options.command.split_first() {
         let mut command = Command::new(program);
-        command.args(arguments).envs(sandbox.variables());
+        command.args(arguments).envs(sandbox.variables()).kill_on_drop(true);
         // A signal from the terminal reaches the command too, which then decides what to do.
         let ignore_interrupts = async {
             while tokio::signal::ctrl_c().await.is_ok() {}
@@ -142,6 +166,7 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
         let status = tokio::select! {
             status = command.status() => status,
             status = ignore_interrupts => status,
+            () = terminated() => return Ok(ExitCode::from(TERMINATED)),
         };
         let status =
             status.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
@@ -155,4 +180,17 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
     println!("# Running until stopped.");
     tokio::signal::ctrl_c().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for SIGTERM, such as from a CI runner.
+async fn terminated() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut signal) = signal(SignalKind::terminate()) {
+            signal.recv().await;
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }

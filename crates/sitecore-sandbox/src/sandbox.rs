@@ -114,8 +114,10 @@ impl Sandbox {
         &self.clients[2]
     }
 
-    /// Returns the environment variables for a program that uses the sandbox: the credentials of the
-    /// three default clients, the issuer and the addresses of the APIs. Pass them to
+    /// Returns the environment variables for a program that uses the sandbox: the issuer, the
+    /// addresses of the APIs, an Edge key, which this creates if need be, and the credentials of the
+    /// default clients. `SITECORE_AUTH_CLIENT_ID` and `_SECRET` belong to the organization automation
+    /// client; the others start with `SITECORE_ENVIRONMENT` and `SITECORE_EDGE`. Pass them to
     /// [`Command::envs`](std::process::Command::envs).
     #[must_use]
     pub fn variables(&self) -> Vec<(String, String)> {

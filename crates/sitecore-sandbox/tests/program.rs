@@ -42,6 +42,34 @@ fn a_command_gets_the_variables_the_faults_and_its_own_exit_code() {
 }
 
 #[test]
+fn a_lasting_fault_follows_the_counted_ones_in_any_order() {
+    let options = ["--fault", "token:503x1", "--fault", "token:418x*"];
+    let output = sandbox(&[&options[..], &["--", "python3", "-c", REQUEST_A_TOKEN]].concat());
+    let printed = text(&output.stdout);
+    assert_eq!(printed.lines().take(3).collect::<Vec<_>>(), ["503", "418", "418"], "{printed}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_terminated_sandbox_ends_its_command_too() {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::Stdio,
+    };
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sitecore-sandbox"));
+    let command = ["--", "sh", "-c", "echo started; exec sleep 60"];
+    let mut program = program.args(command).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(program.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let sent = Command::new("kill").args(["-TERM", &program.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(program.wait().unwrap().code(), Some(143));
+    // Its end closes the pipe, which would otherwise stay open for a minute.
+    assert_eq!(output.read_line(&mut line).unwrap(), 0);
+}
+
+#[test]
 fn help_names_every_option() {
     let output = sandbox(&["--help"]);
     assert!(output.status.success());
@@ -54,7 +82,9 @@ fn help_names_every_option() {
 fn wrong_options_are_errors_that_say_what_is_expected() {
     for (arguments, expected) in [
         (&["--ports", "1"][..], "--ports"),
-        (&["--port", "x"], "x"),
+        (&["--port", "x"], "invalid --port `x`"),
+        (&["--port", "0"], "from 1 to 65532"),
+        (&["--port", "65533"], "from 1 to 65532"),
         (&["--token-lifetime", "soon"], "expected a time such as 4s"),
         (&["--token-lifetime", "0"], "expected a time such as 4s"),
         (&["--fault", "503"], "token:503x2"),

@@ -278,6 +278,10 @@ async fn both_spellings_of_a_key_and_both_responses_to_a_change_are_understood()
         (&*two.hash, &*two.label, &*two.created_by, two.revoked),
         ("h2", "two", "me", false)
     );
+    // A key that is passed by mistake is not repeated in the error.
+    let error = api.get_key("c2VjcmV0LXNhbmRib3gta2V5/AAAA==").await.unwrap_err();
+    assert!(error.to_string().contains("invalid hash (31 characters)"), "{error}");
+    assert!(!format!("{error:?}").contains("c2VjcmV0"), "{error:?}");
     // A response without a hash is not a key.
     assert_eq!(api.get_key("h3").await.unwrap_err().kind(), ErrorKind::Malformed);
     api.rename_key("h1", "uno").await.unwrap();

@@ -40,7 +40,7 @@ pub(super) async fn send(request: RequestBuilder, client_kind: ClientKind) -> Re
         StatusCode::UNAUTHORIZED => error(
             ErrorKind::Refused,
             format!(
-                "; add this host as a target of the middleware, with the credentials of {client_kind}"
+                "; use the credentials of {client_kind}, and add this host as a target of the middleware"
             ),
         ),
         StatusCode::FORBIDDEN => {
@@ -53,9 +53,10 @@ pub(super) async fn send(request: RequestBuilder, client_kind: ClientKind) -> Re
         status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
             error(ErrorKind::Unavailable, "; try later".to_owned())
         }
-        _ => {
-            error(ErrorKind::Malformed, "; check whether Sitecore has changed this API".to_owned())
+        StatusCode::BAD_REQUEST => {
+            error(ErrorKind::Malformed, "; check what was sent, such as the label".to_owned())
         }
+        _ => error(ErrorKind::Malformed, ", which was not expected; check the origin".to_owned()),
     };
     Err(match retry_after_from_now(response.headers()) {
         Some(wait) if failure.is_transient() => failure.with_retry_after(wait),
@@ -69,8 +70,9 @@ pub(super) async fn parse_json<T: DeserializeOwned>(response: Response) -> Resul
     let body = response.bytes().await.map_err(|error| interrupted(&host, error))?;
     serde_json::from_slice(&body).map_err(|error| {
         let (bytes, line) = (body.len(), error.line());
-        let message =
-            format!("the response ({bytes} bytes) is not the expected JSON, at line {line}");
+        let message = format!(
+            "the response of {host} ({bytes} bytes) is not the expected JSON, at line {line}"
+        );
         Error::new(ErrorKind::Malformed, message)
     })
 }
@@ -123,7 +125,11 @@ pub(super) fn check_segment<'a>(what: &str, segment: &'a str) -> Result<&'a str>
     if is_valid {
         return Ok(segment);
     }
-    let message = format!("invalid {what} `{segment}`; use the one that the API returned");
+    // The value is left out: it may be a key, passed by mistake.
+    let length = segment.chars().count();
+    let message = format!(
+        "invalid {what} ({length} characters); use the {what} that the API returned, not a key or label"
+    );
     Err(Error::new(ErrorKind::Config, message))
 }
 

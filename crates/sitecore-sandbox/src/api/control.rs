@@ -2,10 +2,11 @@
 //!
 //! These paths are on the issuer's origin. Their calls are not counted.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
@@ -14,7 +15,6 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::problem::{Input, problem};
 use crate::cloud::{Api, Fault, World, parse_duration};
 
 pub(crate) fn router(world: Arc<World>) -> Router {
@@ -49,12 +49,22 @@ fn once() -> Option<usize> {
     Some(1)
 }
 
-async fn add_faults(State(world): State<Arc<World>>, Input(wanted): Input<NewFault>) -> Response {
-    let (Some(api), Ok(fault)) = (Api::named(&wanted.api), wanted.fault.parse::<Fault>()) else {
-        return problem(StatusCode::BAD_REQUEST);
+async fn add_faults(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let add = || -> Result<(), Box<dyn Error>> {
+        let wanted: NewFault = serde_json::from_slice(&body)?;
+        let api = Api::named(&wanted.api).ok_or("invalid API")?;
+        world.add_faults(api, wanted.fault.parse::<Fault>()?, wanted.times);
+        Ok(())
     };
-    world.add_faults(api, fault, wanted.times);
-    StatusCode::NO_CONTENT.into_response()
+    outcome(add())
+}
+
+/// A response without a body, or the reason why it was not done.
+fn outcome(result: Result<(), Box<dyn Error>>) -> Response {
+    match result {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn heal(State(world): State<Arc<World>>) -> StatusCode {
@@ -84,13 +94,12 @@ struct NewLifetime {
     lifetime: String,
 }
 
-async fn set_token_lifetime(
-    State(world): State<Arc<World>>,
-    Input(wanted): Input<NewLifetime>,
-) -> Response {
-    let Some(lifetime) = parse_duration(&wanted.lifetime) else {
-        return problem(StatusCode::BAD_REQUEST);
+async fn set_token_lifetime(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let set = || -> Result<(), Box<dyn Error>> {
+        let wanted: NewLifetime = serde_json::from_slice(&body)?;
+        let lifetime = parse_duration(&wanted.lifetime);
+        world.set_token_lifetime(lifetime.ok_or("invalid lifetime: expected a time such as 4s")?);
+        Ok(())
     };
-    world.set_token_lifetime(lifetime);
-    StatusCode::NO_CONTENT.into_response()
+    outcome(set())
 }
