@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use crate::cloud::{Api, CM_AUDIENCE, World};
@@ -127,7 +127,13 @@ fn parameters(headers: &HeaderMap, body: &[u8]) -> HashMap<String, String> {
     let content_type =
         headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.starts_with("application/json") {
-        serde_json::from_slice(body).unwrap_or_default()
+        // Auth0 ignores parameters that it does not know, whatever their type.
+        let members: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+        let texts = members.into_iter().filter_map(|(name, value)| match value {
+            Value::String(text) => Some((name, text)),
+            _ => None,
+        });
+        texts.collect()
     } else {
         form_urlencoded::parse(body).into_owned().collect()
     }

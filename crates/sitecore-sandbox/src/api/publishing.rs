@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Enum, Error, ID, InputObject, Object, Result, SimpleObject};
 
 use super::access::SignedIn;
-use crate::cloud::{Publish, World};
+use crate::cloud::{Publish, Tree, World};
 
 #[derive(Default)]
 pub(crate) struct PublishingQuery;
@@ -24,7 +24,7 @@ impl PublishingQuery {
         let job = jobs.iter_mut().find(|job| job.id == publishing_operation_id);
         let job = job.ok_or_else(|| Error::new("The publishing operation was not found."))?;
         if job.advance() {
-            world.publish(&job.root);
+            job.roots.iter().for_each(|root| world.publish(root));
         }
         let is_done = job.is_done();
         Ok(PublishingStatus {
@@ -46,7 +46,7 @@ impl PublishingQuery {
         let jobs = context.data::<Arc<World>>()?.publishes.lock();
         let nodes = jobs.iter().map(|job| Job {
             handle: ID(job.id.clone()),
-            name: format!("Publish {}", job.root),
+            name: format!("Publish {}", job.roots.join(", ")),
             done: job.is_done(),
         });
         Ok(JobConnection { nodes: nodes.collect() })
@@ -58,7 +58,7 @@ pub(crate) struct PublishingMutation;
 
 #[Object]
 impl PublishingMutation {
-    /// Starts publishing an item and its descendants. Other options are ignored.
+    /// Starts publishing items and their descendants. Other options are ignored.
     #[graphql(guard = "SignedIn")]
     async fn publish_item(
         &self,
@@ -66,15 +66,8 @@ impl PublishingMutation {
         input: PublishItemInput,
     ) -> Result<PublishItemPayload> {
         let world = context.data::<Arc<World>>()?;
-        let id = input.root_item_ids.as_ref().and_then(|ids| ids.first());
-        let id = id.or(input.root_item_id.as_ref());
-        let root = world
-            .content
-            .lock()
-            .find(input.root_item_path.as_deref(), id)
-            .map(|item| item.path.clone())
-            .ok_or_else(|| Error::new("The item was not found."))?;
-        Ok(start(world, root))
+        let roots = roots(&world.content.lock(), &input);
+        Ok(start(world, roots.ok_or_else(|| Error::new("The item was not found."))?))
     }
 
     /// Starts publishing everything. Options are ignored.
@@ -84,7 +77,7 @@ impl PublishingMutation {
         context: &Context<'_>,
         #[graphql(name = "input")] _input: Option<PublishSiteInput>,
     ) -> Result<PublishItemPayload> {
-        Ok(start(context.data::<Arc<World>>()?, "/sitecore".to_owned()))
+        Ok(start(context.data::<Arc<World>>()?, vec!["/sitecore".to_owned()]))
     }
 
     /// Cancels a publishing job that has not ended.
@@ -108,10 +101,19 @@ impl PublishingMutation {
     }
 }
 
-fn start(world: &World, root: String) -> PublishItemPayload {
+/// Returns the paths of the items to publish; `None` if one is missing or none is given.
+fn roots(tree: &Tree, input: &PublishItemInput) -> Option<Vec<String>> {
+    let ids = input.root_item_ids.iter().flatten().chain(&input.root_item_id);
+    let found = ids.map(|id| tree.find(None, Some(id)));
+    let found = found.chain(input.root_item_path.iter().map(|path| tree.find(Some(path), None)));
+    let roots: Option<Vec<_>> = found.map(|item| Some(item?.path.clone())).collect();
+    roots.filter(|roots| !roots.is_empty())
+}
+
+fn start(world: &World, roots: Vec<String>) -> PublishItemPayload {
     let mut jobs = world.publishes.lock();
     let id = format!("{:08}-0000-4000-8000-000000000000", jobs.len() + 1);
-    jobs.push(Publish::new(id.clone(), root));
+    jobs.push(Publish::new(id.clone(), roots));
     PublishItemPayload { operation_id: id }
 }
 
@@ -145,7 +147,7 @@ struct PublishSiteInput {
     languages: Vec<String>,
     #[graphql(default)]
     target_databases: Vec<String>,
-    publish_site_mode: Option<String>,
+    publish_site_mode: Option<PublishMode>,
     source_database: Option<String>,
 }
 
@@ -178,7 +180,8 @@ struct PublishItemPayload {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
-enum PublishItemMode {
+#[graphql(name = "PublishMode")]
+enum PublishMode {
     Smart,
     Full,
 }
@@ -189,7 +192,7 @@ struct PublishItemInput {
     root_item_ids: Option<Vec<ID>>,
     root_item_path: Option<String>,
     source_database: Option<String>,
-    publish_item_mode: Option<PublishItemMode>,
+    publish_item_mode: Option<PublishMode>,
     #[graphql(default)]
     publish_related_items: bool,
     display_name: Option<String>,

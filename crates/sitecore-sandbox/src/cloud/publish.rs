@@ -6,14 +6,14 @@ const LOOKS: u32 = 2;
 /// A publishing job.
 pub(crate) struct Publish {
     pub(crate) id: String,
-    pub(crate) root: String,
+    pub(crate) roots: Vec<String>,
     pub(crate) is_canceled: bool,
     looks_left: u32,
 }
 
 impl Publish {
-    pub(crate) fn new(id: String, root: String) -> Self {
-        Self { id, root, is_canceled: false, looks_left: LOOKS }
+    pub(crate) fn new(id: String, roots: Vec<String>) -> Self {
+        Self { id, roots, is_canceled: false, looks_left: LOOKS }
     }
 
     pub(crate) fn is_done(&self) -> bool {
