@@ -8,7 +8,7 @@ use std::error::Error;
 
 use futures_util::stream;
 use reqwest::{
-    Body, StatusCode,
+    Body, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap},
     multipart,
 };
@@ -28,6 +28,11 @@ fn file() -> multipart::Form {
     multipart::Form::new().part("file", part.file_name("video.mp4"))
 }
 
+/// Returns `true` for a login page, or a redirect to one, which the client does not follow.
+fn asks_to_log_in(response: &Response) -> bool {
+    response.status() == StatusCode::FOUND || is_html(response.headers())
+}
+
 fn is_html(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
@@ -40,8 +45,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ClientCredentials::new(sandbox.environment().id(), sandbox.environment().secret());
     let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience())?;
     let cache = TokenCache::new(TokenClient::builder(credentials).endpoint(endpoint).build()?);
-    // If the upload URL does not accept the token, it returns a login page with status 200.
-    let rejections = Rejections::default().when(StatusCode::OK, |headers, _| is_html(headers));
+    // If the upload URL does not accept the token, it returns a login page with status 200, or
+    // redirects to one.
+    let rejections = Rejections::default()
+        .when(StatusCode::OK, |headers, _| is_html(headers))
+        .when(StatusCode::FOUND, |_, _| true);
     let target = Target::authoring(authoring.clone())?;
     let auth = AuthMiddleware::builder(cache).target(target).rejections(rejections).build()?;
     let client = auth.into_client(reqwest::Client::builder())?;
@@ -54,9 +62,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The token is revoked right before the upload.
     sandbox.revoke_tokens();
     let mut response = client.post(url).multipart(file()).send().await?;
-    if is_html(response.headers()) {
+    if asks_to_log_in(&response) {
         // The middleware has replaced the token. A stream cannot be sent twice.
-        println!("a login page, starting again with a new stream");
+        println!("asked to log in, starting again with a new stream");
         response = client.post(url).multipart(file()).send().await?;
     }
     let item: Value = response.error_for_status()?.json().await?;

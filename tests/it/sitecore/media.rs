@@ -64,7 +64,11 @@ async fn an_upload_starts_with_a_fresh_token_and_is_not_replayed() {
     let target = Target::authoring(sandbox.authoring_url()).unwrap();
     let auth = AuthMiddleware::builder(cache_for(&sandbox, sandbox.environment()))
         .target(target)
-        .rejections(Rejections::default().when(StatusCode::OK, is_html));
+        .rejections(
+            Rejections::default()
+                .when(StatusCode::OK, is_html)
+                .when(StatusCode::FOUND, |_, _| true),
+        );
     let client = auth.build().unwrap().into_client(reqwest::Client::builder()).unwrap();
     let url = upload_url(&client, &sandbox).await;
     tokio::time::sleep(lifetime).await;
@@ -83,7 +87,25 @@ async fn an_upload_starts_with_a_fresh_token_and_is_not_replayed() {
     // The new token is already cached.
     let granted = sandbox.tokens_granted();
     let response = client.post(&url).multipart(file(&started)).send().await.unwrap();
-    assert_eq!((response.status(), sandbox.tokens_granted()), (StatusCode::OK, granted));
+    let item: Value = response.json().await.unwrap();
+    assert_eq!(item["ItemPath"], "/sitecore/media library/Project/acme/video");
+    assert_eq!(sandbox.tokens_granted(), granted);
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_login_page_can_count_as_a_rejection() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let auth = AuthMiddleware::builder(cache_for(&sandbox, sandbox.environment()))
+        .target(Target::authoring(sandbox.authoring_url()).unwrap())
+        .rejections(Rejections::default().when(StatusCode::FOUND, |_, _| true));
+    let client = auth.build().unwrap().into_client(reqwest::Client::builder()).unwrap();
+    let url = upload_url(&client, &sandbox).await;
+    let login = Fault::status(302).header("location", "https://login.example/");
+    sandbox.script(Api::Authoring, [login]);
+    let started = Arc::default();
+    let response = client.post(&url).multipart(file(&started)).send().await.unwrap();
+    // The redirect is not followed, and the token is replaced.
+    assert_eq!((response.status(), sandbox.tokens_granted()), (StatusCode::FOUND, 2));
 }
 
 #[tokio::test]
