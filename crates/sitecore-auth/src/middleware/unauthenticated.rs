@@ -90,32 +90,21 @@ impl WarnedHosts {
         let targets = names(apis.clone());
         let is_known = apis.clone().any(|api| api.rule.is_origin_of(url));
         let is_covered = apis.any(|api| api.rule.covers(url));
-        match why {
-            Why::NoTarget if is_known => warn!(
-                origin,
-                path,
-                targets,
+        let message = match why {
+            Why::NoTarget if is_known => {
                 "request matched no target and was rejected; its path is outside the targets, so add a target for that folder"
-            ),
-            Why::NoTarget => warn!(
-                origin,
-                path,
-                targets,
+            }
+            Why::NoTarget => {
                 "request matched no target and was rejected; add a target for its host"
-            ),
-            Why::OwnCredential if is_covered => warn!(
-                origin,
-                path,
-                targets,
+            }
+            Why::OwnCredential if is_covered => {
                 "request with a credential of its own was rejected; remove that credential so that the middleware adds its token"
-            ),
-            Why::OwnCredential => warn!(
-                origin,
-                path,
-                targets,
+            }
+            Why::OwnCredential => {
                 "request with a credential of its own was rejected; check that credential, because no target covers the URL"
-            ),
-        }
+            }
+        };
+        warn!(origin, path, targets, "{message}");
     }
 }
 
