@@ -163,7 +163,7 @@ def main(sandbox):
 
 
 if __name__ == "__main__":
-    process = subprocess.Popen([*sys.argv[1:], "600"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*sys.argv[1:], "--token-lifetime", "600s"], stdout=subprocess.PIPE, text=True)
     try:
         main(process)
     finally:

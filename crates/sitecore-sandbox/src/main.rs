@@ -23,8 +23,8 @@ Options:
   --port BASE            Listen on BASE (issuer), BASE+1 (Authoring), BASE+2 (Deploy) and BASE+3 (Edge).
                          By default, the system chooses ports.
   --token-lifetime TIME  How long tokens last, such as 4s, 15m or 24h; 24h by default.
-  --fault API:FAULT[xN]  A fault for the next N calls of an API (1 by default, `x*` for all calls). May be
-                         repeated. APIs: token, authoring, deploy, edge. Faults: a status such as 503,
+  --fault API:FAULT[xN]  A fault for the next N calls of an API (1 by default, `x*` for all calls after
+                         them). May be repeated. APIs: token, authoring, deploy, edge. Faults: a status such as 503,
                          garbage, hang, cut, delay=2s, drip=10ms. Example: --fault token:503x2
   -h, --help             Print this help.
 
@@ -85,14 +85,6 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, Error> {
             other => return Err(other.unexpected().into()),
         }
     }
-    // A single number is a token lifetime in seconds.
-    if let [number] = &options.command[..]
-        && options.token_lifetime.is_none()
-        && number.to_str().is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-    {
-        options.token_lifetime = Some(lifetime(number)?);
-        options.command.clear();
-    }
     Ok(options)
 }
 
@@ -146,10 +138,7 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
         builder = builder.token_lifetime(lifetime);
     }
     let sandbox = builder.start().await?;
-    // Lasting faults first, because they replace those that are queued.
-    let (lasting, queued): (Vec<_>, Vec<_>) =
-        options.faults.into_iter().partition(|(_, _, times)| times.is_none());
-    for (api, fault, times) in lasting.into_iter().chain(queued) {
+    for (api, fault, times) in options.faults {
         match times {
             Some(times) => sandbox.script(api, std::iter::repeat_n(fault, times)),
             None => sandbox.break_down(api, fault),

@@ -150,8 +150,7 @@ impl Sandbox {
         self.world.queue_faults(api, faults);
     }
 
-    /// Applies this fault to every call until [`heal`](Self::heal). Drops the faults queued so far;
-    /// faults queued later come first.
+    /// Applies this fault to every call until [`heal`](Self::heal). Queued faults come first.
     pub fn break_down(&self, api: Api, fault: Fault) {
         self.world.add_faults(api, fault, None);
     }

@@ -455,3 +455,19 @@ async fn the_issuer_ignores_parameters_that_it_does_not_know() {
     let call = reqwest::Client::new().post(sandbox.token_url()).json(&parameters);
     assert_eq!(call.send().await.unwrap().status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn queued_faults_come_before_a_lasting_one_and_healing_removes_both() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let status = async || {
+        let call = reqwest::get(sandbox.url(Api::Deploy, "/api/projects/v1"));
+        call.await.unwrap().status().as_u16()
+    };
+    sandbox.script(Api::Deploy, [Fault::status(503)]);
+    sandbox.break_down(Api::Deploy, Fault::status(418));
+    sandbox.script(Api::Deploy, [Fault::status(504)]);
+    assert_eq!([status().await, status().await, status().await], [503, 504, 418]);
+    sandbox.script(Api::Deploy, [Fault::status(503)]);
+    sandbox.heal(Api::Deploy);
+    assert_eq!(status().await, 401);
+}

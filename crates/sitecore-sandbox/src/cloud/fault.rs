@@ -162,10 +162,12 @@ impl Script {
         self.0.lock().0.extend(faults);
     }
 
-    pub(crate) fn set_lasting(&self, fault: Option<Fault>) {
-        let mut script = self.0.lock();
-        script.0.clear();
-        script.1 = fault;
+    pub(crate) fn set_lasting(&self, fault: Fault) {
+        self.0.lock().1 = Some(fault);
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.0.lock() = Default::default();
     }
 
     pub(crate) fn next(&self) -> Option<Fault> {

@@ -189,12 +189,12 @@ impl World {
     pub(crate) fn add_faults(&self, api: Api, fault: Fault, times: Option<usize>) {
         match times {
             Some(times) => self.desk(api).script.push(iter::repeat_n(fault, times)),
-            None => self.desk(api).script.set_lasting(Some(fault)),
+            None => self.desk(api).script.set_lasting(fault),
         }
     }
 
     pub(crate) fn heal(&self, api: Api) {
-        self.desk(api).script.set_lasting(None);
+        self.desk(api).script.clear();
     }
 
     pub(crate) fn calls(&self, api: Api) -> u64 {
