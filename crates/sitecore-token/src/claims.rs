@@ -22,8 +22,8 @@ const SITECORE: &str = "https://auth.sitecorecloud.io/claims/";
 #[serde(transparent)]
 pub struct Claims(Map<String, Value>);
 
-/// The kinds of automation client in Sitecore Cloud. They differ in which APIs accept their tokens;
-/// what is said here are hints.
+/// The kinds of automation client in Sitecore Cloud. They differ in which APIs usually accept
+/// their tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientKind {

@@ -14,8 +14,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Config`](crate::ErrorKind::Config) if it is empty or contains characters that no secret has. The error
-/// names the variable and what to do.
+/// [`Config`](crate::ErrorKind::Config) if it is empty or contains characters that no secret has.
+/// The error names the variable and what to do.
 #[doc(hidden)]
 pub fn secret_from_env(name: &str) -> Result<Option<SecretString>> {
     let value = variable(name)?.map(Zeroizing::new);
