@@ -55,6 +55,7 @@ fn a_terminated_sandbox_ends_its_command_too() {
     use std::{
         io::{BufRead as _, BufReader},
         process::Stdio,
+        time::{Duration, Instant},
     };
     let mut program = Command::new(env!("CARGO_BIN_EXE_sitecore-sandbox"));
     let command = ["--", "sh", "-c", "echo started; exec sleep 60"];
@@ -66,7 +67,9 @@ fn a_terminated_sandbox_ends_its_command_too() {
     assert!(sent.unwrap().success());
     assert_eq!(program.wait().unwrap().code(), Some(143));
     // Its end closes the pipe, which would otherwise stay open for a minute.
+    let terminated = Instant::now();
     assert_eq!(output.read_line(&mut line).unwrap(), 0);
+    assert!(terminated.elapsed() < Duration::from_secs(30), "the command went on");
 }
 
 #[test]
