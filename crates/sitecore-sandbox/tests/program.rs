@@ -50,6 +50,7 @@ fn a_lasting_fault_follows_the_counted_ones_in_any_order() {
 }
 
 #[cfg(unix)]
+#[expect(clippy::disallowed_methods, reason = "the rule applies to the libraries only")]
 #[test]
 fn a_terminated_sandbox_ends_its_command_too() {
     use std::{
