@@ -156,11 +156,17 @@ fn in_memory(backwards: &[u8]) -> usize {
     const PIECE: u64 = 1 << 16;
     let memory = std::fs::File::open("/proc/self/mem").unwrap();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let (mut found, mut piece) = (0, vec![0; PIECE as usize + backwards.len() - 1]);
+    // So large that it lies apart from the rest. Otherwise it could be read into itself.
+    let mut buffer = vec![0; 64 << 20];
+    let own = buffer.as_ptr_range();
+    let own = own.start.addr() as u64..own.end.addr() as u64;
+    let piece = &mut buffer[..PIECE as usize + backwards.len() - 1];
+    let mut found = 0;
     for map in maps.lines().filter(|map| map.contains("rw-p")) {
         let (from, to) = map.split(' ').next().unwrap().split_once('-').unwrap();
         let number = |text| u64::from_str_radix(text, 16).unwrap();
-        for at in (number(from)..number(to)).step_by(PIECE as usize) {
+        let pieces = (number(from)..number(to)).step_by(PIECE as usize);
+        for at in pieces.filter(|at| !own.contains(at)) {
             let length = (number(to) - at).min(piece.len() as u64) as usize;
             if memory.read_exact_at(&mut piece[..length], at).is_ok() {
                 let windows = piece[..length].windows(backwards.len());
