@@ -39,6 +39,8 @@ struct ErrorInner {
     kind: ErrorKind,
     transient: bool,
     never_reached_issuer: bool,
+    issuer_responded: bool,
+    is_adopted: bool,
     retry_after: Option<Duration>,
     source: Arc<dyn StdError + Send + Sync>,
 }
@@ -75,6 +77,9 @@ impl Error {
                 ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::Timeout
             ),
             never_reached_issuer: false,
+            // Only the issuer can refuse a client or limit its rate.
+            issuer_responded: matches!(kind, ErrorKind::Refused | ErrorKind::RateLimited),
+            is_adopted: false,
             retry_after: None,
             source: Arc::from(source.into()),
         }))
@@ -93,6 +98,23 @@ impl Error {
     #[must_use]
     pub fn with_never_reached_issuer(mut self) -> Self {
         Arc::make_mut(&mut self.0).never_reached_issuer = true;
+        self
+    }
+
+    /// Records that the issuer itself reported the failure, so that other processes can expect the
+    /// same. Errors of the kinds `Refused` and `RateLimited` have this already.
+    #[must_use]
+    pub fn with_issuer_responded(mut self) -> Self {
+        Arc::make_mut(&mut self.0).issuer_responded = true;
+        self
+    }
+
+    /// Marks the error as one that another process had. The refresh then ends, and this attempt
+    /// does not count as a token request.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn adopted(mut self) -> Self {
+        Arc::make_mut(&mut self.0).is_adopted = true;
         self
     }
 
@@ -151,6 +173,17 @@ impl Error {
         self.0.never_reached_issuer
     }
 
+    /// Returns `true` if the issuer itself reported the failure: with an OAuth error, or with status
+    /// 429 or 5xx. Processes that share a store share such failures, and no others.
+    #[must_use]
+    pub fn issuer_responded(&self) -> bool {
+        self.0.issuer_responded
+    }
+
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.0.is_adopted
+    }
+
     /// Returns how long to wait before trying again. For an error from a cache, this is the time
     /// until its next token request. `None` if that is not known, as with
     /// [`Timeout`](ErrorKind::Timeout).
@@ -186,6 +219,7 @@ impl fmt::Debug for Error {
             .field("kind", &self.0.kind)
             .field("transient", &self.0.transient)
             .field("never_reached_issuer", &self.0.never_reached_issuer)
+            .field("issuer_responded", &self.0.issuer_responded)
             .field("retry_after", &self.0.retry_after)
             .field("source", &self.0.source)
             .finish()
@@ -227,6 +261,8 @@ impl From<sitecore_token::Error> for Error {
             kind,
             transient: error.is_transient(),
             never_reached_issuer: error.never_reached_issuer(),
+            issuer_responded: error.issuer_responded(),
+            is_adopted: false,
             retry_after: error.retry_after(),
             source: Arc::new(error),
         }))

@@ -17,12 +17,45 @@ use crate::{
     token::Token,
 };
 
+/// Describes the metrics to the recorder, which shows the descriptions with the values.
+pub(crate) fn describe() {
+    #[cfg(feature = "metrics")]
+    crate::contain::contain(|| {
+        use metrics::{Unit::Seconds, describe_counter, describe_gauge, describe_histogram};
+        describe_counter!("sitecore_auth_token_requests_total", "Token requests.");
+        describe_histogram!(
+            "sitecore_auth_refresh_seconds",
+            Seconds,
+            "Duration of a refresh, with all its token requests and pauses."
+        );
+        describe_gauge!(
+            "sitecore_auth_usable_until_timestamp_seconds",
+            Seconds,
+            "When the current token is no longer used, since the UNIX epoch."
+        );
+        describe_gauge!(
+            "sitecore_auth_cooldown_until_timestamp_seconds",
+            Seconds,
+            "When the cooldown ends, since the UNIX epoch."
+        );
+        describe_histogram!(
+            "sitecore_auth_wait_seconds",
+            Seconds,
+            "How long callers waited for a refresh."
+        );
+        describe_counter!(
+            "sitecore_auth_rejected_responses_total",
+            "Responses that rejected a token, by what was done about them."
+        );
+    });
+}
+
 /// Counts a token request, successful or not. Does nothing for an adopted token, which was not
 /// requested.
 pub(crate) fn count_request(cache: &str, reason: &'static str, result: &Result<Token>) {
     #[cfg(feature = "metrics")]
     crate::contain::contain(|| {
-        if !result.as_ref().is_ok_and(Token::is_adopted) {
+        if !result.as_ref().map_or_else(Error::is_adopted, Token::is_adopted) {
             let outcome = result.as_ref().map_or_else(kind_label, |_| "token");
             metrics::counter!(
                 "sitecore_auth_token_requests_total",

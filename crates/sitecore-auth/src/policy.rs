@@ -238,7 +238,8 @@ impl RefreshPolicy {
         } else {
             attempts < self.attempts_per_refresh
         };
-        if !error.is_transient() || !may_repeat {
+        // The other process repeats its own.
+        if !error.is_transient() || !may_repeat || error.is_adopted() {
             return None;
         }
         let pause = match error.retry_after() {

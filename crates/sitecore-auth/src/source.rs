@@ -74,7 +74,10 @@ pub trait TokenSource: Send + Sync + 'static {
 pub struct FetchContext<'a> {
     replacing: Option<&'a Token>,
     rejected: bool,
+    elapsed: Duration,
     time_left: Duration,
+    uses_budget: bool,
+    cache: &'a str,
 }
 
 impl<'a> FetchContext<'a> {
@@ -82,7 +85,20 @@ impl<'a> FetchContext<'a> {
     /// test of your own source can use this.
     #[must_use]
     pub fn new(time_left: Duration) -> Self {
-        Self { replacing: None, rejected: false, time_left }
+        Self {
+            replacing: None,
+            rejected: false,
+            elapsed: Duration::ZERO,
+            time_left,
+            uses_budget: false,
+            cache: "",
+        }
+    }
+
+    /// Sets what only a cache knows: its name, and whether its budget for rejected tokens pays for
+    /// this token request.
+    pub(crate) fn with_cache(self, cache: &'a str, uses_budget: bool) -> Self {
+        Self { uses_budget, cache, ..self }
     }
 
     /// Sets the token to replace, and whether it was rejected.
@@ -91,10 +107,14 @@ impl<'a> FetchContext<'a> {
         Self { replacing: Some(token), rejected, ..self }
     }
 
-    /// Sets how much time is left. For sources that wait before they call another source.
+    /// Moves the context forward in time. For sources that wait before they call another source.
     #[must_use]
-    pub fn with_time_left(self, time_left: Duration) -> Self {
-        Self { time_left, ..self }
+    pub fn after(self, waited: Duration) -> Self {
+        Self {
+            elapsed: self.elapsed + waited,
+            time_left: self.time_left.saturating_sub(waited),
+            ..self
+        }
     }
 
     /// Returns the token to replace, if there is one. A source that remembers tokens must not
@@ -110,10 +130,31 @@ impl<'a> FetchContext<'a> {
         self.rejected
     }
 
+    /// Returns how long ago this refresh started.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
     /// Returns how much time this refresh has left. The future is dropped after that.
     #[must_use]
     pub fn time_left(&self) -> Duration {
         self.time_left
+    }
+
+    /// Returns `true` if the budget for rejected tokens pays for this token request. Processes that
+    /// share tokens share that budget.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn uses_budget(&self) -> bool {
+        self.uses_budget
+    }
+
+    /// Returns the name of the cache, for metrics; empty if it has none.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn cache(&self) -> &'a str {
+        self.cache
     }
 }
 

@@ -92,6 +92,15 @@ impl TokenClient {
     #[must_use]
     pub fn token_context(&self) -> String {
         let Settings { endpoint, scope, parameters, .. } = &self.settings;
+        // The order of scopes and parameters does not matter.
+        let scope = scope.as_ref().map(|scope| {
+            let mut scopes: Vec<_> = scope.split(' ').collect();
+            scopes.sort_unstable();
+            scopes.dedup();
+            scopes
+        });
+        let mut parameters: Vec<_> = parameters.iter().collect();
+        parameters.sort_unstable();
         let parts = (
             endpoint.token_url().as_str(),
             endpoint.audience(),

@@ -19,6 +19,7 @@ struct ErrorInner {
     transient: bool,
     message: String,
     never_reached_issuer: bool,
+    issuer_responded: bool,
     retry_after: Option<Duration>,
     refusal: Option<Refusal>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -55,6 +56,7 @@ impl Error {
             transient: matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable),
             message: message.into(),
             never_reached_issuer: false,
+            issuer_responded: false,
             retry_after: None,
             refusal: None,
             source: None,
@@ -95,6 +97,10 @@ impl Error {
         self.with(|inner| inner.never_reached_issuer = true)
     }
 
+    pub(crate) fn with_issuer_responded(self, responded: bool) -> Self {
+        self.with(|inner| inner.issuer_responded = responded)
+    }
+
     /// Changes an error that is still being built and therefore has no clone.
     fn with(mut self, change: impl FnOnce(&mut ErrorInner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
@@ -124,6 +130,14 @@ impl Error {
     #[must_use]
     pub fn never_reached_issuer(&self) -> bool {
         self.0.never_reached_issuer
+    }
+
+    /// Returns `true` if the issuer itself reported the failure: with an OAuth error, or with status
+    /// 429 or 5xx. Other clients of the issuer can then expect the same. `false` for a failure that
+    /// may concern this process only, such as a proxy's response or a timeout.
+    #[must_use]
+    pub fn issuer_responded(&self) -> bool {
+        self.0.issuer_responded
     }
 
     /// Returns how long the server asked us to wait, counted from its response and not capped.
@@ -164,6 +178,7 @@ impl fmt::Debug for Error {
             .field("message", &inner.message)
             .field("transient", &inner.transient)
             .field("never_reached_issuer", &inner.never_reached_issuer)
+            .field("issuer_responded", &inner.issuer_responded)
             .field("retry_after", &inner.retry_after)
             .field("refusal", &inner.refusal)
             .field("source", &inner.source)

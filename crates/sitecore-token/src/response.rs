@@ -254,6 +254,7 @@ impl RawResponse<'_> {
         let (host, client) = (self.host(), self.client());
         Error::new(kind, format!("{host} {outcome} {client} ({refusal}{quoted}); {advice}"))
             .with_retry_after(self.wait(kind))
+            .with_issuer_responded(true)
             .with_refusal(refusal)
     }
 
@@ -273,11 +274,13 @@ impl RawResponse<'_> {
             511 => (ErrorKind::Unavailable, "sign in to the network"),
             _ => (ErrorKind::Unavailable, "try again later"),
         };
+        // A network that requires a sign-in responds with 511.
+        let by_issuer = matches!(status.as_u16(), 429 | 500..=510 | 512..=599);
         let (host, client, status) = (self.host(), self.client(), status.as_u16());
         let message = format!(
             "{host} responded to {client} with status {status} and no readable OAuth error; {advice}"
         );
-        Error::new(kind, message).with_retry_after(self.wait(kind))
+        Error::new(kind, message).with_retry_after(self.wait(kind)).with_issuer_responded(by_issuer)
     }
 
     /// Returns how long to wait. Quota headers count only for a rate limit, because every response

@@ -116,7 +116,9 @@ async fn a_context_can_be_built_for_a_test_of_a_source() {
     let token = cache_of(&source, PausedClock::new()).token().await.unwrap();
     let context = first_fetch();
     assert!(context.replacing().is_none() && !context.rejected());
-    let context = context.with_replacing(&token, true).with_time_left(SECOND);
+    let context = context.with_replacing(&token, true);
+    let context = context.after(29 * SECOND);
     assert_eq!(text(context.replacing().unwrap()), "token-1");
-    assert_eq!((context.rejected(), context.time_left()), (true, SECOND));
+    assert!(context.rejected());
+    assert_eq!((context.elapsed(), context.time_left()), (29 * SECOND, SECOND));
 }

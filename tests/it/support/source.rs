@@ -96,7 +96,11 @@ impl TokenSource for ScriptedSource {
             }
             (step, script.granted)
         };
-        let error = |kind| Error::new(kind, "scripted");
+        let error = |kind| match kind {
+            // As if the issuer had responded with a status of 5xx.
+            ErrorKind::Unavailable => Error::new(kind, "scripted").with_issuer_responded(),
+            kind => Error::new(kind, "scripted"),
+        };
         match step {
             Step::Grant(lifetime) => Token::bearer(format!("token-{number}"), lifetime),
             Step::Same(number, lifetime) => Token::bearer(format!("token-{number}"), lifetime),

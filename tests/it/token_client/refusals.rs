@@ -197,6 +197,7 @@ async fn a_client_error_without_an_oauth_code_is_transient() {
                 error_of(ResponseTemplate::new(status).set_body_raw(body, "text/html")).await;
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{status} {body}");
             assert!(error.is_transient() && error.refusal().is_none());
+            assert!(!error.issuer_responded(), "it may be a proxy's response");
             let names_url = error.to_string().contains("check the token URL");
             assert_eq!(names_url, matches!(status, 404 | 405), "{error}");
         }
@@ -209,9 +210,29 @@ async fn a_server_error_is_transient() {
         let error = error_of(ResponseTemplate::new(status)).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{status}");
         assert!(error.is_transient());
+        assert_eq!(error.issuer_responded(), status >= 500, "{status}");
     }
     let error = error_of(refusal(503, "invalid_client", "")).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn an_error_says_whether_the_issuer_itself_reported_it() {
+    let html = |status| ResponseTemplate::new(status).set_body_raw("<h1>Hello</h1>", "text/html");
+    for (response, expected) in [
+        (refusal(401, "access_denied", ""), true),
+        (refusal(404, "invalid_request", ""), true),
+        (html(429), true),
+        (html(503), true),
+        // A network that requires a sign-in, and a page instead of a token.
+        (html(511), false),
+        (html(200), false),
+        (html(302), false),
+    ] {
+        let error = error_of(response).await;
+        assert_eq!(error.issuer_responded(), expected, "{error}");
+        assert_eq!(sitecore_auth::Error::from(error).issuer_responded(), expected);
+    }
 }
 
 #[tokio::test]

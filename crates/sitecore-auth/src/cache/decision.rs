@@ -63,6 +63,14 @@ pub(super) struct Refresh {
     pub(super) was_awaited: bool,
 }
 
+/// What the source is told about one token request.
+pub(super) struct Request {
+    /// The token to be replaced was rejected.
+    pub(super) replaces_rejected: bool,
+    /// The budget for rejected tokens pays for it.
+    pub(super) uses_budget: bool,
+}
+
 /// Why a refresh is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {

@@ -118,6 +118,7 @@ impl TokenCache {
     }
 
     fn from_builder(builder: TokenCacheBuilder) -> Self {
+        metrics::describe();
         let shared = Shared {
             source: builder.source,
             policy: builder.policy,

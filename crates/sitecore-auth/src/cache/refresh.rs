@@ -215,10 +215,14 @@ async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts
         if too_late || refresh.is_overdue(input) {
             return Err(attempts.timed_out(shared));
         }
-        let rejected = shared.lock().state.begin_request(refresh).ok_or_else(lost)?;
-        let context = FetchContext::new(refresh.time_left(input));
+        let request = shared.lock().state.begin_request(refresh, input.now);
+        let request = request.ok_or_else(lost)?;
+        let elapsed = input.now.elapsed_since(refresh.started);
+        let context = FetchContext::new(shared.policy.refresh_timeout)
+            .after(elapsed)
+            .with_cache(&shared.name, request.uses_budget);
         let context = match &refresh.replacing {
-            Some(token) => context.with_replacing(token, rejected),
+            Some(token) => context.with_replacing(token, request.replaces_rejected),
             None => context,
         };
         attempts.count += 1;

@@ -99,8 +99,7 @@ impl Rejections {
         input: Input<'_>,
     ) {
         let Input { now, policy, .. } = input;
-        let costs = refresh.replaces_rejected() && !replacement.is_adopted();
-        let is_paid = costs && !self.is_free(by, now);
+        let is_paid = !replacement.is_adopted() && self.uses_budget(refresh, now);
         if is_paid {
             self.budget.spend(now);
         }
@@ -125,6 +124,12 @@ impl Rejections {
         if count > 1 {
             self.unreliable.insert(by.clone());
         }
+    }
+
+    /// Returns `true` if the budget pays for a token request of this refresh.
+    pub(super) fn uses_budget(&self, refresh: &Refresh, now: Moment) -> bool {
+        let rejected_by = refresh.rejected_by.as_ref().filter(|_| refresh.replaces_rejected());
+        rejected_by.is_some_and(|by| !self.is_free(by, now))
     }
 
     /// Counts a token request that is repeated because the token was identical to the rejected one.

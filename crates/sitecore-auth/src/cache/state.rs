@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{
     cooldown::{Cooldown, Failure, Permit},
     decision::{
-        Arrival, Input, Job, Need, Outcome, Reason, Refresh, Reply, expired, lost, timed_out,
-        too_short,
+        Arrival, Input, Job, Need, Outcome, Reason, Refresh, Reply, Request, expired, lost,
+        timed_out, too_short,
     },
     rejections::{RejectedBy, Rejections},
     tokens::{TokenRecord, Tokens},
@@ -159,12 +159,16 @@ impl CacheState {
         }
     }
 
-    /// Counts a token request that is about to be sent. Returns whether the token to be replaced
-    /// was rejected, or `None` if the refresh has been given up and must not send it.
-    pub(super) fn begin_request(&mut self, refresh: &Refresh) -> Option<bool> {
+    /// Counts a token request that is about to be sent, or returns `None` if the refresh has been
+    /// given up and must not send it.
+    pub(super) fn begin_request(&mut self, refresh: &Refresh, now: Moment) -> Option<Request> {
         self.in_flight.as_ref().filter(|current| current.number == refresh.number)?;
         self.token_requests += 1;
-        Some(refresh.replacing.as_ref().is_some_and(|token| self.tokens.is_rejected(token)))
+        let replacing = refresh.replacing.as_ref();
+        Some(Request {
+            replaces_rejected: replacing.is_some_and(|token| self.tokens.is_rejected(token)),
+            uses_budget: self.rejections.uses_budget(refresh, now),
+        })
     }
 
     /// Decides whether a token that has arrived is used or requested again. The refresh has not
@@ -232,6 +236,10 @@ impl CacheState {
         result: Result<Token>,
         input: Input<'_>,
     ) -> Option<Outcome> {
+        if result.as_ref().map_or_else(Error::is_adopted, Token::is_adopted) {
+            // Another process made the token request.
+            self.token_requests = self.token_requests.saturating_sub(1);
+        }
         let in_flight = self.in_flight.take_if(|current| current.number == refresh.number);
         self.tokens.put_to_use(&self.rejections, input.now);
         let started = in_flight.as_ref().unwrap_or(refresh);
@@ -252,9 +260,6 @@ impl CacheState {
         input: Input<'_>,
     ) -> Result<Outcome> {
         let Input { now, policy, .. } = input;
-        if token.is_adopted() {
-            self.token_requests = self.token_requests.saturating_sub(1);
-        }
         let usable = self.tokens.usable(now).cloned();
         let token = self.reused(token, input);
         if usable.is_none() && token.freshness(now) == Freshness::Expired {

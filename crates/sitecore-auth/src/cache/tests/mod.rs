@@ -122,7 +122,7 @@ impl Table {
     }
 
     fn finish_refresh(&mut self, refresh: &Refresh, result: Result<Token>) -> Option<Outcome> {
-        let _ = self.state.begin_request(refresh);
+        let _ = self.state.begin_request(refresh, self.now);
         let result = result.map(|token| token.with_validity(&self.policy, refresh.started));
         self.with_input(|state, input| state.finish(refresh, result, input))
     }
