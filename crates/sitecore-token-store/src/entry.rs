@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
-use sitecore_auth::{Error, ErrorKind, RefreshPolicy, Result, Token};
+use sitecore_auth::{Error, ErrorKind, RefreshPolicy, Token};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// How far another host's clock may be ahead of ours.
@@ -15,6 +15,19 @@ const KEEP_KEYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long a failure is kept after its retry time, so that consecutive failures are counted.
 const KEEP_FAILURES: Duration = Duration::from_secs(600);
+
+/// The longest wait after a failure without one specified by the issuer, unless the client was
+/// refused. A caller that comes during the wait should live to see the next attempt.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// The fleet's budget for rejected tokens is the same as that of one cache: this many token
+/// requests in a burst, one of which is regained each [`BUDGET_REGAIN`].
+const BUDGET: u32 = 6;
+const BUDGET_REGAIN: Duration = Duration::from_secs(3_600);
+
+/// An entry takes at least this many bytes, so that one without a token shows whether the store has
+/// room for one with a token.
+const MIN_BYTES: usize = 2_048;
 
 /// The newest token and the failure that followed it, if any. A failure does not remove a token
 /// that other processes can use.
@@ -27,6 +40,8 @@ pub(crate) struct Entry {
     keep: u64,
     token: Option<SavedToken>,
     failure: Option<Failure>,
+    /// When the budget for rejected tokens is full again.
+    budget_full_at: u64,
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -38,18 +53,28 @@ struct SavedToken {
     lifetime: Option<u64>,
 }
 
-/// A failed token request of a lease holder.
+/// A token request of a lease holder that the issuer itself failed.
 #[derive(Serialize, Deserialize)]
 struct Failure {
     kind: String,
     message: String,
     /// The number of consecutive failures.
     count: u32,
+    began_at: u64,
     failed_at: u64,
     retry_at: u64,
     /// Whether the issuer specified `retry_at`.
     by_issuer: bool,
-    saved_by: u64,
+    saved_by: u128,
+}
+
+/// A failure whose wait has not passed.
+pub(crate) struct ActiveFailure {
+    pub(crate) error: Error,
+    /// The number of consecutive failures.
+    pub(crate) count: u32,
+    pub(crate) began_at: Duration,
+    pub(crate) retry_in: Duration,
 }
 
 impl Entry {
@@ -66,6 +91,7 @@ impl Entry {
         if newer.and_then(|newer| newer.adopt(None, now)).is_some() {
             return None;
         }
+        let budget_full_at = self.budget_full_at;
         let (name, value) = token.header();
         let value = value.to_str().unwrap_or_default();
         let bearer = (name == AUTHORIZATION).then(|| value.strip_prefix("Bearer ")).flatten();
@@ -79,11 +105,17 @@ impl Entry {
             issued_at: millis(requested_at.saturating_sub(token.age())),
             lifetime: lifetime.map(millis),
         };
-        Some(Self { token: Some(token), ..Self::default() })
+        Some(Self { token: Some(token), budget_full_at, ..Self::default() })
     }
 
-    /// Returns the entry with a failure. Its token stays.
-    pub(crate) fn with_failure(self, error: &Error, now: Duration, saved_by: u64) -> Self {
+    /// Returns the entry with the failure of an attempt that began at `began_at`. Its token stays.
+    pub(crate) fn with_failure(
+        self,
+        error: &Error,
+        began_at: Duration,
+        now: Duration,
+        saved_by: u128,
+    ) -> Self {
         let previous = self.failure.as_ref();
         let failures = previous.map_or(0, |failure| failure.count);
         let retry_at = match error.retry_after() {
@@ -106,6 +138,7 @@ impl Entry {
             kind: kind_name(error.kind()).to_owned(),
             message: error.cause(),
             count: failures.saturating_add(1),
+            began_at: millis(began_at),
             failed_at: millis(now),
             retry_at: millis(retry_at),
             by_issuer: error.retry_after().is_some(),
@@ -114,17 +147,40 @@ impl Entry {
         Self { failure: Some(failure), ..self }
     }
 
+    /// Returns how long the budget for rejected tokens allows no token request; zero if it does.
+    pub(crate) fn budget_wait(&self, now: Duration) -> Duration {
+        let allowed_at = self.budget_full_at.saturating_sub(millis(BUDGET_REGAIN * (BUDGET - 1)));
+        let wait = Duration::from_millis(allowed_at).saturating_sub(now);
+        // A longer wait was written by a clock that is ahead.
+        if wait > BUDGET_REGAIN { Duration::ZERO } else { wait }
+    }
+
+    /// Returns the entry after the budget has paid for a token request.
+    pub(crate) fn with_budget_spent(self, now: Duration) -> Self {
+        let full_at = self.budget_full_at.max(millis(now));
+        Self { budget_full_at: full_at.saturating_add(millis(BUDGET_REGAIN)), ..self }
+    }
+
     /// Serializes the entry, and returns how long to keep it.
     pub(crate) fn encode(mut self, now: Duration) -> (Zeroizing<Vec<u8>>, Duration) {
         let keep = self.keep_from(now);
         (self.written_at, self.keep) = (millis(now), millis(keep));
-        let text = serde_json::to_vec(&self);
-        let text = text.expect("numbers and strings are valid JSON");
-        (Zeroizing::new(text), keep)
+        // Large enough, because a buffer that grows leaves copies behind.
+        let token = self.token.as_ref().map_or(0, |token| token.value.len());
+        let message = self.failure.as_ref().map_or(0, |failure| failure.message.len());
+        let mut text = Zeroizing::new(Vec::with_capacity(MIN_BYTES + 2 * (token + message)));
+        let written = serde_json::to_writer(&mut *text, &self);
+        written.expect("numbers and strings are valid JSON");
+        if text.len() < MIN_BYTES {
+            // White space at the end is valid JSON too.
+            text.resize(MIN_BYTES, b' ');
+        }
+        (text, keep)
     }
 
     /// Deserializes an entry. If the store reports the `remaining` time, the entry's age follows
-    /// from it, and all times are converted to this host's clock.
+    /// from it too. Of two ages the greater counts, because anyone who can write to the store can
+    /// save an old entry again.
     pub(crate) fn decode(text: &[u8], now: Duration, remaining: Option<Duration>) -> Option<Self> {
         let mut entry: Self = serde_json::from_slice(text).ok()?;
         let age = remaining.and_then(|remaining| entry.keep.checked_sub(millis(remaining)));
@@ -132,13 +188,17 @@ impl Entry {
             return Some(entry);
         };
         let (here, there) = (millis(now), entry.written_at.saturating_add(age));
-        let convert = |time: &mut u64| *time = time.saturating_add(here).saturating_sub(there);
+        let convert = |time: u64| time.saturating_add(here).saturating_sub(there);
         if let Some(token) = &mut entry.token {
-            convert(&mut token.issued_at);
+            let issued_at = convert(token.issued_at);
+            // The clocks differ by more than the lifetime, so the writer's tells nothing.
+            let is_off = token.lifetime.is_some_and(|lifetime| here.abs_diff(there) > lifetime);
+            token.issued_at = if is_off { issued_at } else { token.issued_at.min(issued_at) };
         }
         if let Some(failure) = &mut entry.failure {
-            convert(&mut failure.failed_at);
-            convert(&mut failure.retry_at);
+            failure.began_at = convert(failure.began_at);
+            failure.failed_at = failure.failed_at.min(convert(failure.failed_at));
+            failure.retry_at = failure.retry_at.min(convert(failure.retry_at));
         }
         Some(entry)
     }
@@ -152,44 +212,42 @@ impl Entry {
         let failure = self.failure.as_ref().map_or(Duration::ZERO, |failure| {
             Duration::from_millis(failure.retry_at).saturating_add(KEEP_FAILURES)
         });
-        let until = token.max(failure);
+        let budget = Duration::from_millis(self.budget_full_at);
+        let until = token.max(failure).max(budget);
         until.saturating_sub(now).max(Duration::from_secs(1))
     }
 
-    /// Returns what process `reader` should use instead of its own token request: the stored token
-    /// if it can replace `replacing`, or the failure while its backoff lasts. `None` if there is
-    /// neither.
-    pub(crate) fn adopt(
-        &self,
-        replacing: Option<&Token>,
-        now: Duration,
-        reader: u64,
-    ) -> Option<Result<Token>> {
-        let token = self.token.as_ref();
-        if let Some(token) = token.and_then(|token| token.adopt(replacing, now)) {
-            return Some(Ok(token));
-        }
-        let failure = self.failure.as_ref()?;
-        failure.adopt(now, reader).map(Err)
+    /// Returns the token if it can replace `replacing`.
+    pub(crate) fn token(&self, replacing: Option<&Token>, now: Duration) -> Option<Token> {
+        self.token.as_ref()?.adopt(replacing, now)
+    }
+
+    /// Returns the failure while its wait lasts. The process that saved it gets `None`, because its
+    /// own cache already decides when to retry.
+    pub(crate) fn failure(&self, now: Duration, reader: u128) -> Option<ActiveFailure> {
+        let failure = self.failure.as_ref().filter(|failure| failure.saved_by != reader)?;
+        failure.active(now)
     }
 }
 
 impl Failure {
-    /// Returns the error until the retry time. The process that saved it gets `None`, because its
-    /// own cache already decides when to retry.
-    fn adopt(&self, now: Duration, reader: u64) -> Option<Error> {
+    fn active(&self, now: Duration) -> Option<ActiveFailure> {
         let failed_at = Duration::from_millis(self.failed_at);
         let retry_at = Duration::from_millis(self.retry_at);
         let is_plausible = failed_at <= now + MAX_CLOCK_SKEW
             && retry_at.saturating_sub(failed_at) <= policy().max_retry_after;
-        (is_plausible && retry_at > now && self.saved_by != reader).then(|| {
-            let message = format!("another process's token request failed: {}", self.message);
-            let error = Error::new(kind_of(&self.kind), message);
-            match self.by_issuer {
-                true => error.with_retry_after(retry_at - now),
+        let retry_in = retry_at.checked_sub(now).filter(|wait| is_plausible && !wait.is_zero())?;
+        let message = format!("another process's token request failed: {}", self.message);
+        let error = Error::new(kind_of(&self.kind), message).with_issuer_responded();
+        Some(ActiveFailure {
+            error: match self.by_issuer {
+                true => error.with_retry_after(retry_in),
                 // Each cache chooses its own backoff, by whether it has a usable token.
                 false => error,
-            }
+            },
+            count: self.count,
+            began_at: Duration::from_millis(self.began_at),
+            retry_in,
         })
     }
 }
@@ -250,11 +308,11 @@ fn issued_at(token: &Token) -> Option<Duration> {
 /// Returns how long to wait after a failure that followed this many others.
 fn backoff(kind: ErrorKind, failures: u32) -> Duration {
     let policy = policy();
-    let backoff = match kind {
-        ErrorKind::Refused => policy.cooldown_refused,
-        _ => policy.cooldown_without_token,
-    };
-    backoff.after(failures.saturating_add(1))
+    let failures = failures.saturating_add(1);
+    match kind {
+        ErrorKind::Refused => policy.cooldown_refused.after(failures),
+        _ => policy.cooldown_without_token.after(failures).min(MAX_BACKOFF),
+    }
 }
 
 const KINDS: [(ErrorKind, &str); 5] = [

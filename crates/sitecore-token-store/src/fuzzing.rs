@@ -22,5 +22,9 @@ pub fn open(sealed: &[u8]) -> Option<Vec<u8>> {
 
 /// Reads an entry and returns what a process would adopt from it at this time.
 pub fn adopt(text: &[u8], now: Duration, remaining: Option<Duration>) -> Option<Result<Token>> {
-    Entry::decode(text, now, remaining)?.adopt(None, now, 1)
+    let entry = Entry::decode(text, now, remaining)?;
+    match entry.token(None, now) {
+        Some(token) => Some(Ok(token)),
+        None => entry.failure(now, 1).map(|failure| Err(failure.error)),
+    }
 }

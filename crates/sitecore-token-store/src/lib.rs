@@ -42,6 +42,7 @@
 //!
 //! - `file`: `FileStore`, for the processes of one machine.
 //! - `redis`: `RedisStore`, for many machines, in Redis or Valkey.
+//! - `redis-cluster`: `RedisStore::cluster`, for Redis Cluster.
 //! - `metrics`: metrics for the `metrics` facade, described in `docs/operations.md`.
 
 // Shows in the published documentation which feature an item needs.
@@ -56,6 +57,7 @@
     clippy::unwrap_used
 )]
 
+mod decision;
 #[cfg(doctest)]
 mod doctests;
 mod entry;
@@ -63,15 +65,19 @@ mod entry;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod memory;
 #[cfg(feature = "redis")]
-mod redis;
+mod redis_store;
 mod seal;
 mod shared;
 mod store;
 
 #[cfg(feature = "file")]
 pub use file::FileStore;
+pub use memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use redis::RedisStore;
+pub use redis;
+#[cfg(feature = "redis")]
+pub use redis_store::{RedisStore, RedisStoreBuilder};
 pub use shared::SharedSource;
 pub use store::{Lease, Stored, TokenStore};

@@ -14,9 +14,16 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// The version of the format. Each version has entries of its own.
-const VERSION: &str = "sitecore-token-store 2";
+const VERSION: &str = "sitecore-token-store 3";
 
 const NONCE_BYTES: usize = 24;
+
+/// Returns a random number from the operating system, so that two clones of one virtual machine get
+/// different ones.
+pub(crate) fn random_id() -> u128 {
+    let [bytes @ .., _, _, _, _, _, _, _, _] = <[u8; NONCE_BYTES]>::from(XNonce::generate());
+    u128::from_ne_bytes(bytes)
+}
 
 /// Seals and opens the entries of one name.
 pub(crate) struct Seal {

@@ -1,46 +1,18 @@
 //! The trait [`TokenStore`] and its types.
 
-use std::{any::Any, fmt, io, time::Duration};
+use std::{any::Any, fmt, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 /// Keeps small sealed entries by name, for several processes.
 ///
 /// A store need not be reliable, fast or durable: a failed call costs one token request at most.
-/// Each call is abandoned after 250 ms. That only works at an `.await`, so put blocking code into
-/// [`spawn_blocking`](tokio::task::spawn_blocking).
+/// Each call is abandoned after [`call_timeout`](Self::call_timeout). That only works at an
+/// `.await`, so put blocking code into [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
-/// A name is 32 hexadecimal digits, with or without `-fallback` at the end. An entry takes a few
-/// kilobytes.
+/// A name is 32 hexadecimal digits. An entry takes a few kilobytes.
 ///
-/// ```
-/// use std::{collections::HashMap, io, sync::Mutex, time::Duration};
-///
-/// use sitecore_token_store::{Lease, Stored, TokenStore};
-///
-/// /// For the caches of one process.
-/// #[derive(Default)]
-/// struct Memory(Mutex<HashMap<String, Vec<u8>>>);
-///
-/// #[async_trait::async_trait]
-/// impl TokenStore for Memory {
-///     async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
-///         let entries = self.0.lock().map_err(|_| io::ErrorKind::Other)?;
-///         Ok(entries.get(name).cloned().map(Stored::new))
-///     }
-///
-///     async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
-///         let mut entries = self.0.lock().map_err(|_| io::ErrorKind::Other)?;
-///         entries.insert(name.to_owned(), entry.to_owned());
-///         Ok(())
-///     }
-///
-///     async fn try_lease(&self, _name: &str, _duration: Duration) -> io::Result<Option<Lease>> {
-///         // Every caller gets the lease. That is correct, but saves no token requests.
-///         Ok(Some(Lease::new(())))
-///     }
-/// }
-/// ```
+/// The example `own_store` keeps entries in an object storage with conditional writes.
 ///
 /// # Cancel safety
 ///
@@ -72,6 +44,17 @@ pub trait TokenStore: Send + Sync + 'static {
     /// The reason why the lease cannot be checked.
     async fn try_lease(&self, name: &str, duration: Duration) -> io::Result<Option<Lease>>;
 
+    /// Extends a lease: it now ends `duration` after this call. Returns `false` if the lease has
+    /// ended. The default does nothing, which is enough if a lease lasts until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the lease was not extended.
+    async fn extend(&self, name: &str, lease: &Lease, duration: Duration) -> io::Result<bool> {
+        let _ = (name, lease, duration);
+        Ok(true)
+    }
+
     /// Releases a lease. The default drops it, which is enough if dropping it ends the lease.
     ///
     /// # Errors
@@ -82,7 +65,52 @@ pub trait TokenStore: Send + Sync + 'static {
         drop(lease);
         Ok(())
     }
+
+    /// Returns how long a call may take before the store counts as failed. The default is 250 ms.
+    fn call_timeout(&self) -> Duration {
+        Duration::from_millis(250)
+    }
 }
+
+/// Implements the trait for a pointer to a store.
+macro_rules! forward {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<S: TokenStore + ?Sized> TokenStore for $pointer<S> {
+            async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
+                (**self).load(name).await
+            }
+
+            async fn save(&self, name: &str, entry: &[u8], keep: Duration) -> io::Result<()> {
+                (**self).save(name, entry, keep).await
+            }
+
+            async fn try_lease(&self, name: &str, duration: Duration) -> io::Result<Option<Lease>> {
+                (**self).try_lease(name, duration).await
+            }
+
+            async fn extend(
+                &self,
+                name: &str,
+                lease: &Lease,
+                duration: Duration,
+            ) -> io::Result<bool> {
+                (**self).extend(name, lease, duration).await
+            }
+
+            async fn release(&self, name: &str, lease: Lease) -> io::Result<()> {
+                (**self).release(name, lease).await
+            }
+
+            fn call_timeout(&self) -> Duration {
+                (**self).call_timeout()
+            }
+        }
+    };
+}
+
+forward!(Arc);
+forward!(Box);
 
 /// An entry that a store returned.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -129,12 +157,12 @@ impl fmt::Debug for Stored {
 }
 
 /// The exclusive right to request a token, for a limited time.
-pub struct Lease(Box<dyn Any + Send>);
+pub struct Lease(Box<dyn Any + Send + Sync>);
 
 impl Lease {
     /// Creates a lease from what the store needs to release it, such as a locked file or an owner
     /// id.
-    pub fn new(handle: impl Any + Send) -> Self {
+    pub fn new(handle: impl Any + Send + Sync) -> Self {
         Self(Box::new(handle))
     }
 

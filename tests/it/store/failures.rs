@@ -1,6 +1,7 @@
 //! How a fleet handles failures: of the issuer, of one process alone, and late ones.
 
 use std::{
+    future::ready,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -9,8 +10,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::json;
 use sitecore_auth::{
-    ClientCredentials, CredentialsProvider, ErrorKind, ProviderSource, Result, TokenCache,
-    TokenSource as _,
+    ClientCredentials, CredentialsProvider, Error, ErrorKind, ProviderSource, Result, TokenCache,
+    TokenSource as _, source_fn,
 };
 use sitecore_token_store::SharedSource;
 use tokio::time::{Instant, sleep};
@@ -114,7 +115,7 @@ async fn a_late_failure_does_not_replace_a_newer_token() {
     let others = async {
         sleep(15 * SECOND).await;
         // The late process loses its lease.
-        store.leased.lock().unwrap().clear();
+        store.leases.lock().unwrap().clear();
         caches(1, &source, &store, &clock)[0].token().await.unwrap()
     };
     // The late process fails, but gets the other process's token.
@@ -127,14 +128,88 @@ async fn a_late_failure_does_not_replace_a_newer_token() {
 
 #[tokio::test(start_paused = true)]
 async fn failures_that_concern_one_process_only_are_not_shared() {
-    for kind in [ErrorKind::Config, ErrorKind::Timeout] {
+    let unavailable = || Error::new(ErrorKind::Unavailable, "local");
+    for error in [
+        Error::new(ErrorKind::Config, "local"),
+        Error::new(ErrorKind::Timeout, "local"),
+        // A captive portal, a proxy, or a network that is down.
+        Error::new(ErrorKind::Malformed, "local"),
+        unavailable(),
+        unavailable().with_retry_after(60 * SECOND),
+        unavailable().with_never_reached_issuer(),
+    ] {
         let (store, clock) = (Memory::default(), PausedClock::new());
-        let broken = ScriptedSource::new([], Step::Fail(kind));
-        let broken = shared(&broken, store.clone()).with_clock(clock.clone());
+        let failing = error.clone();
+        let broken = source_fn(move |_| ready(Err(failing.clone())));
+        let broken = SharedSource::with_key(broken, store.clone(), "context", FLEET_SECRET);
+        let broken = broken.unwrap().with_clock(clock.clone());
         broken.fetch(first_fetch()).await.unwrap_err();
         let source = ScriptedSource::granting(DAY);
+        let started = Instant::now();
         caches(1, &source, &store, &clock)[0].token().await.unwrap();
+        assert!(started.elapsed().is_zero(), "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_network_in_a_loop_does_not_affect_healthy_processes() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let broken = source_fn(|_| async {
+        // Connecting takes a while.
+        sleep(SECOND).await;
+        Err(Error::new(ErrorKind::Unavailable, "no route").with_never_reached_issuer())
+    });
+    let broken = SharedSource::with_key(broken, store.clone(), "context", FLEET_SECRET);
+    let broken = broken.unwrap().with_clock(clock.clone());
+    let loops = async {
+        loop {
+            let _ = broken.fetch(first_fetch()).await;
+            sleep(SECOND / 10).await;
+        }
+    };
+    let source = ScriptedSource::new([], Step::Slow(SECOND, DAY));
+    let caches = caches(10, &source, &store, &clock);
+    let healthy = async {
+        sleep(SECOND / 2).await;
+        join_all(caches.iter().map(TokenCache::token)).await
+    };
+    tokio::select! {
+        () = loops => {}
+        tokens = healthy => assert!(tokens.iter().all(std::result::Result::is_ok)),
+    }
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failure_of_the_issuer_does_not_end_the_refreshes_of_the_others() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let blip = Step::SlowFail(SECOND / 10, ErrorKind::Unavailable);
+    let source = ScriptedSource::new([blip], Step::Slow(SECOND / 10, DAY));
+    let caches = caches(100, &source, &store, &clock);
+    let tokens = join_all(caches.iter().map(TokenCache::token)).await;
+    assert!(tokens.iter().all(std::result::Result::is_ok));
+    assert_eq!(source.calls(), 2);
+    // The others have made no token request.
+    let requests: u64 = caches.iter().map(|cache| cache.status().token_requests()).sum();
+    assert_eq!(requests, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_sees_only_failures_of_attempts_that_began_after_its_call() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let failing = Step::SlowFail(SECOND / 10, ErrorKind::Unavailable);
+    let source = ScriptedSource::new([], failing);
+    // Three processes at a time start one after the other, and each makes one call.
+    for _ in 0..20 {
+        let before = source.calls();
+        let caches = caches(3, &source, &store, &clock);
+        let errors = join_all(caches.iter().map(TokenCache::token)).await;
+        assert!(errors.iter().all(std::result::Result::is_err));
+        assert!(source.calls() > before);
+        sleep(SECOND).await;
+    }
+    // One refresh at a time, of three token requests. Without a store there would be 180.
+    assert!(source.calls() <= 70, "{} token requests", source.calls());
 }
 
 /// Credentials that a test can change.

@@ -2,19 +2,24 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::future::join_all;
 use sitecore_auth::{Error, Result, TokenCache, TokenSource as _};
-use sitecore_token_store::{FileStore, TokenStore as _};
+use sitecore_token_store::{FileStore, SharedSource, TokenStore as _};
 use tempfile::TempDir;
-use tokio::runtime::Builder;
+use tokio::{
+    runtime::Builder,
+    time::{Instant, sleep},
+};
 
-use crate::support::{DAY, Logs, ScriptedSource, Step, all_formats, first_fetch, shared, text};
+use crate::support::{
+    DAY, FLEET_SECRET, HOUR, Logs, ScriptedSource, Step, all_formats, first_fetch, shared, text,
+};
 
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -41,7 +46,7 @@ async fn a_folder_serves_many_processes_and_is_private() {
     assert_eq!(mode(&folder.path().join("new")), 0o700);
     let files: Vec<_> =
         fs::read_dir(folder.path().join("new")).unwrap().map(|file| file.unwrap().path()).collect();
-    assert_eq!(files.len(), 2, "an entry and its lock: {files:?}");
+    assert_eq!(files.len(), 1, "the entry only: {files:?}");
     assert!(files.iter().all(|file| mode(file) == 0o600));
     // A truncated temporary file, as a power failure leaves it, does no harm.
     fs::write(folder.path().join("new/x.0.new"), "truncated").unwrap();
@@ -62,10 +67,6 @@ async fn public_files_and_symlinks_are_not_used_and_the_error_says_how_to_fix_it
     assert!(message(FileStore::in_dir(folder.path().join("link"))).contains("is a symlink"));
     fs::write(folder.path().join("file"), "").unwrap();
     assert!(FileStore::in_dir(folder.path().join("file")).is_err());
-    assert!(
-        message(FileStore::in_dir(folder.path().join("file/below"))).contains("could not create")
-    );
-
     // An entry that became public, or was replaced by a symlink, is not used.
     let source = ScriptedSource::granting(DAY);
     let store = || FileStore::in_dir(folder.path()).unwrap();
@@ -122,42 +123,206 @@ async fn the_log_says_how_to_fix_a_file_that_became_public() {
     assert!(logs.text().contains("chmod 600"), "{}", logs.text());
 }
 
+#[expect(clippy::disallowed_methods, reason = "the rule applies to the libraries only")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Puts something foreign at a path.
+fn put(kind: &str, path: &Path) {
+    match kind {
+        "pipe" => {
+            let status = Command::new("mkfifo").args(["-m", "600"]).arg(path).status();
+            assert!(status.unwrap().success());
+        }
+        "folder" => fs::create_dir(path).unwrap(),
+        "link" => std::os::unix::fs::symlink("/etc/passwd", path).unwrap(),
+        "enormous" => {
+            let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            let file = file.unwrap();
+            file.set_len(1 << 40).unwrap();
+            file.set_modified(now() + DAY).unwrap();
+        }
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
-fn a_named_pipe_instead_of_a_file_does_not_block() {
-    let folder = folder();
-    let source = ScriptedSource::granting(DAY);
+fn something_foreign_in_place_of_a_file_is_replaced_or_reported_in_a_bounded_time() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let shared = || shared(&source, FileStore::in_dir(folder.path()).unwrap());
-        shared().fetch(first_fetch()).await.unwrap();
-        let entry = entry_in(folder.path());
-        for file in [entry.clone(), entry.with_extension("lock")] {
-            fs::remove_file(&file).unwrap();
-            let status = Command::new("mkfifo").args(["-m", "600"]).arg(&file).status();
-            assert!(status.unwrap().success());
-            shared().fetch(first_fetch()).await.unwrap();
-            fs::remove_file(&file).unwrap();
+        for kind in ["pipe", "folder", "link", "enormous"] {
+            for extension in ["entry", "lock"] {
+                let folder = folder();
+                let source = ScriptedSource::granting(DAY);
+                let shared = || shared(&source, FileStore::in_dir(folder.path()).unwrap());
+                let name = shared().entry_name().await.unwrap();
+                let path = folder.path().join(name).with_extension(extension);
+                put(kind, &path);
+                let logs = Logs::capture();
+                let started = Instant::now();
+                shared().fetch(first_fetch()).await.unwrap();
+                shared().fetch(first_fetch()).await.unwrap();
+                assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+                let is_replaced = kind == "enormous";
+                // Without the lease, the token is saved all the same.
+                let is_saved = is_replaced || extension == "lock";
+                assert_eq!(source.calls(), if is_saved { 1 } else { 2 }, "{kind} {extension}");
+                let text = logs.text();
+                let is_reported = text.contains(path.to_str().unwrap())
+                    && text.contains("is a symlink or of the wrong type; remove it");
+                assert_ne!(is_reported, is_replaced, "{kind} {extension}: {text}");
+                let metadata = fs::symlink_metadata(&path);
+                assert_eq!(metadata.is_ok_and(|metadata| !metadata.is_file()), !is_replaced);
+            }
         }
     });
-    assert_eq!(source.calls(), 3);
     // Dropping the runtime would wait for a blocked thread.
     drop(runtime);
 }
 
+/// Creates a file with the time of its last change, and returns its path.
+fn file_of_age(path: PathBuf, age: Duration) -> PathBuf {
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    file.unwrap().set_modified(now() - age).unwrap();
+    path
+}
+
 #[tokio::test]
-async fn temporary_files_of_killed_writers_are_removed_after_an_hour() {
+async fn expired_files_of_the_store_are_removed_and_no_others() {
+    let folder = folder();
+    let name = "0123456789abcdef0123456789abcdef";
+    let old = |file: String, age| file_of_age(folder.path().join(file), age);
+    let (minute, two_hours) = (Duration::from_secs(60), 2 * HOUR);
+    let expired = [
+        old(format!("{name}.entry"), minute),
+        old(format!("{name}.lock"), 2 * DAY),
+        old(format!("{name}.entry.{name}.new"), two_hours),
+    ];
+    let partial = format!("{}.entry.{name}.new", name.replace('0', "1"));
+    let others = [
+        // A writer may still be at work, or a process about to use its lease.
+        old(partial, minute),
+        old(format!("{}.lock", name.replace('0', "1")), two_hours),
+        // Not the store's.
+        old("chapter.new".to_owned(), 90 * DAY),
+        old("chapter.entry".to_owned(), 90 * DAY),
+        old(format!("{name}.txt"), 90 * DAY),
+        old(format!("{name}.entry.backup.new"), 90 * DAY),
+        old(format!("{}.entry", name.replace('a', "A")), 90 * DAY),
+        old(format!("{name}0.entry"), 90 * DAY),
+    ];
+    let link = folder.path().join(format!("{}.entry", name.replace('0', "2")));
+    std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+    let store = FileStore::in_dir(folder.path()).unwrap();
+    assert!(expired.iter().all(|path| !path.exists()), "{expired:?}");
+    assert!(others.iter().all(|path| path.exists()), "{others:?}");
+    assert!(fs::symlink_metadata(&link).is_ok());
+
+    // An entry that expires while the store is open is removed by the next look at it.
+    let name = name.replace('0', "3");
+    store.save(&name, b"entry", Duration::from_millis(20)).await.unwrap();
+    assert!(store.load(&name).await.unwrap().is_some());
+    sleep(Duration::from_millis(50)).await;
+    assert!(store.load(&name).await.unwrap().is_none());
+    assert!(!folder.path().join(name).with_extension("entry").exists());
+}
+
+#[tokio::test]
+async fn a_folder_that_is_swapped_for_a_link_is_left_alone() {
+    let folder = folder();
+    let (used, moved, other) =
+        (folder.path().join("used"), folder.path().join("moved"), folder.path().join("other"));
+    let store = FileStore::in_dir(&used).unwrap();
+    let name = "0123456789abcdef0123456789abcdef";
+    store.save(name, b"first", DAY).await.unwrap();
+    // The other folder contains files with the names of the store's.
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o700)).unwrap();
+    let foreign = file_of_age(other.join(name).with_extension("entry"), 90 * DAY);
+    fs::rename(&used, &moved).unwrap();
+    std::os::unix::fs::symlink(&other, &used).unwrap();
+    store.save(name, b"second", DAY).await.unwrap();
+    let lease = store.try_lease(name, HOUR).await.unwrap().unwrap();
+    store.release(name, lease).await.unwrap();
+    assert_eq!(store.load(name).await.unwrap().unwrap().entry(), b"second");
+    assert_eq!(fs::read(moved.join(name).with_extension("entry")).unwrap(), b"second");
+    assert_eq!(fs::read(&foreign).unwrap(), b"");
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
+    // Nor is a link used that was there before the store was opened.
+    assert!(all_formats(&FileStore::in_dir(&used).unwrap_err()).contains("is a symlink"));
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_exist_at_the_start_is_as_good_as_none() {
+    let folder = folder();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let source = ScriptedSource::granting(DAY);
+    let store = FileStore::in_dir(folder.path().join("file/below")).unwrap();
+    let shared = shared(&source, store);
+    let logs = Logs::capture();
+    shared.fetch(first_fetch()).await.unwrap();
+    let text = logs.text();
+    assert!(text.contains("could not open") && text.contains("file/below"), "{text}");
+    assert!(text.contains("continuing without it"), "{text}");
+    // Once there is a folder, it is used.
+    fs::remove_file(folder.path().join("file")).unwrap();
+    shared.fetch(first_fetch()).await.unwrap();
+    shared.fetch(first_fetch()).await.unwrap();
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_frozen_holder_loses_its_lease_and_a_killed_one_at_once() {
+    let folder = folder();
+    let stores = [(); 3].map(|()| FileStore::in_dir(folder.path()).unwrap());
+    let name = "0123456789abcdef0123456789abcdef";
+    let lease = async |store: &FileStore| store.try_lease(name, HOUR).await.unwrap();
+    let frozen = lease(&stores[0]).await.unwrap();
+    assert!(lease(&stores[1]).await.is_none());
+    assert!(stores[0].extend(name, &frozen, HOUR).await.unwrap());
+    // As if it had not been extended for six seconds.
+    let path = folder.path().join(name).with_extension("lock");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_modified(now() - Duration::from_secs(6)).unwrap();
+    let second = lease(&stores[1]).await.unwrap();
+    assert!(!stores[0].extend(name, &frozen, HOUR).await.unwrap(), "another one has it");
+    stores[0].release(name, frozen).await.unwrap();
+    assert!(lease(&stores[2]).await.is_none(), "releasing a lost lease changes nothing");
+    // The operating system closes the files of a killed process.
+    drop(second);
+    let third = lease(&stores[2]).await.unwrap();
+    stores[2].release(name, third).await.unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn five_hundred_tenants_of_one_process_save_their_tokens_with_few_open_files() {
     let folder = folder();
     let store = FileStore::in_dir(folder.path()).unwrap();
-    let files = [("old", 2 * 3_600), ("young", 60)].map(|(name, age)| {
-        let path = folder.path().join(name).with_extension("new");
-        let file = fs::File::create(&path).unwrap();
-        file.set_modified(file.metadata().unwrap().modified().unwrap() - Duration::from_secs(age))
-            .unwrap();
-        path
-    });
-    store.save("name", b"entry", DAY).await.unwrap();
-    assert_eq!(files.map(|path| path.exists()), [false, true]);
-    assert!(store.load("name").await.unwrap().is_some());
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(300), DAY));
+    let tenants: Vec<_> = (0..500)
+        .map(|tenant| {
+            let name = format!("tenant-{tenant}");
+            let shared = SharedSource::with_key(source.clone(), store.clone(), name, FLEET_SECRET);
+            TokenCache::new(shared.unwrap())
+        })
+        .collect();
+    let open_files = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open_files();
+    let watch = async {
+        let mut most = 0;
+        while source.calls() < 500 {
+            most = most.max(open_files() - before);
+            sleep(Duration::from_millis(5)).await;
+        }
+        most
+    };
+    let (tokens, most) = tokio::join!(join_all(tenants.iter().map(TokenCache::token)), watch);
+    assert!(tokens.iter().all(std::result::Result::is_ok));
+    assert!(most < 200, "{most} open files");
+    let entries = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    assert_eq!(entries.filter(|path| path.extension().unwrap() == "entry").count(), 500);
 }
 
 #[test]

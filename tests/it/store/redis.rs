@@ -18,9 +18,9 @@ use crate::support::{
 };
 
 const KEY: &str = "a-key-of-thirty-two-bytes-and-some-more";
-/// A token request without the store takes at most this long: the store's time limit, the jitter,
-/// and some time for a busy machine.
-const MAX_FALLBACK: Duration = Duration::from_millis(250 + 500 + 750);
+/// A token request without the store takes at most this long: one time limit of a command, the
+/// jitter, the time limit of connecting, and some time for a busy machine.
+const MAX_FALLBACK: Duration = Duration::from_millis(250 + 250 + 2_000 + 750);
 
 /// Stands for a process, with its own connection.
 fn shared(source: &ScriptedSource, server: &RedisServer) -> SharedSource {
@@ -80,7 +80,8 @@ async fn a_server_killed_while_many_wait_for_the_holder_fails_no_call() {
     };
     tokio::join!(waiting, kill);
     assert!(source.calls() <= 10, "{} token requests", source.calls());
-    assert!(started.elapsed() < Duration::from_millis(400 + 1_000) + MAX_FALLBACK);
+    // They know of a holder, so they look again until they must hurry.
+    assert!(started.elapsed() < Duration::from_secs(23 + 2) + MAX_FALLBACK);
 }
 
 #[tokio::test]
@@ -108,7 +109,7 @@ async fn a_stopped_server_delays_no_call_beyond_the_time_limit() {
 }
 
 #[tokio::test]
-async fn a_server_stopped_during_a_token_request_delays_it_by_one_time_limit_at_most() {
+async fn a_server_stopped_during_a_token_request_delays_it_for_little_more_than_a_second() {
     let server = RedisServer::start();
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(500), DAY));
     let cache = &fleet(1, &source, &server)[0];
@@ -119,9 +120,9 @@ async fn a_server_stopped_during_a_token_request_delays_it_by_one_time_limit_at_
     };
     let (token, ()) = tokio::join!(cache.token(), stop);
     token.unwrap();
-    // The token request and one time limit, for saving. There is none for releasing the lease.
+    // The token request, and the time limits for saving and for releasing the lease.
     let elapsed = started.elapsed();
-    assert!(elapsed < Duration::from_millis(500 + 250 + 200), "{elapsed:?}");
+    assert!(elapsed < Duration::from_millis(500 + 1_000 + 250 + 500), "{elapsed:?}");
 }
 
 #[tokio::test]
@@ -198,21 +199,135 @@ async fn the_servers_clock_determines_the_age_of_an_entry() {
 }
 
 #[tokio::test]
-async fn a_write_that_arrives_late_does_not_extend_the_entry() {
+async fn an_old_entry_that_is_saved_again_is_not_adopted_and_blocks_no_process() {
     let server = RedisServer::start();
-    let slow = delaying_proxy(server.port(), Duration::from_millis(100)).await;
-    let store = RedisStore::new(format!("redis://{slow}")).unwrap();
-    let keep = Duration::from_secs(10);
-    store.save("name", b"entry", keep).await.unwrap();
-    // The entry expires as if nothing had been delayed: neither connecting, nor `TIME`, nor the
-    // write.
-    let left: u64 = server.run("PTTL sitecore-auth:{name}:entry");
-    assert!((9_000..=9_750).contains(&left), "{left}");
-    let stored = store.load("name").await.unwrap();
-    assert!(format!("{stored:?}").contains("bytes: 5"), "{stored:?}");
-    // An entry that would have expired before it arrived is not written.
-    store.save("other", b"entry", Duration::from_millis(50)).await.unwrap();
-    assert_eq!(server.keys().len(), 1);
+    let clock = ManualClock::new();
+    let store = RedisStore::new(server.url()).unwrap();
+    let again = async |name: &str, bytes: Vec<u8>, keep| store.save(name, &bytes, keep).await;
+    let source = ScriptedSource::granting(HOUR);
+    let shared = shared(&source, &server).with_clock(clock.clone());
+    let name = shared.entry_name().await.unwrap();
+    shared.fetch(first_fetch()).await.unwrap();
+    let (_, old) = server.entry();
+    clock.advance(HOUR - Duration::from_secs(30));
+    for keep in [HOUR, 2 * HOUR] {
+        again(&name, old.clone(), keep).await.unwrap();
+        let token = shared.fetch(first_fetch()).await.unwrap();
+        assert!(token.age() < Duration::from_secs(5), "{:?}", token.age());
+    }
+    assert_eq!(source.calls(), 3);
+
+    // The same with a failure whose wait has passed.
+    shared.forget().await.unwrap();
+    let minute = Duration::from_secs(60);
+    let failing = ScriptedSource::new([], Step::FailFor(ErrorKind::RateLimited, minute));
+    let failing = self::shared(&failing, &server).with_clock(clock.clone());
+    failing.fetch(first_fetch()).await.unwrap_err();
+    let (_, old) = server.entry();
+    assert!(shared.fetch(first_fetch()).await.is_err(), "the wait has not passed");
+    clock.advance(2 * minute);
+    again(&name, old, DAY).await.unwrap();
+    shared.fetch(first_fetch()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_far_away_is_shared_too() {
+    let server = RedisServer::start();
+    let far = delaying_proxy(server.port(), Duration::from_millis(120)).await;
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_secs(1), DAY));
+    let caches: Vec<_> = (0..5)
+        .map(|_| {
+            let store = RedisStore::new(format!("redis://{far}/1")).unwrap();
+            TokenCache::new(SharedSource::with_key(source.clone(), store, "fleet", KEY).unwrap())
+        })
+        .collect();
+    tokens(&caches).await;
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test]
+async fn forty_processes_that_wait_while_the_server_restarts_make_two_token_requests_at_most() {
+    let mut server = RedisServer::start();
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_secs(4), DAY));
+    let caches = fleet(40, &source, &server);
+    let (_, server) = tokio::join!(tokens(&caches), async {
+        sleep(Duration::from_millis(2_500)).await;
+        tokio::task::spawn_blocking(move || {
+            server.restart();
+            server
+        })
+        .await
+        .unwrap()
+    });
+    assert!(source.calls() <= 2, "{} token requests", source.calls());
+    // The token is in the store afterwards.
+    let before = source.calls();
+    tokens(&fleet(1, &source, &server)).await;
+    assert_eq!(source.calls(), before);
+}
+
+#[tokio::test]
+async fn a_password_that_rotates_is_read_again_before_the_next_connection() {
+    let server = RedisServer::start();
+    let set = |password| -> String {
+        server.run(&format!("ACL SETUSER worker on resetpass >{password} ~* +@all"))
+    };
+    set("first");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "first\n").unwrap();
+    let url = format!("redis://worker@127.0.0.1:{}", server.port());
+    let store = RedisStore::builder(url).password_file(&file).build().unwrap();
+    store.save("name", b"entry", HOUR).await.unwrap();
+    set("second");
+    let _: i64 = server.run("CLIENT KILL USER worker");
+    std::fs::write(&file, "second\n").unwrap();
+    assert!(store.load("name").await.unwrap().is_some());
+
+    // A file that is missing, and a password from the program.
+    let url = format!("redis://worker@127.0.0.1:{}", server.port());
+    let missing = RedisStore::builder(&url).password_file(folder.path().join("missing"));
+    let error = missing.build().unwrap().load("name").await.unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
+    let own =
+        RedisStore::builder(&url).password_from(async || Ok("second".into())).build().unwrap();
+    assert!(own.load("name").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn an_enormous_or_foreign_value_is_overwritten_within_the_time_limit() {
+    let server = RedisServer::start();
+    let source = ScriptedSource::granting(DAY);
+    let shared = shared(&source, &server);
+    let name = shared.entry_name().await.unwrap();
+    let key = format!("sitecore-auth:{{{name}}}:entry");
+    let _: i64 = server.run(&format!("SETRANGE {key} 300000000 x"));
+    let started = Instant::now();
+    shared.fetch(first_fetch()).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    shared.fetch(first_fetch()).await.unwrap();
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test]
+async fn another_key_prefix_and_other_time_limits_can_be_set() {
+    let server = RedisServer::start();
+    let store = RedisStore::builder(server.url()).key_prefix("app:").build().unwrap();
+    store.save("name", b"entry", HOUR).await.unwrap();
+    assert_eq!(server.keys(), ["app:{name}:entry"]);
+    let far = delaying_proxy(server.port(), Duration::from_millis(400)).await;
+    let builder = || RedisStore::builder(format!("redis://{far}")).key_prefix("app:");
+    let slow = builder().command_timeout(Duration::from_secs(2)).build().unwrap();
+    assert!(slow.load("name").await.unwrap().is_some());
+    let impatient = builder().connect_timeout(Duration::from_millis(50)).build().unwrap();
+    let error = impatient.load("name").await.unwrap_err().to_string();
+    assert!(error.contains("no connection within 50ms"), "{error}");
+    // Another connection is not tried at once.
+    let started = Instant::now();
+    impatient.load("name").await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_millis(40), "{:?}", started.elapsed());
+    let error = builder().command_timeout(Duration::ZERO).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
 }
 
 #[tokio::test]
@@ -238,17 +353,6 @@ async fn a_lease_expires_and_only_its_owner_can_release_it() {
 }
 
 #[tokio::test]
-async fn a_lost_lease_still_belongs_to_its_owner() {
-    let server = RedisServer::start();
-    let store = RedisStore::new(server.url()).unwrap();
-    let minute = Duration::from_secs(60);
-    // For example, the runtime ended or the response did not arrive.
-    drop(store.try_lease("name", minute).await.unwrap().unwrap());
-    assert!(store.clone().try_lease("name", minute).await.unwrap().is_none());
-    assert!(store.try_lease("name", minute).await.unwrap().is_some());
-}
-
-#[tokio::test]
 async fn a_value_that_is_not_a_string_counts_as_missing_and_is_overwritten() {
     let server = RedisServer::start();
     let store = RedisStore::new(server.url()).unwrap();
@@ -258,25 +362,40 @@ async fn a_value_that_is_not_a_string_counts_as_missing_and_is_overwritten() {
     assert_eq!(store.load("name").await.unwrap().unwrap().entry(), b"entry");
 }
 
+/// Returns how many connections the server has accepted, and how many are open.
+fn connections(server: &RedisServer) -> (u32, u32) {
+    let number = |section: &str, name: &str| -> u32 {
+        let info: String = server.run(&format!("INFO {section}"));
+        info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap()
+    };
+    // Each of the two commands has a connection of its own.
+    let accepted = number("stats", "total_connections_received:");
+    (accepted, number("clients", "connected_clients:") - 1)
+}
+
 #[tokio::test]
-async fn many_caches_share_one_connection() {
+async fn five_hundred_tenants_of_one_process_share_one_connection_that_is_closed_when_idle() {
     let server = RedisServer::start();
-    let store = RedisStore::new(server.url()).unwrap();
-    let source = ScriptedSource::new([], Step::Slow(Duration::from_secs(2), DAY));
-    let caches: Vec<_> = (0..50)
-        .map(|_| {
-            let shared = SharedSource::with_key(source.clone(), store.clone(), "fleet", KEY);
+    let far = delaying_proxy(server.port(), Duration::from_millis(10)).await;
+    let store = RedisStore::new(format!("redis://{far}")).unwrap();
+    let source = ScriptedSource::new([], Step::Slow(Duration::from_secs(1), DAY));
+    let tenants: Vec<_> = (0..500)
+        .map(|tenant| {
+            let name = format!("tenant-{tenant}");
+            let shared = SharedSource::with_key(source.clone(), store.clone(), name, KEY);
             TokenCache::new(shared.unwrap())
         })
         .collect();
-    tokens(&caches).await;
-    assert_eq!(source.calls(), 1);
-    let stats: String = server.run("INFO stats");
-    let connections =
-        stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
-    let connections: u32 = connections.unwrap().trim().parse().unwrap();
-    // The caches start together, and each opens a connection if there is none. Polls open none.
-    assert!(connections < 150, "{connections}");
+    let (before, _) = connections(&server);
+    tokens(&tenants).await;
+    let (after, open) = connections(&server);
+    // One is the store's, and three are those of the measurement.
+    assert!(after - before <= 4, "{} connections", after - before);
+    assert_eq!((source.calls(), open), (500, 1));
+    // A lease that was not released in time expires.
+    assert_eq!(server.keys().iter().filter(|key| key.ends_with(":entry")).count(), 500);
+    sleep(Duration::from_secs(21)).await;
+    assert_eq!(connections(&server).1, 0);
 }
 
 #[tokio::test]
@@ -315,7 +434,7 @@ async fn a_connection_whose_runtime_does_not_run_is_not_used() {
 #[tokio::test]
 async fn a_user_needs_few_permissions_and_a_wrong_password_is_not_shown() {
     let server = RedisServer::start();
-    let permissions = "~sitecore-auth:* +eval +get +set +del +pttl +time +select";
+    let permissions = "~sitecore-auth:* +get +getrange +set +del +pttl +pexpire +select";
     let _: String = server.run(&format!("ACL SETUSER worker on >pass-word-sentinel {permissions}"));
     let store = |password| {
         let url = format!("redis://worker:{password}@127.0.0.1:{}/1", server.port());
@@ -349,12 +468,12 @@ async fn an_invalid_url_is_reported_without_its_password() {
     }
 }
 
-#[tokio::test]
-async fn any_node_of_a_cluster_works() {
-    let nodes = [(); 2].map(|()| RedisServer::with(&["--cluster-enabled", "yes"]));
-    for (node, slots) in nodes.iter().zip([0..8_192, 8_192..16_384]) {
-        let slots = slots.map(|slot| slot.to_string()).collect::<Vec<_>>();
-        let _: String = node.run(&format!("CLUSTER ADDSLOTS {}", slots.join(" ")));
+/// Starts a cluster of two nodes, each of which has half of the slots.
+fn cluster(arguments: &[&str]) -> [RedisServer; 2] {
+    let arguments = [&["--cluster-enabled", "yes"], arguments].concat();
+    let nodes = [(); 2].map(|()| RedisServer::with(&arguments));
+    for (node, slots) in nodes.iter().zip(["0 8191", "8192 16383"]) {
+        let _: String = node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
     }
     let _: String = nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[1].port()));
     let is_ready = |node: &RedisServer| {
@@ -364,19 +483,77 @@ async fn any_node_of_a_cluster_works() {
     while !nodes.iter().all(is_ready) {
         pause();
     }
-    // Ten entries are spread over both nodes.
-    for name in 0..10 {
-        let source = ScriptedSource::granting(DAY);
+    nodes
+}
+
+fn in_cluster(node: &RedisServer, source: &ScriptedSource, name: &str) -> SharedSource {
+    let store = RedisStore::cluster([node.url()]).build().unwrap();
+    SharedSource::with_key(source.clone(), store, name, KEY).unwrap()
+}
+
+#[tokio::test]
+async fn any_node_of_a_cluster_works() {
+    for endpoints in ["ip", "unknown-endpoint"] {
+        let nodes = cluster(&["--cluster-preferred-endpoint-type", endpoints]);
+        // Ten entries are spread over both nodes.
+        for name in 0..10 {
+            let source = ScriptedSource::granting(DAY);
+            for node in &nodes {
+                let shared = in_cluster(node, &source, &name.to_string());
+                shared.check().await.unwrap();
+                shared.fetch(first_fetch()).await.unwrap();
+            }
+            assert_eq!(source.calls(), 1, "{name}");
+        }
+        let counts = nodes.each_ref().map(|node| node.keys().len());
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+        assert_eq!(counts.iter().sum::<usize>(), 10, "expected entries only, no leases");
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_costs_one_token_request_at_most() {
+    let nodes = cluster(&[]);
+    let id = |node: &RedisServer| -> String { node.run("CLUSTER MYID") };
+    let ids = nodes.each_ref().map(id);
+    let source = ScriptedSource::granting(DAY);
+    let fleet: Vec<_> = (0..20).map(|at| in_cluster(&nodes[at % 2], &source, "fleet")).collect();
+    let fetch_all = async || {
+        let results = join_all(fleet.iter().map(|shared| shared.fetch(first_fetch()))).await;
+        assert!(results.iter().all(Result::is_ok));
+    };
+    fetch_all().await;
+    assert_eq!(source.calls(), 1);
+    let name = fleet[0].entry_name().await.unwrap();
+    let slot: u32 = nodes[0].run(&format!("CLUSTER KEYSLOT {name}"));
+    let (from, to) = if slot < 8_192 { (0, 1) } else { (1, 0) };
+    // The slot is moving: keys that the old node does not have are asked for at the new one.
+    let port = nodes[to].port();
+    let _: String = nodes[to].run(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", ids[from]));
+    let _: String = nodes[from].run(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", ids[to]));
+    let key = format!("sitecore-auth:{{{name}}}:entry");
+    let _: String = nodes[from].run(&format!("MIGRATE 127.0.0.1 {port} {key} 0 1000"));
+    fetch_all().await;
+    assert_eq!(source.calls(), 1, "ASK is followed");
+    for node in [&nodes[to], &nodes[from]] {
+        let _: String = node.run(&format!("CLUSTER SETSLOT {slot} NODE {}", ids[to]));
+    }
+    fetch_all().await;
+    assert_eq!(source.calls(), 1, "MOVED is followed");
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_not_used_as_a_single_server() {
+    let nodes = cluster(&[]);
+    let mut errors = Vec::new();
+    for name in ["0", "1", "2", "3"] {
         for node in &nodes {
             let store = RedisStore::new(node.url()).unwrap();
-            let shared = SharedSource::with_key(source.clone(), store, name.to_string(), KEY);
-            shared.unwrap().fetch(first_fetch()).await.unwrap();
+            errors.extend(store.load(name).await.err().map(|error| error.to_string()));
         }
-        assert_eq!(source.calls(), 1, "{name}");
     }
-    let counts = nodes.each_ref().map(|node| node.keys().len());
-    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
-    assert_eq!(counts.iter().sum::<usize>(), 10, "expected entries only, no leases");
+    assert_eq!(errors.len(), 4);
+    assert!(errors.iter().all(|error| error.contains("use RedisStore::cluster")), "{errors:?}");
 }
 
 /// Forwards to a port: requests after a delay, responses at once.
@@ -391,7 +568,7 @@ async fn delaying_proxy(to: u16, delay: Duration) -> std::net::SocketAddr {
             let (mut from_server, mut to_server) = server.into_split();
             spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
             spawn(async move {
-                let mut buffer = [0; 4_096];
+                let mut buffer = vec![0; 1 << 20];
                 loop {
                     let count = from_client.read(&mut buffer).await?;
                     if count == 0 {

@@ -1,7 +1,7 @@
 //! A scripted store in memory, and fleets that share it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     sync::{
         Arc, Mutex,
@@ -13,6 +13,7 @@ use std::{
 use async_trait::async_trait;
 use sitecore_auth::{FetchContext, Result, SharingKey, Token, TokenCache, TokenSource};
 use sitecore_token_store::{Lease, SharedSource, Stored, TokenStore};
+use tokio::time::Instant;
 
 use super::{PausedClock, ScriptedSource};
 
@@ -52,22 +53,17 @@ pub(crate) enum ByLease {
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     pub(crate) entries: Arc<Mutex<Entries>>,
-    pub(crate) leased: Arc<Mutex<HashSet<String>>>,
+    /// The owner of each lease, and when the lease ends.
+    pub(crate) leases: Arc<Mutex<HashMap<String, (u64, Instant)>>>,
     pub(crate) is_down: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
-    /// An unresponsive process has the lease.
-    pub(crate) is_stuck: Arc<AtomicBool>,
+    /// It accepts no entry.
+    pub(crate) is_full: Arc<AtomicBool>,
+    /// Another process has the lease, and extends it.
+    pub(crate) is_leased: Arc<AtomicBool>,
     pub(crate) calls: Arc<AtomicUsize>,
     /// Happens at the next attempt to acquire a lease.
     pub(crate) by_lease: Arc<Mutex<Option<ByLease>>>,
-}
-
-struct LeaseGuard(Arc<Mutex<HashSet<String>>>, String);
-
-impl Drop for LeaseGuard {
-    fn drop(&mut self) {
-        self.0.lock().unwrap().remove(&self.1);
-    }
 }
 
 impl Memory {
@@ -81,6 +77,17 @@ impl Memory {
             false => Ok(()),
         }
     }
+
+    /// Returns `true` if no process has a lease.
+    pub(crate) fn is_free(&self) -> bool {
+        self.leases.lock().unwrap().values().all(|(_, end)| *end <= Instant::now())
+    }
+
+    fn owns(&self, name: &str, lease: &Lease) -> bool {
+        let leases = self.leases.lock().unwrap();
+        let owner = leases.get(name).filter(|(_, end)| *end > Instant::now());
+        owner.map(|(owner, _)| owner) == lease.handle()
+    }
 }
 
 #[async_trait]
@@ -93,22 +100,46 @@ impl TokenStore for Memory {
 
     async fn save(&self, name: &str, entry: &[u8], _keep: Duration) -> io::Result<()> {
         self.respond().await?;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.entries.lock().unwrap().insert(name.to_owned(), entry.to_owned());
         Ok(())
     }
 
-    async fn try_lease(&self, name: &str, _duration: Duration) -> io::Result<Option<Lease>> {
+    async fn try_lease(&self, name: &str, duration: Duration) -> io::Result<Option<Lease>> {
         self.respond().await?;
         match self.by_lease.lock().unwrap().take() {
             Some(ByLease::Saved(entries)) => *self.entries.lock().unwrap() = entries,
             Some(ByLease::Down) => self.is_down.store(true, Ordering::SeqCst),
             None => {}
         }
-        if self.is_stuck.load(Ordering::SeqCst) && !name.ends_with("-fallback") {
+        let mut leases = self.leases.lock().unwrap();
+        let is_taken = leases.get(name).is_some_and(|(_, end)| *end > Instant::now());
+        if is_taken || self.is_leased.load(Ordering::SeqCst) {
             return Ok(None);
         }
-        let is_free = self.leased.lock().unwrap().insert(name.to_owned());
-        Ok(is_free.then(|| Lease::new(LeaseGuard(Arc::clone(&self.leased), name.to_owned()))))
+        // Each call has another number.
+        let owner = self.calls.load(Ordering::SeqCst) as u64;
+        leases.insert(name.to_owned(), (owner, Instant::now() + duration));
+        Ok(Some(Lease::new(owner)))
+    }
+
+    async fn extend(&self, name: &str, lease: &Lease, duration: Duration) -> io::Result<bool> {
+        self.respond().await?;
+        let is_ours = self.owns(name, lease);
+        if is_ours {
+            self.leases.lock().unwrap().get_mut(name).unwrap().1 = Instant::now() + duration;
+        }
+        Ok(is_ours)
+    }
+
+    async fn release(&self, name: &str, lease: Lease) -> io::Result<()> {
+        self.respond().await?;
+        if self.owns(name, &lease) {
+            self.leases.lock().unwrap().remove(name);
+        }
+        Ok(())
     }
 }
 

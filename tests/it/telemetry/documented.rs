@@ -120,7 +120,7 @@ async fn documented_log_events_and_metric_labels_are_emitted() {
         cache.token().await.unwrap_err();
     }
     let store = Memory::default();
-    store.is_stuck.store(true, Ordering::SeqCst);
+    store.is_leased.store(true, Ordering::SeqCst);
     caches(1, &source, &store, &clock)[0].token().await.unwrap();
     store.is_down.store(true, Ordering::SeqCst);
     caches(1, &source, &store, &clock)[0].token().await.unwrap();
@@ -169,13 +169,16 @@ async fn documented_log_events_and_metric_labels_are_emitted() {
         r#"rejected_responses_total{cache="",action="replayed"}"#,
         r#"rejected_responses_total{cache="",action="replaced"}"#,
         r#"rejected_responses_total{cache="",action="not_replaced"}"#,
-        r#"store_total{outcome="requested"}"#,
-        r#"store_total{outcome="adopted"}"#,
-        r#"store_total{outcome="failure_adopted"}"#,
-        r#"store_total{outcome="unavailable"}"#,
+        r#"store_total{cache="",outcome="requested",cause=""}"#,
+        r#"store_total{cache="",outcome="adopted",cause=""}"#,
+        r#"store_total{cache="",outcome="failure_adopted",cause=""}"#,
+        r#"store_total{cache="",outcome="unavailable",cause="save"}"#,
     ] {
         assert!(metrics.contains(label), "{label} was not recorded");
     }
+    let described = metrics.lines().filter(|line| line.starts_with("# HELP sitecore_auth_"));
+    let recorded = metrics.lines().filter(|line| line.starts_with("# TYPE sitecore_auth_"));
+    assert_eq!((described.count(), recorded.count()), (7, 7), "{metrics}");
     for kind in ["config", "refused", "rate_limited", "unavailable", "malformed", "timeout"] {
         for metric in [
             format!(r#"token_requests_total{{cache="",reason="empty",outcome="{kind}"}}"#),

@@ -5,8 +5,8 @@ use super::*;
 
 const NOW: u64 = 1_800_000_000;
 const HOUR: u64 = 3_600;
-const OURS: u64 = 1;
-const OTHERS: u64 = 2;
+const OURS: u128 = 1;
+const OTHERS: u128 = 2;
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -30,9 +30,22 @@ fn saved_token(lifetime: u64) -> Entry {
     saved(&token("new", lifetime))
 }
 
+/// The token or failure that this process adopts.
+fn adopt(
+    entry: &Entry,
+    replacing: Option<&Token>,
+    now: Duration,
+    reader: u128,
+) -> Option<Result<Token, Error>> {
+    match entry.token(replacing, now) {
+        Some(token) => Some(Ok(token)),
+        None => entry.failure(now, reader).map(|failure| Err(failure.error)),
+    }
+}
+
 /// The age in seconds of the token that is adopted at this time.
 fn adopted_age(entry: &Entry, now: u64) -> Option<u64> {
-    let result = entry.adopt(None, at(now), OURS)?;
+    let result = adopt(entry, None, at(now), OURS)?;
     Some(result.ok()?.age().as_secs())
 }
 
@@ -68,12 +81,16 @@ fn a_token_that_already_has_an_age_keeps_it() {
 }
 
 #[test]
-fn the_remaining_time_determines_the_age_whatever_the_clocks_are() {
+fn of_two_ages_the_greater_counts_unless_a_clock_is_far_off() {
     let remaining = |seconds| Some(at(seconds));
     for (there, here, remaining, adopted) in [
         (NOW, NOW + 5, None, Some(5)),
-        (NOW, NOW + 5, remaining(HOUR), Some(0)),
+        (NOW, NOW + 5, remaining(HOUR), Some(5)),
         (NOW, NOW + 5, remaining(HOUR - 600), Some(600)),
+        // An old entry was saved again, with the time to live of a new one.
+        (NOW, NOW + HOUR - 60, remaining(HOUR), None),
+        // The reader's clock is behind.
+        (NOW, NOW - 600, remaining(HOUR - 60), Some(60)),
         (NOW, NOW + 90 * HOUR, remaining(HOUR - 600), Some(600)),
         (NOW, NOW - 90 * HOUR, remaining(HOUR - 600), Some(600)),
         (NOW, NOW - 90 * HOUR, remaining(60), None),
@@ -93,7 +110,7 @@ fn other_processes_adopt_a_failure_until_its_retry_time() {
     for (error, before, wait, by_issuer) in [
         (error(unavailable), 0, 1, false),
         (error(unavailable), 3, 8, false),
-        (error(unavailable), 80, 30, false),
+        (error(unavailable), 80, 10, false),
         (error(ErrorKind::Refused), 0, 60, false),
         (error(ErrorKind::Refused), 9, 900, false),
         (error(unavailable).with_retry_after(at(77)), 9, 77, true),
@@ -102,32 +119,36 @@ fn other_processes_adopt_a_failure_until_its_retry_time() {
     ] {
         let mut entry = Entry::default();
         for others in OTHERS..=OTHERS + before {
-            entry = entry.with_failure(&error, at(NOW), others);
+            entry = entry.with_failure(&error, at(NOW), at(NOW), others);
         }
         let entry = reread(entry, NOW, NOW, None);
-        let adopted = entry.adopt(None, at(NOW), OURS).unwrap().unwrap_err();
+        let adopted = adopt(&entry, None, at(NOW), OURS).unwrap().unwrap_err();
         assert_eq!(adopted.kind(), error.kind());
         let cause = adopted.to_string();
         assert!(cause.contains("sentinel"), "{cause}");
         // If the issuer specified no wait, each cache chooses its own.
         assert_eq!(adopted.retry_after(), by_issuer.then_some(at(wait)), "{before}");
-        assert!(entry.adopt(None, at(NOW + wait - 1), OURS).is_some());
-        assert!(entry.adopt(None, at(NOW + wait), OURS).is_none());
+        assert!(adopt(&entry, None, at(NOW + wait - 1), OURS).is_some());
+        assert!(adopt(&entry, None, at(NOW + wait), OURS).is_none());
         // The process that saved the failure does not adopt it.
-        assert!(entry.adopt(None, at(NOW), OTHERS + before).is_none());
+        assert!(adopt(&entry, None, at(NOW), OTHERS + before).is_none());
         // A failure from the future is ignored.
-        assert!(entry.adopt(None, at(NOW - 61), OURS).is_none());
-        assert!(entry.adopt(None, at(NOW - 60), OURS).is_some());
+        assert!(adopt(&entry, None, at(NOW - 61), OURS).is_none());
+        assert!(adopt(&entry, None, at(NOW - 60), OURS).is_some());
         let (_, keep) = entry.encode(at(NOW));
         assert!(keep >= at(HOUR / 6), "{keep:?}");
     }
     // Half of the wait has passed, by the store's clock.
     let error = error(unavailable).with_retry_after(at(100));
-    let entry = Entry::default().with_failure(&error, at(NOW), OTHERS);
+    let entry = Entry::default().with_failure(&error, at(NOW), at(NOW), OTHERS);
     let keep = at(100) + KEEP_FAILURES;
-    let entry = reread(entry, NOW, NOW + HOUR, Some(keep - at(50)));
-    let adopted = entry.adopt(None, at(NOW + HOUR), OURS).unwrap();
+    let entry = reread(entry, NOW, NOW + 10, Some(keep - at(50)));
+    let adopted = adopt(&entry, None, at(NOW + 10), OURS).unwrap();
     assert_eq!(adopted.unwrap_err().retry_after(), Some(at(50)));
+    // An old entry that was saved again blocks no process, whatever time to live it got.
+    let entry = Entry::default().with_failure(&error, at(NOW), at(NOW), OTHERS);
+    let entry = reread(entry, NOW, NOW + 101, Some(keep));
+    assert!(adopt(&entry, None, at(NOW + 101), OURS).is_none());
 }
 
 #[test]
@@ -135,36 +156,36 @@ fn a_process_that_keeps_failing_does_not_postpone_the_retry_of_the_others() {
     let error = Error::new(ErrorKind::Unavailable, "no route");
     let mut entry = Entry::default();
     for others in [8, 7, 6, OTHERS] {
-        entry = entry.with_failure(&error, at(NOW), others);
+        entry = entry.with_failure(&error, at(NOW), at(NOW), others);
     }
     // Others may retry after 8 s, however often the last one has failed by then.
     for second in 1..8 {
-        entry = entry.with_failure(&error, at(NOW + second), OTHERS);
+        entry = entry.with_failure(&error, at(NOW), at(NOW + second), OTHERS);
     }
-    assert!(entry.adopt(None, at(NOW + 7), OURS).is_some());
-    assert!(entry.adopt(None, at(NOW + 8), OURS).is_none());
+    assert!(adopt(&entry, None, at(NOW + 7), OURS).is_some());
+    assert!(adopt(&entry, None, at(NOW + 8), OURS).is_none());
 }
 
 #[test]
 fn a_backoff_does_not_outlast_the_stored_token() {
     let refused = Error::new(ErrorKind::Refused, "once");
-    let entry = saved_token(100).with_failure(&refused, at(NOW + 85), OTHERS);
+    let entry = saved_token(100).with_failure(&refused, at(NOW + 85), at(NOW + 85), OTHERS);
     assert_eq!(adopted_age(&entry, NOW + 85), Some(85));
     // The backoff would take 60 s, but the token is usable for only 5 s.
-    assert!(entry.adopt(None, at(NOW + 91), OURS).is_none());
+    assert!(adopt(&entry, None, at(NOW + 91), OURS).is_none());
     let old = token("new", 100);
-    assert!(entry.adopt(Some(&old), at(NOW + 89), OURS).is_some_and(|result| result.is_err()));
+    assert!(adopt(&entry, Some(&old), at(NOW + 89), OURS).is_some_and(|result| result.is_err()));
     let by_issuer = refused.with_retry_after(at(60));
-    let entry = saved_token(100).with_failure(&by_issuer, at(NOW + 85), OTHERS);
-    assert!(entry.adopt(None, at(NOW + 144), OURS).is_some_and(|result| result.is_err()));
+    let entry = saved_token(100).with_failure(&by_issuer, at(NOW + 85), at(NOW + 85), OTHERS);
+    assert!(adopt(&entry, None, at(NOW + 144), OURS).is_some_and(|result| result.is_err()));
 }
 
 #[test]
 fn a_failure_keeps_the_token_and_a_new_token_removes_the_failure() {
     let error = Error::new(ErrorKind::Unavailable, "down");
-    let entry = saved_token(HOUR).with_failure(&error, at(NOW), OTHERS);
+    let entry = saved_token(HOUR).with_failure(&error, at(NOW), at(NOW), OTHERS);
     assert_eq!(adopted_age(&entry, NOW), Some(0));
-    let adopted = entry.adopt(Some(&token("new", HOUR)), at(NOW), OURS);
+    let adopted = adopt(&entry, Some(&token("new", HOUR)), at(NOW), OURS);
     assert!(adopted.unwrap().is_err());
     let newer = entry.with_token(&token("newer", HOUR), at(NOW + 1), at(NOW + 1)).unwrap();
     assert!(newer.failure.is_none());
@@ -189,7 +210,7 @@ fn an_adopted_token_has_the_header_and_lifetime_of_the_saved_one() {
     for token in [token("new", HOUR), authorization()] {
         let entry = saved(&token);
         let entry = reread(entry, NOW, NOW, None);
-        let adopted = entry.adopt(None, at(NOW), OURS).unwrap().unwrap();
+        let adopted = adopt(&entry, None, at(NOW), OURS).unwrap().unwrap();
         assert_eq!(adopted.header(), token.header());
         assert_eq!(adopted.lifetime(), token.lifetime());
     }
@@ -221,4 +242,43 @@ fn an_invalid_entry_counts_as_missing() {
     for text in ["", "{}", "[]", "{\"written_at\":-1,\"keep\":0}", "null"] {
         assert!(Entry::decode(text.as_bytes(), at(NOW), None).is_none(), "{text}");
     }
+}
+
+#[test]
+fn the_fleet_has_one_budget_for_rejected_tokens() {
+    let mut entry = saved_token(HOUR);
+    for _ in 0..BUDGET {
+        assert_eq!(entry.budget_wait(at(NOW)), Duration::ZERO);
+        entry = reread(entry.with_budget_spent(at(NOW)), NOW, NOW, None);
+    }
+    assert_eq!(entry.budget_wait(at(NOW)), BUDGET_REGAIN);
+    assert_eq!(entry.budget_wait(at(NOW + 1_800)), BUDGET_REGAIN / 2);
+    // New tokens and failures do not change it.
+    let token = token("newer", HOUR);
+    let entry = entry.with_token(&token, at(NOW + 1), at(NOW + 1)).unwrap();
+    let error = Error::new(ErrorKind::Unavailable, "down");
+    let entry = entry.with_failure(&error, at(NOW + 1), at(NOW + 1), OTHERS);
+    assert_eq!(entry.budget_wait(at(NOW + 1_800)), BUDGET_REGAIN / 2);
+    // One token request is regained each hour, and all of them after six.
+    assert_eq!(entry.budget_wait(at(NOW + HOUR)), Duration::ZERO);
+    let spent = entry.with_budget_spent(at(NOW + HOUR));
+    assert!(!spent.budget_wait(at(NOW + HOUR)).is_zero());
+    let (_, keep) = spent.encode(at(NOW + HOUR));
+    assert_eq!(keep, at(6 * HOUR));
+    // An entry whose times lie far in the future blocks no process.
+    assert_eq!(spent_at(NOW + 1_000 * HOUR).budget_wait(at(NOW)), Duration::ZERO);
+}
+
+fn spent_at(now: u64) -> Entry {
+    (0..BUDGET).fold(Entry::default(), |entry, _| entry.with_budget_spent(at(now)))
+}
+
+#[test]
+fn an_entry_without_a_token_takes_as_much_room_as_one_with_a_token() {
+    let (empty, _) = Entry::default().encode(at(NOW));
+    let (full, _) = saved(&token(&"x".repeat(1_000), HOUR)).encode(at(NOW));
+    assert_eq!((empty.len(), full.len()), (MIN_BYTES, MIN_BYTES));
+    let long = saved(&token(&"x".repeat(5_000), HOUR));
+    let long = reread(long, NOW, NOW, None);
+    assert_eq!(adopted_age(&long, NOW), Some(0));
 }

@@ -1,80 +1,71 @@
 //! A store in Redis or Valkey, for the processes of many machines.
 //!
-//! Each call is one command with one key. Both keys of an entry have the same hash tag, so a
-//! cluster keeps them on one node. Only the server's clock determines when an entry expires.
+//! It uses plain commands rather than scripts, because each race between them costs no more than
+//! one token request. Both keys of an entry have the same hash tag, so a cluster keeps them on one
+//! node.
 
-use std::{
-    fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, RedisError, RedisResult,
-    aio::MultiplexedConnection, cmd,
+    Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _, RedisError, cmd,
 };
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use sitecore_auth::{Clock as _, Error, ErrorKind, Result, SystemClock};
-use tokio::runtime::{Handle, Id};
+use secrecy::SecretString;
+use sitecore_auth::{Error, ErrorKind, Result};
+use tokio::{sync::Semaphore, time::timeout};
 
-use crate::store::{Lease, Stored, TokenStore};
+mod link;
 
-/// A connection that was idle for longer is not used again. A firewall may have dropped it
-/// silently, and noticing that takes the whole time limit of a call.
-const MAX_IDLE: Duration = Duration::from_secs(10);
+use link::{Link, Password, Server, address_of, describe};
 
-/// For programs that call the store themselves. `SharedSource` has a shorter time limit.
-const TIMEOUT: Duration = Duration::from_secs(2);
+use crate::{
+    seal::random_id,
+    store::{Lease, Stored, TokenStore},
+};
 
-/// Reads the entry and its remaining time in one step; otherwise an entry could get the remaining
-/// time of its successor. A value that is not a string counts as missing.
-const LOAD: &str = "
-local entry = redis.pcall('GET', KEYS[1])
-if type(entry) == 'table' then entry = false end
-return {entry, redis.call('PTTL', KEYS[1])}";
+/// Entries are shorter. Of a longer value, only this much is read, and it counts as missing.
+const MAX_BYTES: usize = 128 * 1024;
 
-/// Takes the expiry as an absolute time, so that a write which the server executes late does not
-/// extend the entry.
-const SAVE: &str = "
-local time = redis.call('TIME')
-local left = ARGV[2] - (time[1] * 1000 + math.floor(time[2] / 1000))
-if left > 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', string.format('%.0f', left)) end";
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Succeeds again for the same owner, who may not have received the first response.
-const LEASE: &str = "
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Releases only the owner's own lease.
-const RELEASE: &str =
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
+/// How many commands are in flight at once. Without a limit, the commands of hundreds of caches that
+/// start together would wait for each other longer than a command may take.
+const MAX_IN_FLIGHT: usize = 64;
+
+const KEY_PREFIX: &str = "sitecore-auth:";
 
 /// Keeps entries in Redis 5 or later, or in Valkey.
 ///
-/// The connection is opened when it is needed, and again after an error or an idle period. A
-/// restart or failover of the server costs only the entries that are lost. For a cluster, give the
-/// address of any node.
+/// All calls share one connection. It is opened when it is needed, which may take 2 s, and closed
+/// after 10 s without use. If it cannot be opened, the store counts as failed for 10 s. A command
+/// may take 250 ms. A restart or failover of the server costs only the entries that are lost.
 ///
-/// The Redis user needs the commands `EVAL`, `GET`, `SET`, `DEL`, `PTTL` and `TIME` on keys that
-/// begin with `sitecore-auth:`, and `SELECT` if the URL names a database.
+/// The Redis user needs the commands `GET`, `GETRANGE`, `SET`, `DEL`, `PTTL` and `PEXPIRE` on keys
+/// that begin with `sitecore-auth:`, and `SELECT` if the URL names a database. A cluster's user
+/// also needs `CLUSTER SLOTS`.
 ///
-/// Clones share the connection but hold leases independently.
-pub struct RedisStore {
-    client: Client,
-    connection: Arc<Mutex<Option<Connection>>>,
-    /// Identifies the leases of this store, including one whose response was lost.
-    owner: String,
+/// For a failover, give a host name that follows the primary. Clones share the connection.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    link: Arc<Link>,
+    in_flight: Semaphore,
+    key_prefix: String,
+    command_timeout: Duration,
+    call_timeout: Duration,
 }
 
-/// A connection whose last command succeeded.
-#[derive(Clone)]
-struct Connection {
-    inner: MultiplexedConnection,
-    /// The runtime that drives it.
-    runtime: Id,
-    /// By the wall clock, which also advances while the machine is suspended.
-    last_used: Duration,
+/// Sets up a [`RedisStore`].
+#[must_use]
+pub struct RedisStoreBuilder {
+    server: Result<Server>,
+    password: Option<Password>,
+    key_prefix: String,
+    command_timeout: Duration,
+    connect_timeout: Duration,
 }
 
 impl RedisStore {
@@ -90,202 +81,242 @@ impl RedisStore {
     ///
     /// [`Config`](ErrorKind::Config) if the URL is invalid.
     pub fn new(url: impl AsRef<str>) -> Result<Self> {
-        let client = Client::open(url.as_ref()).map_err(|error| {
-            config(format!("{error}; in a password, write @ : / and # as %40 %3A %2F and %23"))
-        })?;
-        if matches!(
-            client.get_connection_info().addr(),
-            ConnectionAddr::TcpTls { insecure: true, .. }
-        ) {
-            return Err(config(
-                "#insecure is not supported; let this machine trust the certificate".to_owned(),
-            ));
-        }
-        Ok(Self { client, connection: Arc::default(), owner: owner() })
+        Self::builder(url).build()
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> io::Result<T> {
-        if let Some(connection) = self.usable_connection()
-            && let Ok(value) = self.run_on(connection, command).await
-        {
-            return Ok(value);
-        }
-        let mut result = self.connect_and_run(&self.client, command).await;
-        if let Err(error) = &result
-            && let Some((node, _slot)) = error.redirect_node()
-            && let Some(client) = self.client_for(node)
-        {
-            result = self.connect_and_run(&client, command).await;
-        }
-        result.map_err(|error| sanitized(self.client.get_connection_info().addr(), &error))
+    /// Starts a store on the server of a URL, as in [`new`](Self::new), with other settings.
+    pub fn builder(url: impl AsRef<str>) -> RedisStoreBuilder {
+        let info = connection_info(url.as_ref());
+        RedisStoreBuilder::new(info.map(|info| Server::One(Box::new(info))))
     }
 
-    async fn connect_and_run<T: FromRedisValue>(
-        &self,
-        client: &Client,
-        command: &Cmd,
-    ) -> RedisResult<T> {
-        let connection = Connection {
-            inner: connect(client).await?,
-            runtime: Handle::current().id(),
-            last_used: Duration::ZERO,
-        };
-        self.run_on(connection, command).await
+    /// Starts a store on the server of a client, whose TLS settings are used.
+    pub fn with_client(client: &Client) -> RedisStoreBuilder {
+        let info = client.get_connection_info().clone();
+        RedisStoreBuilder::new(Ok(Server::One(Box::new(info))))
     }
 
-    /// Keeps the connection only if the command succeeds, and not after an error or if the caller
-    /// gives up.
-    async fn run_on<T: FromRedisValue>(
-        &self,
-        mut connection: Connection,
-        command: &Cmd,
-    ) -> RedisResult<T> {
-        let mut keep = KeepOnSuccess { slot: &self.connection, connection: None };
-        let value = command.query_async(&mut connection.inner).await?;
-        connection.last_used = SystemClock.now().wall();
-        keep.connection = Some(connection);
-        Ok(value)
+    /// Starts a store on a cluster. The URLs are those of some of its nodes, with the same user and
+    /// password.
+    #[cfg(feature = "redis-cluster")]
+    pub fn cluster<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> RedisStoreBuilder {
+        let nodes: Result<Vec<_>> =
+            urls.into_iter().map(|url| connection_info(url.as_ref())).collect();
+        RedisStoreBuilder::new(nodes.map(Server::Cluster))
     }
 
-    fn usable_connection(&self) -> Option<Connection> {
-        let connection = lock(&self.connection).clone()?;
-        let is_driven = connection.runtime == Handle::current().id();
-        let idle = SystemClock.now().wall().abs_diff(connection.last_used);
-        (is_driven && idle < MAX_IDLE).then_some(connection)
+    fn key(&self, name: &str, part: &str) -> String {
+        format!("{}{{{name}}}:{part}", self.0.key_prefix)
     }
 
-    /// Returns a client for another node of the cluster, with the same settings.
-    fn client_for(&self, node: &str) -> Option<Client> {
-        let (host, port) = node.rsplit_once(':')?;
-        let (host, port) = (host.to_owned(), port.parse().ok()?);
-        let info = self.client.get_connection_info().clone();
-        let addr = match info.addr().clone() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+    /// Runs a command. If the connection turns out to be closed, another one is opened.
+    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failed> {
+        let inner = &*self.0;
+        let permit = inner.in_flight.acquire().await;
+        let _permit = permit.map_err(|error| Failed::Other(io::Error::other(error)))?;
+        let mut may_repeat = true;
+        loop {
+            let mut open = inner.link.open().await.map_err(Failed::Other)?;
+            let is_used = open.is_used();
+            let result = timeout(inner.command_timeout, command.query_async(&mut open.connection));
+            match result.await {
+                Ok(Ok(value)) => {
+                    open.touch();
+                    return Ok(value);
+                }
+                Ok(Err(error)) if error.code() == Some("WRONGTYPE") => {
+                    return Err(Failed::WrongType);
+                }
+                Ok(Err(error)) => {
+                    inner.link.close(&open);
+                    if !(is_used && may_repeat && error.is_io_error() && !error.is_timeout()) {
+                        return Err(Failed::Other(self.described(&error)));
+                    }
+                    may_repeat = false;
+                }
+                Err(_elapsed) => {
+                    inner.link.close(&open);
+                    let error = io::Error::from(io::ErrorKind::TimedOut);
+                    return Err(Failed::Other(self.described(&error.into())));
+                }
             }
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        Client::open(info.set_addr(addr)).ok()
+        }
+    }
+
+    fn described(&self, error: &RedisError) -> io::Error {
+        describe(self.0.link.server(), error)
+    }
+}
+
+/// Why a command failed.
+enum Failed {
+    /// The key's value is not a string.
+    WrongType,
+    Other(io::Error),
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::WrongType => Self::other("the key's value is not a string"),
+            Failed::Other(error) => error,
+        }
+    }
+}
+
+impl RedisStoreBuilder {
+    fn new(server: Result<Server>) -> Self {
+        Self {
+            server,
+            password: None,
+            key_prefix: KEY_PREFIX.to_owned(),
+            command_timeout: COMMAND_TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+
+    /// Reads the password from a file before each connection, so that it can rotate. White space
+    /// around it is removed.
+    pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { password: Some(Password::File(path.into())), ..self }
+    }
+
+    /// Reads the password from an environment variable before each connection.
+    pub fn password_variable(self, name: impl Into<String>) -> Self {
+        Self { password: Some(Password::Variable(name.into())), ..self }
+    }
+
+    /// Calls a function for the password before each connection.
+    pub fn password_from<F>(self, password: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<SecretString>> + Send + 'static,
+    {
+        let password = Password::Function(Box::new(move || Box::pin(password())));
+        Self { password: Some(password), ..self }
+    }
+
+    /// Sets what keys begin with. The default is `sitecore-auth:`.
+    pub fn key_prefix(self, prefix: impl Into<String>) -> Self {
+        Self { key_prefix: prefix.into(), ..self }
+    }
+
+    /// Sets how long a command may take. The default is 250 ms.
+    pub fn command_timeout(self, limit: Duration) -> Self {
+        Self { command_timeout: limit, ..self }
+    }
+
+    /// Sets how long opening a connection may take, with TLS and authentication. The default is
+    /// 2 s.
+    pub fn connect_timeout(self, limit: Duration) -> Self {
+        Self { connect_timeout: limit, ..self }
+    }
+
+    /// Creates the store. Does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if a URL or a time limit is invalid.
+    pub fn build(self) -> Result<RedisStore> {
+        if self.command_timeout.is_zero() || self.connect_timeout.is_zero() {
+            return Err(Error::new(ErrorKind::Config, "a time limit of Redis must not be zero"));
+        }
+        Ok(RedisStore(Arc::new(Inner {
+            link: Link::new(self.server?, self.password, self.connect_timeout),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            key_prefix: self.key_prefix,
+            command_timeout: self.command_timeout,
+            // Up to two commands, one of which may have to be repeated on a new connection.
+            call_timeout: self.connect_timeout + 3 * self.command_timeout,
+        })))
     }
 }
 
 #[async_trait]
 impl TokenStore for RedisStore {
     async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
-        let (entry, remaining): (Option<Vec<u8>>, i64) =
-            self.run(&eval(LOAD, &key(name, "entry"))).await?;
-        Ok(entry.map(|entry| {
-            let stored = Stored::new(entry);
-            match u64::try_from(remaining) {
-                Ok(millis) => stored.with_remaining(Duration::from_millis(millis)),
-                // The key's expiry was removed.
-                Err(_) => stored,
-            }
+        let key = self.key(name, "entry");
+        // In this order, because an entry that is saved in between then seems older than it is.
+        let remaining: i64 = self.run(cmd("PTTL").arg(&key)).await?;
+        let entry = self.run(cmd("GETRANGE").arg(&key).arg(0).arg(MAX_BYTES)).await;
+        let entry: Vec<u8> = match entry {
+            Err(Failed::WrongType) => return Ok(None),
+            result => result?,
+        };
+        let is_entry = !entry.is_empty() && entry.len() <= MAX_BYTES;
+        Ok(is_entry.then(|| match u64::try_from(remaining) {
+            Ok(millis) => Stored::new(entry).with_remaining(Duration::from_millis(millis)),
+            // The key's expiry was removed.
+            Err(_) => Stored::new(entry),
         }))
     }
 
     async fn save(&self, name: &str, entry: &[u8], keep: Duration) -> io::Result<()> {
-        let started = SystemClock.now().monotonic();
-        let (seconds, micros): (u64, u64) = self.run(&cmd("TIME")).await?;
-        let elapsed = SystemClock.now().monotonic().saturating_sub(started);
-        let now = Duration::from_secs(seconds) + Duration::from_micros(micros);
-        let until = (now + keep).saturating_sub(elapsed);
-        let mut save = eval(SAVE, &key(name, "entry"));
-        self.run(save.arg(entry).arg(millis(until))).await
+        let key = self.key(name, "entry");
+        Ok(self.run(cmd("SET").arg(key).arg(entry).arg("PX").arg(millis(keep))).await?)
     }
 
     async fn try_lease(&self, name: &str, duration: Duration) -> io::Result<Option<Lease>> {
-        let mut lease = eval(LEASE, &key(name, "lease"));
-        let is_ours: bool = self.run(lease.arg(&self.owner).arg(millis(duration))).await?;
-        Ok(is_ours.then(|| Lease::new(self.owner.clone())))
+        let (key, owner) = (self.key(name, "lease"), format!("{:032x}", random_id()));
+        let mut set = cmd("SET");
+        set.arg(key).arg(&owner).arg("NX").arg("PX").arg(millis(duration));
+        let set: Option<String> = self.run(&set).await?;
+        Ok(set.map(|_| Lease::new(owner)))
+    }
+
+    async fn extend(&self, name: &str, lease: &Lease, duration: Duration) -> io::Result<bool> {
+        let mut extend = cmd("PEXPIRE");
+        extend.arg(self.key(name, "lease")).arg(millis(duration));
+        Ok(self.owns(name, lease).await? && self.run(&extend).await?)
     }
 
     async fn release(&self, name: &str, lease: Lease) -> io::Result<()> {
-        let Some(owner) = lease.handle::<String>() else {
-            return Ok(());
-        };
-        self.run(eval(RELEASE, &key(name, "lease")).arg(owner)).await
-    }
-}
-
-/// Puts the connection into the slot when dropped, or empties the slot if there is none.
-struct KeepOnSuccess<'a> {
-    slot: &'a Mutex<Option<Connection>>,
-    connection: Option<Connection>,
-}
-
-impl Drop for KeepOnSuccess<'_> {
-    fn drop(&mut self) {
-        *lock(self.slot) = self.connection.take();
-    }
-}
-
-impl Clone for RedisStore {
-    fn clone(&self) -> Self {
-        Self {
-            client: self.client.clone(),
-            connection: Arc::clone(&self.connection),
-            owner: owner(),
+        if self.owns(name, &lease).await? {
+            self.run::<()>(cmd("DEL").arg(self.key(name, "lease"))).await?;
         }
+        Ok(())
+    }
+
+    fn call_timeout(&self) -> Duration {
+        self.0.call_timeout
+    }
+}
+
+impl RedisStore {
+    async fn owns(&self, name: &str, lease: &Lease) -> io::Result<bool> {
+        let owner: Option<String> = self.run(cmd("GET").arg(self.key(name, "lease"))).await?;
+        Ok(owner.is_some() && owner.as_ref() == lease.handle())
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URL may contain a password.
-        f.debug_struct("RedisStore").finish_non_exhaustive()
+        f.debug_struct("RedisStore")
+            .field("server", &address_of(self.0.link.server()))
+            .finish_non_exhaustive()
     }
 }
 
-fn config(reason: String) -> Error {
-    let hint = "invalid Redis URL (expected, for example, rediss://user:password@host:6379)";
-    Error::new(ErrorKind::Config, format!("{hint}: {reason}"))
-}
-
-async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
-    let is_tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
-    if is_tls && CryptoProvider::get_default().is_none() {
-        // rustls panics if the program has two providers and no default.
-        let _ = aws_lc_rs::default_provider().install_default();
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder").finish_non_exhaustive()
     }
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(TIMEOUT))
-        .set_response_timeout(Some(TIMEOUT));
-    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
-/// Describes an error without the server's own text, which can quote an unknown command, including
-/// a password in it.
-fn sanitized(addr: &ConnectionAddr, error: &RedisError) -> io::Error {
-    let reason = match error.code() {
-        Some("NOAUTH") => "a password is required; add it to the URL".to_owned(),
-        Some("NOPERM") => {
-            "the user is not allowed to run a required command; see RedisStore".to_owned()
-        }
-        Some("OOM") => "the server is out of memory".to_owned(),
-        Some(code) => format!("the server returned the error {code}"),
-        None if error.is_io_error() => error.to_string(),
-        None => error.category().to_owned(),
+fn connection_info(url: &str) -> Result<ConnectionInfo> {
+    let config = |reason: String| {
+        let hint = "invalid Redis URL (expected, for example, rediss://user:password@host:6379)";
+        Error::new(ErrorKind::Config, format!("{hint}: {reason}"))
     };
-    io::Error::other(format!("Redis at {addr}: {reason}"))
-}
-
-fn owner() -> String {
-    format!("{:032x}", fastrand::u128(..))
-}
-
-fn lock(slot: &Mutex<Option<Connection>>) -> MutexGuard<'_, Option<Connection>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn key(name: &str, part: &str) -> String {
-    format!("sitecore-auth:{{{name}}}:{part}")
-}
-
-fn eval(script: &str, key: &str) -> Cmd {
-    let mut eval = cmd("EVAL");
-    eval.arg(script).arg(1).arg(key);
-    eval
+    let info = url.into_connection_info().map_err(|error| {
+        config(format!("{error}; in a password, write @ : / and # as %40 %3A %2F and %23"))
+    })?;
+    if link::is_insecure(info.addr()) {
+        return Err(config(
+            "#insecure is not supported; let this machine trust the certificate".to_owned(),
+        ));
+    }
+    Ok(info)
 }
 
 fn millis(time: Duration) -> u64 {
