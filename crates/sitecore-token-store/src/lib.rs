@@ -57,6 +57,7 @@
     clippy::unwrap_used
 )]
 
+mod call;
 mod decision;
 #[cfg(doctest)]
 mod doctests;
@@ -66,6 +67,7 @@ mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod memory;
+mod parts;
 #[cfg(feature = "redis")]
 mod redis_store;
 mod seal;
