@@ -103,11 +103,12 @@ impl Endpoint {
     }
 
     /// Creates the endpoint of an authority. `place` says where the authority was configured.
-    pub(crate) fn of_authority(
-        place: &str,
-        authority: &str,
-        audience: Option<&str>,
-    ) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
+    #[doc(hidden)]
+    pub fn of_authority(place: &str, authority: &str, audience: Option<&str>) -> Result<Self> {
         let invalid = |why: &str| {
             Error::config(format!("{place} {why} (expected, for example, {SITECORE_AUTHORITY})"))
         };

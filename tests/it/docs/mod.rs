@@ -103,7 +103,7 @@ fn every_dependency_has_its_line() {
         .filter(|name| !name.is_empty())
         .collect();
     let mut used = BTreeSet::new();
-    for name in LIBRARIES.iter().chain(&["sitecore-sandbox"]) {
+    for name in LIBRARIES.iter().chain(&["sitecore-sandbox", "sitecore-auth-cli"]) {
         let manifest = root().join("crates").join(name).join("Cargo.toml");
         let manifest = fs::read_to_string(manifest).unwrap();
         for section in manifest.split("\n[").skip(1) {

@@ -1,0 +1,116 @@
+//! `token`: prints a token.
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::json;
+use sitecore_auth::{ClientKind, Clock as _, SystemClock, Token, TokenCache};
+
+use crate::{
+    args::{self, Common, TokenFormat},
+    config::Config,
+    failure::{Failure, Result},
+    login::Login,
+    terminal::{note, wait_for},
+};
+
+/// The version of the JSON object. It changes if a member is removed or gets another meaning.
+const VERSION: u32 = 1;
+
+const MIN_VALIDITY: Duration = Duration::from_secs(300);
+
+pub(crate) async fn run(options: &args::Token, common: &Common, config: &Config) -> Result<String> {
+    let login = Login::find(common, config, None)?;
+    let work = async {
+        if options.force {
+            login.forget(common).await?;
+        }
+        fetch(options, &login.cache(common)?).await
+    };
+    let token = wait_for(common, "requesting a token", work).await?;
+    if io::stdout().is_terminal() {
+        note(common, "the token below is a secret; do not paste it into chats or tickets");
+    }
+    print(options.format, &token)
+}
+
+/// Returns a token with enough time left.
+async fn fetch(options: &args::Token, cache: &TokenCache) -> Result<Token> {
+    let token = cache.token().await?;
+    let Some(lifetime) = token.lifetime() else { return Ok(token) };
+    let wanted = options.min_validity.unwrap_or_else(|| MIN_VALIDITY.min(lifetime / 2));
+    if time_left(&token) >= wanted {
+        return Ok(token);
+    }
+    let longer = cache.token_valid_for(wanted).await;
+    longer.map_err(|error| Failure::from(error).config_as_usage())
+}
+
+/// Returns how long it is until the token expires.
+pub(crate) fn time_left(token: &Token) -> Duration {
+    let left = token.expires_at().map(|at| (at - now()).to_std().unwrap_or_default());
+    left.unwrap_or_default()
+}
+
+/// Returns the time by this machine's clock.
+pub(crate) fn now() -> DateTime<Utc> {
+    let millis = i64::try_from(SystemClock.now().wall().as_millis()).unwrap_or(i64::MAX);
+    DateTime::from_timestamp_millis(millis).unwrap_or_default()
+}
+
+fn print(format: TokenFormat, token: &Token) -> Result<String> {
+    let (_, header) = token.header();
+    let header = header.to_str().unwrap_or_default();
+    let text = header.strip_prefix("Bearer ").unwrap_or(header);
+    let expires_at = token.expires_at().map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
+    // In quotation marks, these characters would end them.
+    if text.contains(['\'', '"', '`', '$', '\\']) {
+        let message = "the token contains characters that cannot be quoted for every shell";
+        return Err(Failure::new(crate::failure::Kind::Unexpected, message));
+    }
+    let assign = |prefix: &str, equals: &str| {
+        let expiry = expires_at.as_deref().unwrap_or_default();
+        format!(
+            "{prefix}SITECORE_ACCESS_TOKEN{equals}'{text}'\n\
+             {prefix}SITECORE_ACCESS_TOKEN_EXPIRES_AT{equals}'{expiry}'"
+        )
+    };
+    Ok(match format {
+        TokenFormat::Token => text.to_owned(),
+        TokenFormat::Header => format!("Authorization: {header}"),
+        TokenFormat::Env => assign("export ", "="),
+        TokenFormat::Powershell => assign("$env:", " = "),
+        TokenFormat::Json => {
+            let claims = token.claims();
+            let scopes: Option<Vec<_>> =
+                claims.as_ref().map(|claims| claims.scopes().map(str::to_owned).collect());
+            let kind = claims.as_ref().and_then(sitecore_auth::Claims::client_kind);
+            let object = json!({
+                "version": VERSION,
+                "access_token": text,
+                "token_type": "Bearer",
+                "expires_at": expires_at,
+                "expires_on": token.expires_at().map(|at| at.timestamp()),
+                "expires_in": time_left(token).as_secs(),
+                "scope": scopes.map(|scopes| scopes.join(" ")),
+                "client_kind": kind.map(key_of),
+                "fingerprint": token.fingerprint().to_string(),
+            });
+            object.to_string()
+        }
+    })
+}
+
+/// Returns a stable name of the kind of client, for JSON.
+pub(crate) fn key_of(kind: ClientKind) -> &'static str {
+    match kind {
+        ClientKind::Organization => "organization",
+        ClientKind::Environment => "environment",
+        ClientKind::EdgeAdministration => "edge_administration",
+        ClientKind::EditingHost => "editing_host",
+        _ => "other",
+    }
+}

@@ -1,0 +1,129 @@
+//! The configuration file, `sitecore-auth.toml`.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use etcetera::BaseStrategy as _;
+use serde::Deserialize;
+
+use crate::failure::{Failure, Result};
+
+const NAME: &str = "sitecore-auth.toml";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    #[serde(default)]
+    credentials: BTreeMap<String, Credentials>,
+    #[serde(default)]
+    hosts: Hosts,
+    /// Which credentials belong to which API.
+    #[serde(default)]
+    apis: Apis,
+}
+
+/// A client. The secret itself is never in this file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credentials {
+    pub(crate) client_id: String,
+    /// Relative to the configuration file.
+    pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) secret_variable: Option<String>,
+    pub(crate) authority: Option<String>,
+    pub(crate) audience: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hosts {
+    pub(crate) authoring: Option<String>,
+    pub(crate) deploy: Option<String>,
+    pub(crate) edge: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Apis {
+    pub(crate) authoring: Option<String>,
+    pub(crate) deploy: Option<String>,
+    pub(crate) edge: Option<String>,
+}
+
+/// A configuration file, or none.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    path: Option<PathBuf>,
+    contents: Contents,
+}
+
+impl Config {
+    /// Reads the given file; or the nearest one, from the working directory upwards; or the one in
+    /// the user's configuration folder.
+    pub(crate) fn load(given: Option<&Path>) -> Result<Self> {
+        let Some(path) = given.map(Path::to_owned).or_else(find) else {
+            return Ok(Self::default());
+        };
+        let shown = path.display();
+        let text = fs::read_to_string(&path)
+            .map_err(|error| Failure::config(format!("cannot read {shown}: {error}")))?;
+        let contents = toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let failure = Failure::config(format!("{shown}, line {line}: {}", error.message()));
+            if error.message().contains("secret") {
+                return failure
+                    .hint("name a file with secret_file, or a variable with secret_variable");
+            }
+            failure
+        })?;
+        Ok(Self { path: Some(path), contents })
+    }
+
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.contents.hosts
+    }
+
+    pub(crate) fn apis(&self) -> &Apis {
+        &self.contents.apis
+    }
+
+    /// Returns named credentials, and where they come from.
+    pub(crate) fn credentials(&self, name: &str) -> Result<(&Credentials, String)> {
+        let Some(path) = &self.path else {
+            return Err(Failure::config(format!("there is no {NAME} with credentials `{name}`"))
+                .hint("create one in this folder, or name it with --config"));
+        };
+        let shown = path.display();
+        let known = self.contents.credentials.get(name);
+        let credentials = known.ok_or_else(|| {
+            let names: Vec<_> = self.contents.credentials.keys().map(String::as_str).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            Failure::config(format!("{shown} has no credentials `{name}` (it has: {names})"))
+        })?;
+        Ok((credentials, format!("[credentials.{name}] in {shown}")))
+    }
+
+    /// Returns a path that the file names, relative to its folder.
+    pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
+        let folder = self.path.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new(""));
+        folder.join(path)
+    }
+}
+
+fn find() -> Option<PathBuf> {
+    let exists = |path: &PathBuf| {
+        // A file that cannot be looked at is reported when it is read.
+        !matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    };
+    let here = env::current_dir().ok()?;
+    let project = here.ancestors().map(|folder| folder.join(NAME)).find(|path| path.is_file());
+    let user = || {
+        let strategy = etcetera::choose_base_strategy().ok()?;
+        Some(strategy.config_dir().join(NAME)).filter(exists)
+    };
+    project.or_else(user)
+}

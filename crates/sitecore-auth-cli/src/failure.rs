@@ -1,0 +1,172 @@
+//! Why a command failed: an exit code, a sentence, and what to do.
+
+use std::{fmt, io, process::ExitCode, time::Duration};
+
+use serde_json::json;
+use sitecore_auth::ErrorKind;
+
+/// The result of a command.
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// What kind of failure it is. The numbers are the exit codes, which never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A bug, or anything unforeseen.
+    Unexpected = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// Credentials or configuration are missing or unreadable.
+    Config = 3,
+    /// The issuer refuses the client.
+    Refused = 4,
+    /// Try again later.
+    Unavailable = 5,
+    /// An API reported a failure.
+    Api = 6,
+}
+
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, retry_after: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(Kind::Config, message)
+    }
+
+    pub(crate) fn api(message: impl Into<String>) -> Self {
+        Self::new(Kind::Api, message)
+    }
+
+    /// Says what to do.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(crate) fn retry_after(self, wait: Option<Duration>) -> Self {
+        Self { retry_after: wait, ..self }
+    }
+
+    /// The failure of a call to an API, such as a refused request for a key.
+    pub(crate) fn from_api(error: sitecore_auth::Error) -> Self {
+        let by_issuer = error.refusal().is_some();
+        let failure = Self::from(error);
+        match failure.kind {
+            Kind::Refused | Kind::Config | Kind::Unexpected if !by_issuer => {
+                Self { kind: Kind::Api, ..failure }
+            }
+            _ => failure,
+        }
+    }
+
+    /// For what the library calls a wrong setting, but the user has given on the command line.
+    pub(crate) fn config_as_usage(self) -> Self {
+        match self.kind {
+            Kind::Config => Self { kind: Kind::Usage, ..self },
+            _ => self,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.kind as u8)
+    }
+
+    /// Describes the failure as JSON.
+    pub(crate) fn to_json(&self) -> String {
+        let kind = match self.kind {
+            Kind::Unexpected => "unexpected",
+            Kind::Usage => "usage",
+            Kind::Config => "config",
+            Kind::Refused => "refused",
+            Kind::Unavailable => "unavailable",
+            Kind::Api => "api",
+        };
+        let retry_after = self.retry_after.map(|wait| wait.as_secs_f64().ceil() as u64);
+        let error = json!({
+            "kind": kind, "message": self.message, "hint": self.hint, "retry_after": retry_after,
+        });
+        json!({ "error": error }).to_string()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<sitecore_auth::Error> for Failure {
+    fn from(error: sitecore_auth::Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Config => Kind::Config,
+            ErrorKind::Refused => Kind::Refused,
+            _ if error.is_transient() => Kind::Unavailable,
+            _ => Kind::Unexpected,
+        };
+        let failure = Self::new(kind, error.cause()).retry_after(error.retry_after());
+        match error.retry_after().filter(|wait| !wait.is_zero()) {
+            Some(wait) => failure.hint(format!("try again in {} s", wait.as_secs_f64().ceil())),
+            None => failure,
+        }
+    }
+}
+
+impl From<sitecore_token::Error> for Failure {
+    fn from(error: sitecore_token::Error) -> Self {
+        sitecore_auth::Error::from(error).into()
+    }
+}
+
+impl From<reqwest_middleware::Error> for Failure {
+    fn from(error: reqwest_middleware::Error) -> Self {
+        if let Some(auth) = sitecore_auth::Error::find(&error) {
+            return auth.clone().into();
+        }
+        match error {
+            reqwest_middleware::Error::Reqwest(error) => error.into(),
+            reqwest_middleware::Error::Middleware(error) => {
+                Self::new(Kind::Unexpected, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<reqwest::Error> for Failure {
+    fn from(error: reqwest::Error) -> Self {
+        let host = error.url().and_then(|url| url.host_str()).unwrap_or("the API").to_owned();
+        // The URL may contain a key in its query.
+        let error = error.without_url();
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |&e| e.source());
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        let reason = causes.last().map_or("", String::as_str);
+        let failure = Self::new(Kind::Unavailable, format!("the call to {host} failed: {reason}"));
+        if causes.iter().any(|cause| cause.contains("certificate")) {
+            return failure.hint(
+                "if a proxy inspects TLS here, add its root certificate to this machine's store",
+            );
+        }
+        failure
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(Kind::Unexpected, error.to_string())
+    }
+}

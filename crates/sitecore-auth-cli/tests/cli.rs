@@ -1,0 +1,550 @@
+//! The program, against the sandbox: each command, format and exit code.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use assert_cmd::cargo::CommandCargoExt as _;
+use serde_json::Value;
+use sitecore_sandbox::{Api, Client, Fault, Sandbox};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// A sandbox, and a folder in which the program runs.
+struct Place {
+    sandbox: Sandbox,
+    folder: TempDir,
+    _runtime: Runtime,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self::with_lifetime(Duration::from_secs(86_400))
+    }
+
+    fn with_lifetime(lifetime: Duration) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let sandbox = Sandbox::builder().token_lifetime(lifetime).start();
+        let sandbox = runtime.block_on(sandbox).unwrap();
+        Self { sandbox, folder: TempDir::new().unwrap(), _runtime: runtime }
+    }
+
+    fn client(&self, api: Api) -> &Client {
+        match api {
+            Api::Authoring => self.sandbox.environment(),
+            Api::Edge => self.sandbox.edge_administration(),
+            _ => self.sandbox.organization(),
+        }
+    }
+
+    /// Returns the command with the credentials of the client that this API requires.
+    fn command(&self, api: Api, arguments: &[&str]) -> Command {
+        let mut command = self.bare(arguments);
+        let client = self.client(api);
+        command
+            .env("SITECORE_AUTH_CLIENT_ID", client.id())
+            .env("SITECORE_AUTH_CLIENT_SECRET", client.secret());
+        command
+    }
+
+    /// Returns the command without credentials.
+    fn bare(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("sitecore-auth").unwrap();
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.path())
+            .env("XDG_CACHE_HOME", self.folder.path().join("cache"))
+            .env("XDG_CONFIG_HOME", self.folder.path().join("config"))
+            .env("SITECORE_AUTH_AUTHORITY", self.sandbox.authority().as_str())
+            .env("SITECORE_AUTH_AUDIENCE", self.sandbox.audience())
+            .env("SITECORE_AUTHORING_URL", self.sandbox.authoring_url().as_str())
+            .env("SITECORE_DEPLOY_URL", self.sandbox.origin(Api::Deploy).as_str())
+            .env("SITECORE_EDGE_URL", self.sandbox.origin(Api::Edge).as_str())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, api: Api, arguments: &[&str]) -> Output {
+        self.command(api, arguments).output().unwrap()
+    }
+
+    /// Returns what the command prints; it must succeed.
+    fn stdout(&self, api: Api, arguments: &[&str]) -> String {
+        stdout(&self.run(api, arguments))
+    }
+
+    fn json(&self, api: Api, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.stdout(api, arguments)).unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}: {}", output.status, stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Asserts that the command failed with this exit code, one sentence, and nothing on stdout.
+#[track_caller]
+fn assert_fails(output: &Output, code: i32, expected: &str) {
+    let message = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(message.contains(expected), "{message}");
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the rule applies to the libraries only")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[test]
+fn a_token_is_printed_in_each_format() {
+    let place = Place::new();
+    let token = place.stdout(Api::Deploy, &["token"]);
+    let token = token.trim_end();
+    assert_eq!(token.matches('.').count(), 2);
+    let header = place.stdout(Api::Deploy, &["token", "--format", "header"]);
+    assert_eq!(header, format!("Authorization: Bearer {token}\n"));
+
+    let object = place.json(Api::Deploy, &["token", "--format", "json"]);
+    let mut keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "access_token",
+            "client_kind",
+            "expires_at",
+            "expires_in",
+            "expires_on",
+            "fingerprint",
+            "scope",
+            "token_type",
+            "version",
+        ]
+    );
+    assert_eq!((&object["version"], &object["access_token"]), (&1.into(), &token.into()));
+    assert_eq!(object["client_kind"], "organization");
+    let expires_at = object["expires_at"].as_str().unwrap();
+    assert!(expires_at.ends_with('Z') && expires_at.len() == 20, "{expires_at}");
+    let expires_in = object["expires_in"].as_u64().unwrap();
+    assert!((86_300..=86_400).contains(&expires_in), "{expires_in}");
+
+    // A shell evaluates the assignments, and a program that it starts sees them.
+    let script = r#"eval "$("$0" token --format env)" && env"#;
+    let shell = place.command(Api::Deploy, &[]);
+    let program = shell.get_program().to_owned();
+    let environment: Vec<_> = shell
+        .get_envs()
+        .map(|(name, value)| (name.to_owned(), value.unwrap().to_owned()))
+        .collect();
+    let shell =
+        Command::new("sh").args(["-c", script]).arg(program).env_clear().envs(environment).output();
+    let seen = stdout(&shell.unwrap());
+    assert!(seen.contains(&format!("SITECORE_ACCESS_TOKEN={token}\n")));
+    assert!(seen.contains(&format!("SITECORE_ACCESS_TOKEN_EXPIRES_AT={expires_at}\n")));
+    let powershell = place.stdout(Api::Deploy, &["token", "--format", "powershell"]);
+    assert!(powershell.starts_with(&format!("$env:SITECORE_ACCESS_TOKEN = '{token}'\n")));
+    assert_eq!(place.sandbox.tokens_granted(), 1);
+}
+
+#[test]
+fn a_hundred_invocations_at_once_cost_one_token_request() {
+    let place = Place::new();
+    place.sandbox.script(Api::Token, [Fault::delay(Duration::from_secs(4))]);
+    let start = || place.command(Api::Deploy, &["token"]).stdout(Stdio::piped()).spawn().unwrap();
+    let started: Vec<_> = (0..100).map(|_| start()).collect();
+    for invocation in started {
+        assert!(invocation.wait_with_output().unwrap().status.success());
+    }
+    assert_eq!(place.sandbox.tokens_granted(), 1);
+    // With the issuer down, later invocations have a token too.
+    place.sandbox.break_down(Api::Token, Fault::status(503));
+    place.stdout(Api::Deploy, &["token"]);
+    assert_fails(&place.run(Api::Deploy, &["token", "--no-store"]), 5, "503");
+}
+
+#[test]
+fn a_token_has_enough_time_left_and_can_be_forced_to_be_new() {
+    let place = Place::with_lifetime(Duration::from_secs(4));
+    let first = place.stdout(Api::Deploy, &["token"]);
+    pause(Duration::from_millis(2_300));
+    // Less than half of the lifetime is left.
+    assert_ne!(place.stdout(Api::Deploy, &["token"]), first);
+    let output = place.run(Api::Deploy, &["token", "--min-validity", "5m"]);
+    assert_fails(&output, 2, "at most");
+
+    let place = Place::new();
+    let first = place.stdout(Api::Deploy, &["token"]);
+    assert_eq!(place.stdout(Api::Deploy, &["token", "--min-validity", "20h"]), first);
+    // As often as the user asks for it.
+    for forced in 2..10 {
+        assert_ne!(place.stdout(Api::Deploy, &["token", "--force"]), first);
+        assert_eq!(place.sandbox.tokens_granted(), forced);
+    }
+    let newest = place.stdout(Api::Deploy, &["token", "--force"]);
+    assert_eq!(place.stdout(Api::Deploy, &["token"]), newest);
+}
+
+#[test]
+fn inspect_shows_what_the_token_belongs_to_but_not_the_token() {
+    let place = Place::new();
+    let token = place.stdout(Api::Deploy, &["token"]);
+    let text = place.stdout(Api::Deploy, &["inspect"]);
+    for expected in ["an organization automation client", "acme", "SITECORE_AUTH_CLIENT_ID", "23 h"]
+    {
+        assert!(text.contains(expected), "{text}");
+    }
+    let object = place.json(Api::Authoring, &["inspect", "--format", "json"]);
+    assert_eq!((&object["client_kind"], &object["version"]), (&"environment".into(), &1.into()));
+    assert!(object["tenant_id"].is_string() && object["expires_on"].is_u64(), "{object}");
+    assert!(!text.contains(token.trim_end()) && !object.to_string().contains("eyJ"));
+}
+
+#[test]
+fn check_says_for_each_api_what_is_wrong() {
+    let place = Place::new();
+    let text = place.stdout(Api::Deploy, &["check", "deploy", "authoring"]);
+    assert_eq!(text.matches("fine").count(), 2, "{text}");
+    let output = place.run(Api::Deploy, &["check", "edge"]);
+    assert_fails(&output, 6, "usually requires an Edge administration client");
+    place.sandbox.script(Api::Authoring, [Fault::garbage()]);
+    let page = Fault::status(200).header("content-type", "text/html");
+    place.sandbox.script(Api::Deploy, [page]);
+    let output = place.run(Api::Deploy, &["check", "authoring", "deploy", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(6));
+    let report: Value = serde_json::from_str(stderr(&output).lines().next().unwrap()).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 2);
+    assert!(checks.iter().all(|check| check["result"] == "failed"), "{report}");
+    assert!(checks[1]["message"].as_str().unwrap().contains("web page"), "{report}");
+    // The issuer is down.
+    place.sandbox.break_down(Api::Token, Fault::status(503));
+    assert_fails(&place.run(Api::Edge, &["check", "edge"]), 6, "503");
+}
+
+#[test]
+fn graphql_prints_data_or_fails_with_the_errors() {
+    let place = Place::new();
+    let query = "query Q($path: String!) { item(where: { path: $path }) { name } } query R { sites { name } }";
+    let graphql =
+        |arguments: &[&str]| place.json(Api::Authoring, &[&["graphql"], arguments].concat());
+    let variables = ["--operation", "Q", "--var", "path=/sitecore/content"];
+    let data = graphql(&[&[query], &variables[..]].concat());
+    assert_eq!(data["item"]["name"], "content");
+    place.write("query.graphql", &format!("\u{feff}{query}\r\n"));
+    let data = graphql(&["--file", "query.graphql", "--operation", "R"]);
+    assert!(data["sites"].is_array());
+    // The JSON form of a variable, and the Delivery API.
+    let typed = ["--operation", "Q", "--var", r#"path:="/sitecore""#];
+    assert_eq!(graphql(&[&[query], &typed[..]].concat())["item"]["name"], "sitecore");
+    let delivery = place
+        .bare(&["graphql", "--delivery", "{ __typename }"])
+        .env("SITECORE_EDGE_TOKEN", place.sandbox.edge_key())
+        .output();
+    assert!(stdout(&delivery.unwrap()).contains("Query"));
+
+    for (arguments, code, expected) in [
+        (&["graphql", "{ nothing }"][..], 6, "nothing"),
+        (&["graphql", "{ sites"], 6, ""),
+        (&["graphql", " "], 2, "the query is empty"),
+        (&["graphql", "--file", "missing.graphql"], 2, "cannot read missing.graphql"),
+        (&["graphql", "{ x }", "--var", "path"], 2, "expected name=text or name:=json"),
+        (&["graphql", "{ x }", "--var", "path:={"], 2, "not JSON"),
+        (&["graphql", "{ x }", "--host", "a b"], 2, "not a host or a URL"),
+    ] {
+        assert_fails(&place.run(Api::Authoring, arguments), code, expected);
+    }
+}
+
+#[test]
+fn request_makes_authenticated_calls() {
+    let place = Place::new();
+    let projects = place.json(Api::Deploy, &["request", "get", "deploy:/api/projects/v1"]);
+    assert_eq!(projects[0]["name"], "acme-site");
+    let url = place.sandbox.url(Api::Deploy, "/api/projects/v1");
+    assert_eq!(place.json(Api::Deploy, &["request", "GET", url.as_ref()]), projects);
+    let included = place.stdout(Api::Deploy, &["request", "GET", url.as_ref(), "--include"]);
+    assert!(included.starts_with("HTTP/1.1 200 OK\n") && included.contains("content-type: "));
+    // Several pages become one array.
+    let list = "deploy:/api/environments/v1?pageSize=1";
+    let all = place.json(Api::Deploy, &["request", "GET", list, "--paginate"]);
+    assert!(all.as_array().unwrap().len() > 1, "{all}");
+    for label in ["a", "b", "c"] {
+        place.stdout(Api::Edge, &["edge-key", "create", label]);
+    }
+    let list = "edge:/api/apikey/v1?pagesize=2";
+    let keys = place.json(Api::Edge, &["request", "GET", list, "--paginate"]);
+    assert_eq!(keys.as_array().unwrap().len(), 3, "{keys}");
+    place.write("body.json", r#"{ "query": "{ __typename }" }"#);
+    let post = ["request", "POST", "authoring:/sitecore/api/authoring/graphql/v1/"];
+    let body = ["--data", "@body.json", "-H", "Content-Type: application/json"];
+    let response = place.json(Api::Authoring, &[&post[..], &body].concat());
+    assert_eq!(response["data"]["__typename"], "Query");
+
+    for (arguments, code, expected) in [
+        (&["request", "GET", "deploy:/api/projects/v1/none"][..], 6, "404"),
+        (&["request", "GET", "deploy:/outside"], 2, "outside the targets"),
+        (&["request", "GET", "https://example.com/"], 2, "no API is known at https://example.com"),
+        (&["request", "GET", "nowhere"], 2, "expected a path such as deploy:"),
+        (&["request", "G T", "deploy:/api/x"], 2, "not an HTTP method"),
+        (&["request", "GET", "deploy:/api/x", "-H", "nothing"], 2, "expected `name: value`"),
+        (&["request", "GET", "deploy:/api/x", "-H", "Authorization: x"], 2, "added for you"),
+        (&["request", "POST", "deploy:/api/x", "-d", "@missing"], 2, "cannot read missing"),
+        (&["request", "GET", "deploy:/api/projects/v1", "--paginate"], 6, "without --paginate"),
+    ] {
+        assert_fails(&place.run(Api::Deploy, arguments), code, expected);
+    }
+    place.sandbox.script(Api::Deploy, [Fault::status(503)]);
+    assert_fails(&place.run(Api::Deploy, &["request", "GET", "deploy:/api/projects/v1"]), 5, "503");
+}
+
+#[test]
+fn edge_keys_are_created_listed_renamed_and_revoked_by_hash() {
+    let place = Place::new();
+    let environment = "2zYj6uPbNq0sWq0Nc9rU1d";
+    let key = place.stdout(Api::Deploy, &["edge-key", "get", environment]);
+    assert_eq!(key.trim_end(), place.sandbox.edge_key());
+    let created = place.stdout(Api::Edge, &["edge-key", "create", "mine"]);
+    assert!(!created.trim_end().is_empty());
+    let list = |label| place.json(Api::Edge, &["edge-key", "list", label, "--format", "json"]);
+    let hash = list("mine")[0]["hash"].as_str().unwrap().to_owned();
+    assert!(place.stdout(Api::Edge, &["edge-key", "list"]).contains(&hash));
+    place.stdout(Api::Edge, &["edge-key", "rename", &hash, "yours"]);
+    assert_eq!(list("yours")[0]["hash"], hash.as_str());
+    let unconfirmed = place.run(Api::Edge, &["edge-key", "revoke", &hash]);
+    assert_fails(&unconfirmed, 2, "confirm it with --yes");
+    place.stdout(Api::Edge, &["edge-key", "revoke", &hash, "--yes"]);
+    assert_eq!(list("yours").as_array().unwrap().len(), 0);
+    // A label is not a hash.
+    assert_fails(&place.run(Api::Edge, &["edge-key", "revoke", "mine", "--yes"]), 6, "");
+    assert_fails(
+        &place.run(Api::Deploy, &["edge-key", "list"]),
+        6,
+        "requires an Edge administration",
+    );
+    assert_fails(&place.run(Api::Deploy, &["edge-key", "get", "none"]), 6, "404");
+}
+
+#[test]
+fn the_schema_is_printed_within_the_depth_limit() {
+    let place = Place::new();
+    let sdl = place.stdout(Api::Authoring, &["schema"]);
+    for expected in ["type Query", "type Mutation", "input CreateItemInput", "enum "] {
+        assert!(sdl.contains(expected), "{sdl}");
+    }
+    assert!(place.stdout(Api::Authoring, &["schema", "-o", "schema.graphql"]).is_empty());
+    assert_eq!(fs::read_to_string(place.folder.path().join("schema.graphql")).unwrap(), sdl);
+    let json = place.json(Api::Authoring, &["schema", "--format", "json"]);
+    assert!(json["data"]["__schema"]["types"].as_array().unwrap().len() > 20);
+    let output = place.run(Api::Authoring, &["schema", "-o", "no/such/folder"]);
+    assert_fails(&output, 2, "cannot write");
+}
+
+#[test]
+fn the_store_can_be_shown_and_cleared() {
+    let place = Place::new();
+    let status = || place.json(Api::Deploy, &["store", "status", "--format", "json"]);
+    assert_eq!(status()["is_stored"], false);
+    assert_eq!(place.sandbox.calls(Api::Token), 0, "showing makes no token request");
+    let token = place.json(Api::Deploy, &["token", "--format", "json"]);
+    let stored = status();
+    assert_eq!(
+        (&stored["is_stored"], &stored["fingerprint"]),
+        (&true.into(), &token["fingerprint"])
+    );
+    assert!(stored["expires_in"].as_u64().unwrap() > 86_000, "{stored}");
+    assert!(place.stdout(Api::Deploy, &["store", "status"]).contains("23 h"));
+    let entry = format!("{}.entry", stored["entry"].as_str().unwrap());
+    let entry = place.folder.path().join("cache/sitecore-auth").join(entry);
+    let sealed = fs::read(entry).unwrap();
+    assert!(!sealed.windows(3).any(|bytes| bytes == b"eyJ"), "the token is sealed");
+    place.stdout(Api::Deploy, &["store", "clear", "--quiet"]);
+    assert_eq!(status()["is_stored"], false);
+}
+
+#[test]
+fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
+    let place = Place::new();
+    let (organization, edge) = (place.client(Api::Deploy), place.client(Api::Edge));
+    let config = format!(
+        "[credentials.org]\nclient_id = \"{}\"\nsecret_file = \"secrets/org\"\n\
+         [credentials.edge]\nclient_id = \"{}\"\nsecret_variable = \"EDGE_SECRET\"\n\
+         [apis]\ndeploy = \"org\"\nedge = \"edge\"\n",
+        organization.id(),
+        edge.id()
+    );
+    place.write("sitecore-auth.toml", &config);
+    place.write("secrets/org", &format!("{}\r\n", organization.secret()));
+    place.write("below/it/file", "");
+    let below = |arguments: &[&str]| {
+        let mut command = place.bare(arguments);
+        command.current_dir(place.folder.path().join("below/it"));
+        command.env("EDGE_SECRET", edge.secret()).output().unwrap()
+    };
+    let report = stdout(&below(&["check", "deploy", "edge"]));
+    assert_eq!(report.matches("fine").count(), 2, "{report}");
+    let inspected = stdout(&below(&["inspect", "--credentials", "edge"]));
+    assert!(inspected.contains("[credentials.edge] in "), "{inspected}");
+
+    let unknown = below(&["token", "--credentials", "other"]);
+    assert_fails(&unknown, 3, "no credentials `other` (it has: edge, org)");
+    let unset = place.bare(&["token", "--credentials", "edge"]).output().unwrap();
+    assert_fails(&unset, 3, "EDGE_SECRET");
+    for (text, expected) in [
+        ("[credentials.a]\nclient_id = \"x\"\n\nclient_secret = \"sentinel\"\n", "line 4"),
+        ("[credentials.a]\nclient_id = \"x\"\n", "needs either secret_file or secret_variable"),
+        ("[hosts\n", "line 1"),
+        ("[credentials.a]\nclient_id = \"x\"\nsecret_file = \"missing\"\n", "missing"),
+    ] {
+        place.write("other.toml", text);
+        let arguments = ["token", "--config", "other.toml", "--credentials", "a"];
+        let output = place.bare(&arguments).output().unwrap();
+        assert_fails(&output, 3, expected);
+        assert!(!stderr(&output).contains("sentinel"));
+    }
+    let output = place.bare(&["token", "--config", "none.toml"]).output().unwrap();
+    assert_fails(&output, 3, "cannot read none.toml");
+}
+
+#[test]
+fn credentials_come_from_a_file_stdin_or_the_sitecore_cli() {
+    let place = Place::new();
+    let client = place.client(Api::Deploy);
+    place.write("secret", client.secret());
+    let from_file = ["inspect", "--client-id", client.id(), "--secret-file", "secret"];
+    let text = stdout(&place.bare(&from_file).output().unwrap());
+    assert!(text.contains("--client-id and --secret-file secret"), "{text}");
+    let mut from_stdin = place.bare(&["token", "--client-id", client.id(), "--secret-file", "-"]);
+    let from_stdin = from_stdin.stdin(fs::File::open(place.folder.path().join("secret")).unwrap());
+    assert!(stdout(&from_stdin.output().unwrap()).starts_with("eyJ"));
+    assert_fails(&place.bare(&["token"]).output().unwrap(), 3, "no credentials found");
+
+    let user = format!(
+        r#"{{"endpoints":{{"xmCloud":{{"authority":"{}","audience":"{}","clientId":"{}","clientSecret":"{}"}}}}}}"#,
+        place.sandbox.authority(),
+        place.sandbox.audience(),
+        client.id(),
+        client.secret()
+    );
+    place.write(".sitecore/user.json", &user);
+    let text = stdout(&place.bare(&["inspect"]).output().unwrap());
+    assert!(text.contains(".sitecore/user.json"), "{text}");
+}
+
+#[test]
+fn exit_codes_and_json_errors_are_an_interface() {
+    let place = Place::new();
+    let wrong_secret = |arguments: &[&str]| {
+        let mut command = place.command(Api::Deploy, arguments);
+        command.env("SITECORE_AUTH_CLIENT_SECRET", "wrong-secret-of-thirty-two-bytes-and-more");
+        command.output().unwrap()
+    };
+    assert_fails(&wrong_secret(&["token"]), 4, "check the client id and the client secret");
+    let output = wrong_secret(&["token", "--format", "json"]);
+    let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
+    assert_eq!(error["error"]["kind"], "refused");
+    assert!(error["error"]["message"].is_string() && error["error"]["retry_after"].is_u64());
+
+    let limited = Fault::status(429).header("retry-after", "77");
+    place.sandbox.script(Api::Token, [limited]);
+    let output = place.run(Api::Deploy, &["token", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(5));
+    let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
+    let wait = error["error"]["retry_after"].as_u64().unwrap();
+    assert!((77..=85).contains(&wait), "{error}");
+    place.stdout(Api::Deploy, &["store", "clear"]);
+
+    place.sandbox.script(Api::Token, [Fault::hang()]);
+    let output = place.run(Api::Deploy, &["token", "--timeout", "1s"]);
+    assert_fails(&output, 5, "allow more time with --timeout");
+    for arguments in [&["tokens"][..], &["token", "--timeout", "soon"], &["request", "GET"], &[]] {
+        let output = place.run(Api::Deploy, arguments);
+        assert_fails(&output, 2, "sitecore-auth --help");
+        assert_eq!(stderr(&output).lines().count(), 1);
+    }
+    let secret_as_flag = place.run(Api::Deploy, &["token", "--client-secret", "x"]);
+    assert_fails(&secret_as_flag, 2, "unexpected argument");
+}
+
+#[test]
+fn no_failure_prints_a_secret() {
+    let place = Place::new();
+    let secrets = |place: &Place| {
+        [Api::Deploy, Api::Authoring, Api::Edge].map(|api| place.client(api).secret().to_owned())
+    };
+    let faults = || {
+        [Fault::status(500), Fault::status(401), Fault::garbage(), Fault::cut(), Fault::status(302)]
+    };
+    for arguments in [
+        &["token"][..],
+        &["inspect"],
+        &["check"],
+        &["graphql", "{ sites { name } }"],
+        &["request", "GET", "deploy:/api/projects/v1"],
+        &["edge-key", "list"],
+        &["schema"],
+    ] {
+        for fault in faults() {
+            for api in [Api::Token, Api::Authoring, Api::Deploy, Api::Edge] {
+                place.sandbox.break_down(api, fault.clone());
+            }
+            let output = place.run(Api::Deploy, &[arguments, &["--no-store"]].concat());
+            let text = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+            assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {text}");
+            for secret in secrets(&place) {
+                assert!(!text.contains(&secret), "{arguments:?}: {text}");
+            }
+            assert!(!text.contains("eyJ") && !text.contains("panicked"), "{arguments:?}: {text}");
+        }
+    }
+    // While the program runs, its command line and environment show no token. The secret is only in
+    // the environment, where the user has put it.
+    for api in [Api::Token, Api::Authoring, Api::Deploy, Api::Edge] {
+        place.sandbox.heal(api);
+    }
+    place.sandbox.script(Api::Deploy, [Fault::delay(Duration::from_secs(2))]);
+    let mut running = place.command(Api::Deploy, &["request", "GET", "deploy:/api/projects/v1"]);
+    let running = running.stdout(Stdio::piped()).spawn().unwrap();
+    pause(Duration::from_secs(1));
+    if let Ok(line) = fs::read(Path::new("/proc").join(running.id().to_string()).join("cmdline")) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        assert!(!line.contains(place.client(Api::Deploy).secret()) && !line.contains("eyJ"));
+    }
+    assert!(running.wait_with_output().unwrap().status.success());
+}
+
+#[test]
+fn there_is_help_and_a_completion_script_for_each_shell() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = place.stdout(Api::Deploy, &["completions", shell]);
+        assert!(script.contains("edge-key"), "{shell}");
+    }
+    let help = place.stdout(Api::Deploy, &["--help"]);
+    for command in
+        ["token", "inspect", "check", "graphql", "request", "edge-key", "schema", "store"]
+    {
+        assert!(help.contains(command), "{help}");
+    }
+    assert!(help.contains("Exit codes"), "{help}");
+    let version = place.stdout(Api::Deploy, &["--version"]);
+    assert_eq!(version, concat!("sitecore-auth ", env!("CARGO_PKG_VERSION"), "\n"));
+}
