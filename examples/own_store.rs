@@ -1,7 +1,7 @@
-//! A store of your own: entries and leases in an object storage with conditional writes, such as S3
+//! A store of your own: entries and leases in object storage with conditional writes, such as S3
 //! (`If-None-Match` and `If-Match`).
 //!
-//! The object storage is in memory here. Replace `Bucket` by your client.
+//! The object storage is in memory here. Replace `Bucket` with your client.
 
 use std::{
     collections::HashMap,
@@ -18,10 +18,10 @@ use sitecore_auth::{
 use sitecore_sandbox::Sandbox;
 use sitecore_token_store::{Lease, SharedSource, Stored, TokenStore};
 
-/// The ETag and the body. Each write gives an object another ETag.
+/// The ETag and the body. Each write gives an object a new ETag.
 type Object = (u64, Vec<u8>);
 
-/// Stands for an object storage.
+/// Stands in for object storage.
 #[derive(Clone, Default)]
 struct Bucket(Arc<Mutex<HashMap<String, Object>>>);
 
@@ -31,10 +31,12 @@ impl Bucket {
         Ok(objects.get(key).cloned())
     }
 
-    /// Writes an object, whatever is there.
+    /// Writes an object unconditionally.
     async fn put(&self, key: &str, body: &[u8]) -> io::Result<()> {
-        let found = self.get(key).await?.map(|(etag, _)| etag);
-        self.put_if(key, body, found).await.map(drop)
+        let mut objects = self.0.lock().map_err(|_| io::ErrorKind::Other)?;
+        let new = objects.get(key).map_or(1, |(etag, _)| etag + 1);
+        objects.insert(key.to_owned(), (new, body.to_owned()));
+        Ok(())
     }
 
     /// Writes an object if it still has this ETag; `None` if it must not exist. Returns its new
@@ -106,7 +108,7 @@ impl TokenStore for BucketStore {
     }
 
     fn call_timeout(&self) -> Duration {
-        // An object storage is slower than Redis.
+        // Object storage is slower than Redis.
         Duration::from_secs(2)
     }
 }

@@ -174,7 +174,7 @@ impl Error {
     }
 
     /// Returns `true` if the issuer itself reported the failure: with an OAuth error, or with status
-    /// 429 or 5xx. Processes that share a store share such failures, and no others.
+    /// 429 or 5xx (except 511). Processes that share a store share such failures, and no others.
     #[must_use]
     pub fn issuer_responded(&self) -> bool {
         self.0.issuer_responded

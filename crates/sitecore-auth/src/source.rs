@@ -66,6 +66,12 @@ pub trait TokenSource: Send + Sync + 'static {
     async fn has_new_credentials(&self) -> bool {
         false
     }
+
+    /// Called if an API has accepted the token of a request that
+    /// [the budget paid for](FetchContext::uses_budget). Processes that share that budget get it
+    /// back.
+    #[doc(hidden)]
+    fn give_back_budget(&self) {}
 }
 
 /// Why a token is fetched.
@@ -107,7 +113,8 @@ impl<'a> FetchContext<'a> {
         Self { replacing: Some(token), rejected, ..self }
     }
 
-    /// Moves the context forward in time. For sources that wait before they call another source.
+    /// Moves the context forward in time. Use this in a source that waits before it calls another
+    /// one.
     #[must_use]
     pub fn after(self, waited: Duration) -> Self {
         Self {
@@ -130,7 +137,8 @@ impl<'a> FetchContext<'a> {
         self.rejected
     }
 
-    /// Returns how long ago this refresh started.
+    /// Returns how long this refresh had been running when the source was called, plus what
+    /// [`after`](Self::after) added.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
@@ -226,6 +234,10 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
     async fn has_new_credentials(&self) -> bool {
         (**self).has_new_credentials().await
     }
+
+    fn give_back_budget(&self) {
+        (**self).give_back_budget();
+    }
 }
 
 #[async_trait]
@@ -240,6 +252,10 @@ impl<S: TokenSource + ?Sized> TokenSource for Box<S> {
 
     async fn has_new_credentials(&self) -> bool {
         (**self).has_new_credentials().await
+    }
+
+    fn give_back_budget(&self) {
+        (**self).give_back_budget();
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::{
     decision::{Next, Now, Visit},
-    entry::Entry,
+    entry::{Entry, UNWRITABLE_TIME},
     parts::Parts,
     seal::Seal,
     store::Lease,
@@ -24,11 +24,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Spreads the token requests of a fleet whose store went down.
 const FALLBACK_JITTER: Duration = Duration::from_millis(250);
 
-/// How long the lease holder tries to save its token while the store fails. Its caller waits.
-const SAVE_TIME: Duration = Duration::from_secs(1);
+/// How long a note to the others may take.
+const NOTE_TIME: Duration = Duration::from_millis(250);
 
-/// How long a process does without the lease after it could not save.
-const UNWRITABLE_TIME: Duration = Duration::from_secs(10);
+/// How long the lease holder tries again to save its token after the store has failed. Its caller
+/// waits.
+const SAVE_TIME: Duration = Duration::from_secs(1);
 
 pub(crate) struct Call<'a> {
     parts: &'a Parts,
@@ -103,13 +104,11 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Fetches a token and saves it, or the issuer's failure. The lease is extended meanwhile.
+    /// Fetches a token, and saves it or the failure that the issuer reported. Meanwhile, the lease is
+    /// extended.
     async fn fetch_as_holder(&self, mut entry: Entry, lease: Option<Lease>) -> Result<Token> {
-        if self.context.uses_budget() {
-            entry = entry.with_budget_spent(self.parts.now());
-        }
         // Shows that this process can save.
-        if let Err(error) = self.parts.write(&self.seal, entry).await {
+        if let Err(error) = self.write_twice(&mut entry).await {
             // Otherwise the others would wait for a token that cannot be saved.
             self.note_unwritable(&error);
             self.parts.release(&self.seal, lease).await;
@@ -125,6 +124,11 @@ impl<'a> Call<'a> {
             }
         };
         let saved = self.save_repeatedly(&result, requested_at).await;
+        if saved.is_err() {
+            // The others need not wait for a token in turn.
+            let mut entry = Entry::default().with_unwritable(self.parts.now());
+            let _ = timeout(NOTE_TIME, self.parts.write(&self.seal, &mut entry)).await;
+        }
         self.parts.release(&self.seal, lease).await;
         match saved {
             Ok(Some(newer)) => Ok(self.adopted(newer)),
@@ -136,13 +140,23 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Writes the entry, and once more if the store fails. Does not pause, because others wait for
+    /// the lease.
+    async fn write_twice(&self, entry: &mut Entry) -> io::Result<()> {
+        if let Err(error) = self.parts.write(&self.seal, entry).await {
+            self.failed("save", error);
+            return self.parts.write(&self.seal, entry).await;
+        }
+        Ok(())
+    }
+
     async fn keep_extending(&self, lease: Option<&Lease>) -> Infallible {
         let Some(lease) = lease else { return pending().await };
         loop {
             sleep(EXTEND_INTERVAL).await;
             match self.parts.extend(&self.seal, lease).await {
                 Ok(true) => {}
-                Ok(false) => debug!("another process has acquired the lease"),
+                Ok(false) => debug!("lease has ended"),
                 Err(error) => debug!(%error, "could not extend lease"),
             }
         }
@@ -165,11 +179,12 @@ impl<'a> Call<'a> {
             }
         };
         // A failure is saved by lease holders only.
-        if result.is_ok()
-            && !self.parts.is_unwritable()
-            && let Err(error) = self.save(&result, requested_at).await
-        {
-            debug!(%error, "could not save token to store");
+        if result.is_ok() && !self.parts.is_unwritable() {
+            match timeout(SAVE_TIME, self.save(&result, requested_at)).await {
+                Ok(Err(error)) => debug!(%error, "could not save token to store"),
+                Ok(Ok(_)) => {}
+                Err(_) => debug!("could not save token to store in time"),
+            }
         }
         result
     }
@@ -191,24 +206,26 @@ impl<'a> Call<'a> {
         self.parts.inner.fetch(self.context.after(self.waited())).await
     }
 
-    /// Saves a result. Tries again if the store fails.
+    /// Saves a result. Tries again for a while if the store fails.
     async fn save_repeatedly(
         &self,
         result: &Result<Token>,
         requested_at: Duration,
     ) -> io::Result<Option<Token>> {
-        let mut failure = None;
-        let save = async {
+        let mut failure = match self.save(result, requested_at).await {
+            Ok(newer) => return Ok(newer),
+            Err(error) => self.failed("save", error),
+        };
+        let repeat = async {
             loop {
+                sleep(poll_interval()).await;
                 match self.save(result, requested_at).await {
                     Ok(newer) => return newer,
-                    Err(error) => failure = Some(self.failed("save", error)),
+                    Err(error) => failure = self.failed("save", error),
                 }
-                sleep(poll_interval()).await;
             }
         };
-        let saved = timeout(SAVE_TIME, save).await;
-        saved.map_err(|_| failure.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
+        timeout(SAVE_TIME, repeat).await.map_err(|_| failure)
     }
 
     /// Saves a result, unless other processes have no use for it. After a failure, returns the
@@ -231,14 +248,18 @@ impl<'a> Call<'a> {
         let entry = self.parts.load(&self.seal).await?;
         let now = self.parts.now();
         let entry = match result {
+            // The budget pays for what it brought, like that of a single cache.
+            Ok(token) if self.context.uses_budget() => {
+                entry.with_budget_spent(now).with_token(token, requested_at, now)
+            }
             Ok(token) => entry.with_token(token, requested_at, now),
             Err(error) => match entry.token(self.context.replacing(), now) {
                 Some(newer) => return Ok(Some(newer)),
                 None => Some(entry.with_failure(error, requested_at, now, self.parts.id)),
             },
         };
-        if let Some(entry) = entry {
-            self.parts.write(&self.seal, entry).await?;
+        if let Some(mut entry) = entry {
+            self.parts.write(&self.seal, &mut entry).await?;
         }
         Ok(None)
     }

@@ -6,8 +6,8 @@ use sitecore_auth::{Error, ErrorKind, FetchContext, Token};
 
 use crate::entry::Entry;
 
-/// From this number of failures in a row, one more attempt that fails is enough to give up. One
-/// process alone gives up after as many.
+/// From this many failures in a row on, a process gives up if the latest attempt began after its own
+/// refresh. A process without a store gives up after as many attempts.
 const ATTEMPTS: u32 = 3;
 
 /// The least time that a token request needs.
@@ -22,7 +22,7 @@ pub(crate) struct Visit<'a> {
     context: FetchContext<'a>,
     /// The process, which does not adopt its own failures.
     reader: u128,
-    /// The store did not accept an entry lately.
+    /// A recent save to the store failed.
     is_unwritable: bool,
     has_lease: bool,
     /// Another process has had the lease during this call.
@@ -99,17 +99,21 @@ impl<'a> Visit<'a> {
             let is_recent = failure.began_at >= refresh_began;
             let is_final = failure.count >= ATTEMPTS || !failure.error.is_transient();
             let fits = failure.retry_in + MIN_ATTEMPT_TIME <= context.time_left();
-            if (is_recent && is_final) || !fits {
+            let is_binding = failure.error.retry_after().is_some() || !failure.error.is_transient();
+            if (is_recent && is_final) || (is_binding && !fits) {
                 return Next::Fail(failure.error.adopted());
             }
-            self.has_lease = false;
-            return Next::Wait(failure.retry_in);
+            // Otherwise the caller would get the failure of an attempt from before its call.
+            if is_binding || !self.must_hurry(now) {
+                self.has_lease = false;
+                return Next::Wait(failure.retry_in);
+            }
         }
         let wait = entry.budget_wait(now.wall);
         if context.uses_budget() && !wait.is_zero() {
             return Next::Fail(budget_is_spent(wait));
         }
-        match (self.has_lease, self.is_unwritable) {
+        match (self.has_lease, self.is_unwritable || entry.is_unwritable(now.wall)) {
             (true, _) => Next::Request,
             (false, true) => Next::RequestAlone { watch: false },
             (false, false) => Next::Acquire,
@@ -156,7 +160,7 @@ impl<'a> Visit<'a> {
 fn budget_is_spent(wait: Duration) -> Error {
     let minutes = wait.as_secs().div_ceil(60);
     let message = format!(
-        "APIs have rejected too many tokens of the processes that share this one; the next replacement is possible in {minutes} min"
+        "APIs have rejected too many tokens of the processes that share this token; the next replacement is possible in {minutes} min"
     );
     Error::new(ErrorKind::Unavailable, message).adopted()
 }

@@ -16,8 +16,9 @@ const KEEP_KEYS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a failure is kept after its retry time, so that consecutive failures are counted.
 const KEEP_FAILURES: Duration = Duration::from_secs(600);
 
-/// The longest wait after a failure without one specified by the issuer, unless the client was
-/// refused. A caller that comes during the wait should live to see the next attempt.
+/// The longest wait after a failure for which the issuer specified none, unless it refused the
+/// client. A caller that arrives during the wait should still be waiting when the next attempt is
+/// made.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// The fleet's budget for rejected tokens is the same as that of one cache: this many token
@@ -27,7 +28,10 @@ const BUDGET_REGAIN: Duration = Duration::from_secs(3_600);
 
 /// An entry takes at least this many bytes, so that one without a token shows whether the store has
 /// room for one with a token.
-const MIN_BYTES: usize = 2_048;
+const MIN_BYTES: usize = 4_096;
+
+/// How long the processes do without the lease after one of them could not save its token.
+pub(crate) const UNWRITABLE_TIME: Duration = Duration::from_secs(10);
 
 /// The newest token and the failure that followed it, if any. A failure does not remove a token
 /// that other processes can use.
@@ -42,6 +46,8 @@ pub(crate) struct Entry {
     failure: Option<Failure>,
     /// When the budget for rejected tokens is full again.
     budget_full_at: u64,
+    /// Until then, processes do not wait for a token here.
+    unwritable_until: u64,
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -53,7 +59,7 @@ struct SavedToken {
     lifetime: Option<u64>,
 }
 
-/// A token request of a lease holder that the issuer itself failed.
+/// A lease holder's failed token request, as reported by the issuer itself.
 #[derive(Serialize, Deserialize)]
 struct Failure {
     kind: String,
@@ -147,22 +153,40 @@ impl Entry {
         Self { failure: Some(failure), ..self }
     }
 
-    /// Returns how long the budget for rejected tokens allows no token request; zero if it does.
+    /// Returns how long until the budget for rejected tokens allows a token request; zero if it does
+    /// now.
     pub(crate) fn budget_wait(&self, now: Duration) -> Duration {
         let allowed_at = self.budget_full_at.saturating_sub(millis(BUDGET_REGAIN * (BUDGET - 1)));
         let wait = Duration::from_millis(allowed_at).saturating_sub(now);
-        // A longer wait was written by a clock that is ahead.
-        if wait > BUDGET_REGAIN { Duration::ZERO } else { wait }
+        // A longer wait was written by a clock that is far off.
+        if wait > BUDGET_REGAIN + MAX_CLOCK_SKEW { Duration::ZERO } else { wait }
     }
 
     /// Returns the entry after the budget has paid for a token request.
     pub(crate) fn with_budget_spent(self, now: Duration) -> Self {
-        let full_at = self.budget_full_at.max(millis(now));
-        Self { budget_full_at: full_at.saturating_add(millis(BUDGET_REGAIN)), ..self }
+        let full_at = self.budget_full_at.max(millis(now)).saturating_add(millis(BUDGET_REGAIN));
+        Self { budget_full_at: full_at.min(millis(now + BUDGET_REGAIN * BUDGET)), ..self }
+    }
+
+    /// Returns the entry after the budget has got a token request back.
+    pub(crate) fn with_budget_given_back(self) -> Self {
+        let full_at = self.budget_full_at.saturating_sub(millis(BUDGET_REGAIN));
+        Self { budget_full_at: full_at, ..self }
+    }
+
+    /// Returns the entry with a note that the store does not accept a token.
+    pub(crate) fn with_unwritable(self, now: Duration) -> Self {
+        Self { unwritable_until: millis(now + UNWRITABLE_TIME), ..self }
+    }
+
+    /// Returns `true` if the store did not accept a token lately.
+    pub(crate) fn is_unwritable(&self, now: Duration) -> bool {
+        let left = Duration::from_millis(self.unwritable_until).saturating_sub(now);
+        !left.is_zero() && left <= UNWRITABLE_TIME
     }
 
     /// Serializes the entry, and returns how long to keep it.
-    pub(crate) fn encode(mut self, now: Duration) -> (Zeroizing<Vec<u8>>, Duration) {
+    pub(crate) fn encode(&mut self, now: Duration) -> (Zeroizing<Vec<u8>>, Duration) {
         let keep = self.keep_from(now);
         (self.written_at, self.keep) = (millis(now), millis(keep));
         // Large enough, because a buffer that grows leaves copies behind.
@@ -191,10 +215,12 @@ impl Entry {
         let convert = |time: u64| time.saturating_add(here).saturating_sub(there);
         if let Some(token) = &mut entry.token {
             let issued_at = convert(token.issued_at);
-            // The clocks differ by more than the lifetime, so the writer's tells nothing.
+            // The clocks differ by more than the lifetime, so the writer's clock says nothing.
             let is_off = token.lifetime.is_some_and(|lifetime| here.abs_diff(there) > lifetime);
             token.issued_at = if is_off { issued_at } else { token.issued_at.min(issued_at) };
         }
+        entry.budget_full_at = entry.budget_full_at.min(convert(entry.budget_full_at));
+        entry.unwritable_until = entry.unwritable_until.min(convert(entry.unwritable_until));
         if let Some(failure) = &mut entry.failure {
             failure.began_at = convert(failure.began_at);
             failure.failed_at = failure.failed_at.min(convert(failure.failed_at));
@@ -213,7 +239,8 @@ impl Entry {
             Duration::from_millis(failure.retry_at).saturating_add(KEEP_FAILURES)
         });
         let budget = Duration::from_millis(self.budget_full_at);
-        let until = token.max(failure).max(budget);
+        let unwritable = Duration::from_millis(self.unwritable_until);
+        let until = token.max(failure).max(budget).max(unwritable);
         until.saturating_sub(now).max(Duration::from_secs(1))
     }
 

@@ -1,12 +1,12 @@
 //! One token for many processes: [`SharedSource`] wraps the source of a cache, and keeps its token
 //! sealed in a [`TokenStore`].
 //!
-//! Issuers count and bill machine-to-machine tokens. With a store, a job that starts fifty times a
-//! day, or a hundred workers that start together, share each token, so together they need one or
-//! two token requests a day.
+//! Issuers count and bill machine-to-machine tokens. With a store, fifty runs of a job in a day, or a
+//! hundred workers that start together, share each token, so together they need one or two token
+//! requests a day.
 //!
-//! In this example, three caches stand for three processes, and the crate `sitecore-sandbox` for
-//! Sitecore Cloud:
+//! In this example, three caches stand in for three processes, and the crate `sitecore-sandbox` stands
+//! in for Sitecore Cloud:
 //!
 //! ```
 //! # #[cfg(feature = "file")]
@@ -66,6 +66,7 @@ mod entry;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod limit;
 mod memory;
 mod parts;
 #[cfg(feature = "redis")]

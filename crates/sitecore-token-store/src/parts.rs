@@ -3,11 +3,12 @@
 use std::{
     future::Future,
     io,
-    pin::pin,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use sitecore_auth::{Clock, Error, ErrorKind, Result, SharingKey, SystemClock, TokenSource};
 use tokio::time::timeout;
@@ -15,13 +16,10 @@ use tracing::debug;
 
 use crate::{
     entry::Entry,
+    limit::within,
     seal::{Seal, random_id},
     store::{Lease, TokenStore},
 };
-
-/// The time limit of a call is counted in parts, so that a process that was itself delayed does not
-/// blame the store.
-const PARTS: u32 = 10;
 
 /// How long a lease lasts. A process that dies with it delays the others for at most this long.
 const LEASE_DURATION: Duration = Duration::from_secs(5);
@@ -89,7 +87,7 @@ impl Parts {
         self.bounded(self.store.try_lease(seal.name(), LEASE_DURATION)).await
     }
 
-    /// Returns `false` if another process has acquired the lease.
+    /// Returns `false` if the lease has ended.
     pub(crate) async fn extend(&self, seal: &Seal, lease: &Lease) -> io::Result<bool> {
         self.bounded(self.store.extend(seal.name(), lease, LEASE_DURATION)).await
     }
@@ -107,7 +105,7 @@ impl Parts {
         Ok(entry.unwrap_or_default())
     }
 
-    pub(crate) async fn write(&self, seal: &Seal, entry: Entry) -> io::Result<()> {
+    pub(crate) async fn write(&self, seal: &Seal, entry: &mut Entry) -> io::Result<()> {
         let (text, keep) = entry.encode(self.now());
         self.bounded(self.store.save(seal.name(), &seal.seal(&text), keep)).await
     }
@@ -116,27 +114,29 @@ impl Parts {
         self.monotonic() < self.state().unwritable_until
     }
 
-    pub(crate) async fn release(&self, seal: &Seal, lease: Option<Lease>) {
-        let Some(lease) = lease else { return };
-        let released = timeout(RELEASE_TIME, self.store.release(seal.name(), lease)).await;
-        let error = match released {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(_) => io::ErrorKind::TimedOut.into(),
-        };
-        debug!(%error, "could not release lease, it will expire");
+    pub(crate) async fn try_release(&self, seal: &Seal, lease: Lease) -> io::Result<()> {
+        self.bounded(self.store.release(seal.name(), lease)).await
     }
 
-    /// Limits a call of the store to the time that it says.
-    async fn bounded<T>(&self, call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        let part = self.store.call_timeout() / PARTS;
-        let mut call = pin!(call);
-        for _ in 0..PARTS {
-            if let Ok(result) = timeout(part, &mut call).await {
-                return result;
-            }
+    pub(crate) async fn release(&self, seal: &Seal, lease: Option<Lease>) {
+        let Some(lease) = lease else { return };
+        let limit = RELEASE_TIME.max(self.store.call_timeout() / 4);
+        let released = timeout(limit, self.try_release(seal, lease)).await;
+        let released = released.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Err(error) = released {
+            debug!(%error, "could not release lease, it will expire");
         }
-        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Limits a call of the store to its `call_timeout`.
+    async fn bounded<T>(&self, call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        // A store that panics is as good as none.
+        let call = AssertUnwindSafe(call).catch_unwind();
+        match within(self.store.call_timeout(), call).await {
+            Some(Ok(result)) => result,
+            Some(Err(_panic)) => Err(io::Error::other("the token store panicked")),
+            None => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

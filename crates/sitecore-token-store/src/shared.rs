@@ -1,7 +1,7 @@
 //! The source that shares: it adopts the store's token, or acquires the lease and requests one, or
 //! waits for the lease holder.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use sitecore_auth::{
     Clock, Error, ErrorKind, FetchContext, Result, SharingKey, Token, TokenSource,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::sleep};
 
 use crate::{
     call::Call,
@@ -17,6 +17,11 @@ use crate::{
     parts::{Parts, check},
     store::TokenStore,
 };
+
+/// How often the lease is tried before a token request is given back to the budget.
+const GIVE_BACK_ATTEMPTS: u32 = 5;
+
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(2);
 
 /// Shares the tokens of another source with other processes, through a store.
 ///
@@ -30,7 +35,7 @@ use crate::{
 ///
 /// Losing the lease costs one token request, and a store that is down counts as empty. Neither
 /// causes an outage.
-pub struct SharedSource(Parts);
+pub struct SharedSource(Arc<Parts>);
 
 impl SharedSource {
     /// Creates a shared source from one that has a sharing key, such as a
@@ -75,13 +80,15 @@ impl SharedSource {
     fn from_parts(parts: Parts) -> Self {
         #[cfg(feature = "metrics")]
         metrics::describe_counter!("sitecore_auth_store_total", "Uses of the token store.");
-        Self(parts)
+        Self(Arc::new(parts))
     }
 
     /// Sets the clock, for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        self.0.set_clock(clock);
+        if let Some(parts) = Arc::get_mut(&mut self.0) {
+            parts.set_clock(clock);
+        }
         self
     }
 
@@ -89,7 +96,8 @@ impl SharedSource {
     ///
     /// # Errors
     ///
-    /// Those of the source's [`sharing_key`](TokenSource::sharing_key).
+    /// Those of the source's [`sharing_key`](TokenSource::sharing_key), and
+    /// [`Config`](ErrorKind::Config) as for [`new`](Self::new).
     ///
     /// # Cancel safety
     ///
@@ -98,8 +106,8 @@ impl SharedSource {
         Ok(self.0.seal().await?.name().to_owned())
     }
 
-    /// Makes all processes forget the stored token, a failure that they wait out, and the rejections
-    /// that they have counted. Caches keep the token that they have.
+    /// Empties the entry: removes the stored token and any failure that processes are waiting out,
+    /// and refills the shared budget for rejected tokens. Each cache keeps the token that it has.
     ///
     /// # Errors
     ///
@@ -108,14 +116,15 @@ impl SharedSource {
     ///
     /// # Cancel safety
     ///
-    /// The entry is either removed or unchanged.
+    /// The entry is either emptied or unchanged.
     pub async fn forget(&self) -> Result<()> {
         let seal = self.0.seal().await?;
-        self.0.write(&seal, Entry::default()).await.map_err(|error| unusable(&error))
+        self.0.write(&seal, &mut Entry::default()).await.map_err(|error| unusable(&error))
     }
 
     /// Checks that the store can be read and written and grants leases. `fetch` works without a
-    /// store, and would report the problem only in the log. What is stored stays.
+    /// store, so it reports a problem only in the log. The stored entry keeps its contents. If
+    /// another process has the lease, the entry is only read.
     ///
     /// # Errors
     ///
@@ -128,15 +137,19 @@ impl SharedSource {
     pub async fn check(&self) -> Result<()> {
         let seal = self.0.seal().await?;
         let check = async {
-            let lease = self.0.try_lease(&seal).await?;
-            let entry = self.0.load(&seal).await?;
-            // Without the lease, the entry is about to be written, and this would undo it.
-            let written = match lease {
-                Some(_) => self.0.write(&seal, entry).await,
-                None => Ok(()),
+            let Some(lease) = self.0.try_lease(&seal).await? else {
+                // Another process has the lease and is about to write the entry. Writing it here
+                // could undo that.
+                return self.0.load(&seal).await.map(drop);
             };
-            self.0.release(&seal, lease).await;
-            written
+            let use_lease = async {
+                let mut entry = self.0.load(&seal).await?;
+                self.0.write(&seal, &mut entry).await?;
+                self.0.extend(&seal, &lease).await
+            };
+            let used = use_lease.await;
+            let released = self.0.try_release(&seal, lease).await;
+            used.and(released)
         };
         check.await.map_err(|error: io::Error| unusable(&error))
     }
@@ -159,6 +172,14 @@ impl TokenSource for SharedSource {
         self.0.sharing_key().await
     }
 
+    fn give_back_budget(&self) {
+        self.0.inner.give_back_budget();
+        if let Ok(runtime) = Handle::try_current() {
+            #[expect(clippy::disallowed_methods, reason = "no caller waits for it")]
+            drop(runtime.spawn(give_back(Arc::clone(&self.0))));
+        }
+    }
+
     async fn has_new_credentials(&self) -> bool {
         let refused_in = self.0.state().refused_in.clone();
         match refused_in {
@@ -166,6 +187,22 @@ impl TokenSource for SharedSource {
             Some(name) => self.0.seal().await.is_ok_and(|seal| seal.name() != name),
             None => self.0.inner.has_new_credentials().await,
         }
+    }
+}
+
+/// Gives a token request back to the budget of all processes. Needs the lease, because another
+/// process may be about to save a token.
+async fn give_back(parts: Arc<Parts>) {
+    let Ok(seal) = parts.seal().await else { return };
+    for _ in 0..GIVE_BACK_ATTEMPTS {
+        if let Ok(Some(lease)) = parts.try_lease(&seal).await {
+            if let Ok(entry) = parts.load(&seal).await {
+                let _ = parts.write(&seal, &mut entry.with_budget_given_back()).await;
+            }
+            parts.release(&seal, Some(lease)).await;
+            return;
+        }
+        sleep(GIVE_BACK_PAUSE).await;
     }
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 ///
 /// A name is 32 hexadecimal digits. An entry takes a few kilobytes.
 ///
-/// The example `own_store` keeps entries in an object storage with conditional writes.
+/// The example `own_store` keeps entries in object storage with conditional writes.
 ///
 /// # Cancel safety
 ///

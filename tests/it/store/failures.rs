@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::json;
 use sitecore_auth::{
-    ClientCredentials, CredentialsProvider, Error, ErrorKind, ProviderSource, Result, TokenCache,
-    TokenSource as _, source_fn,
+    AuthMiddleware, ClientCredentials, CredentialsProvider, Endpoint, Error, ErrorKind,
+    ProviderSource, Result, Target, TokenCache, TokenClient, TokenSource as _, source_fn,
 };
-use sitecore_token_store::SharedSource;
+use sitecore_sandbox::{Api, Sandbox};
+use sitecore_token_store::{MemoryStore, SharedSource};
 use tokio::time::{Instant, sleep};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
@@ -210,6 +211,48 @@ async fn a_caller_sees_only_failures_of_attempts_that_began_after_its_call() {
     }
     // One refresh at a time, of three token requests. Without a store there would be 180.
     assert!(source.calls() <= 70, "{} token requests", source.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_token_requests_do_not_use_up_the_budget_for_rejected_tokens() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let failing = Step::SlowFail(SECOND / 10, ErrorKind::Unavailable);
+    let source = ScriptedSource::new([Step::Grant(DAY)], failing);
+    let caches = caches(2, &source, &store, &clock);
+    let old = caches[0].token().await.unwrap();
+    caches[1].token().await.unwrap();
+    // The issuer is down for a minute.
+    for _ in 0..20 {
+        for cache in &caches {
+            cache.replace(&old).await.unwrap_err();
+        }
+        sleep(3 * SECOND).await;
+    }
+    source.turn_to(Step::Grant(DAY));
+    sleep(60 * SECOND).await;
+    assert_ne!(text(&caches[0].replace(&old).await.unwrap()), text(&old));
+}
+
+#[tokio::test]
+async fn a_replacement_that_the_api_accepts_is_given_back_to_the_budget_of_all_processes() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let store = MemoryStore::new();
+    for revoked in 0..10 {
+        // Each job is cold, so the API has not accepted a token of its cache yet.
+        let client = sandbox.organization();
+        let credentials = ClientCredentials::new(client.id(), client.secret());
+        let endpoint = Endpoint::new(sandbox.token_url(), sandbox.audience()).unwrap();
+        let tokens = TokenClient::builder(credentials).endpoint(endpoint).build().unwrap();
+        let tokens = SharedSource::new(tokens, store.clone()).unwrap();
+        let target = Target::deploy().with_origin(sandbox.origin(Api::Deploy).clone()).unwrap();
+        let auth = AuthMiddleware::builder(TokenCache::new(tokens)).target(target);
+        let client = auth.build().unwrap().into_client(reqwest::Client::builder()).unwrap();
+        sandbox.revoke_tokens();
+        let call = client.get(sandbox.url(Api::Deploy, "/api/projects/v1")).send();
+        assert_eq!(call.await.unwrap().status(), 200, "{revoked}");
+        // The entry is changed in the background.
+        sleep(SECOND / 20).await;
+    }
 }
 
 /// Credentials that a test can change.

@@ -12,7 +12,7 @@ use sitecore_auth::{
     ClientCredentials, FetchContext, ManualClock, RefreshPolicy, Result, SharingKey, Token,
     TokenCache, TokenClient, TokenSource,
 };
-use sitecore_token_store::{MemoryStore, SharedSource, TokenStore};
+use sitecore_token_store::{Lease, MemoryStore, SharedSource, Stored, TokenStore};
 use wiremock::ResponseTemplate;
 
 use crate::support::{
@@ -592,4 +592,29 @@ async fn the_order_of_scopes_and_parameters_does_not_start_another_entry() {
     assert_eq!(name("y x", [b, a]).await, first);
     assert_ne!(name("x y z", [a, b]).await, first);
     assert_ne!(name("x y", [a, ("b", "3")]).await, first);
+}
+
+/// A store that panics.
+struct Panics;
+
+#[async_trait]
+impl TokenStore for Panics {
+    async fn load(&self, _: &str) -> std::io::Result<Option<Stored>> {
+        panic!("scripted")
+    }
+
+    async fn save(&self, _: &str, _: &[u8], _: Duration) -> std::io::Result<()> {
+        panic!("scripted")
+    }
+
+    async fn try_lease(&self, _: &str, _: Duration) -> std::io::Result<Option<Lease>> {
+        panic!("scripted")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_is_as_good_as_none() {
+    let source = ScriptedSource::granting(DAY);
+    shared(&source, Panics).fetch(first_fetch()).await.unwrap();
+    assert_eq!(source.calls(), 1);
 }

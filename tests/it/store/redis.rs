@@ -109,7 +109,7 @@ async fn a_stopped_server_delays_no_call_beyond_the_time_limit() {
 }
 
 #[tokio::test]
-async fn a_server_stopped_during_a_token_request_delays_it_for_little_more_than_a_second() {
+async fn a_server_stopped_during_a_token_request_delays_it_for_little_more_than_two_seconds() {
     let server = RedisServer::start();
     let source = ScriptedSource::new([], Step::Slow(Duration::from_millis(500), DAY));
     let cache = &fleet(1, &source, &server)[0];
@@ -120,9 +120,10 @@ async fn a_server_stopped_during_a_token_request_delays_it_for_little_more_than_
     };
     let (token, ()) = tokio::join!(cache.token(), stop);
     token.unwrap();
-    // The token request, and the time limits for saving and for releasing the lease.
+    // The token request, and the time limits for saving, for a note to the others and for releasing
+    // the lease.
     let elapsed = started.elapsed();
-    assert!(elapsed < Duration::from_millis(500 + 1_000 + 250 + 500), "{elapsed:?}");
+    assert!(elapsed < Duration::from_millis(500 + 250 + 1_000 + 250 + 700 + 500), "{elapsed:?}");
 }
 
 #[tokio::test]
@@ -456,6 +457,76 @@ async fn a_user_needs_few_permissions_and_a_wrong_password_is_not_shown() {
     wrong.fetch(first_fetch()).await.unwrap();
     let text = all_formats(&error) + &logs.text();
     assert!(text.contains("continuing without it") && !text.contains("sentinel"), "{text}");
+}
+
+#[tokio::test]
+async fn a_check_reports_each_missing_permission() {
+    let server = RedisServer::start();
+    let commands = ["get", "getrange", "set", "del", "pttl", "pexpire"];
+    for missing in commands {
+        let allowed = commands.iter().filter(|command| **command != missing);
+        let allowed: Vec<_> = allowed.map(|command| format!("+{command}")).collect();
+        let allowed = allowed.join(" ");
+        let user = format!("ACL SETUSER worker reset on >secret ~sitecore-auth:* {allowed}");
+        let _: String = server.run(&user);
+        let url = format!("redis://worker:secret@127.0.0.1:{}", server.port());
+        let store = RedisStore::new(url).unwrap();
+        let source = ScriptedSource::granting(DAY);
+        let shared = SharedSource::with_key(source, store, missing, KEY).unwrap();
+        let error = shared.check().await.unwrap_err().to_string();
+        assert!(error.contains("not allowed to run a required command"), "{missing}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn neither_two_runtimes_nor_a_read_only_server_open_many_connections() {
+    let server = RedisServer::start();
+    let store = RedisStore::new(server.url()).unwrap();
+    let (before, _) = connections(&server);
+    let poll = async |store: RedisStore| {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(1) {
+            let _ = store.save("name", b"entry", HOUR).await;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let other = store.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(poll(other));
+    });
+    poll(store.clone()).await;
+    thread.join().unwrap();
+    let _: String = server.run("REPLICAOF 127.0.0.1 1");
+    join_all((0..50).map(|_| poll(store.clone()))).await;
+    let _: String = server.run("REPLICAOF NO ONE");
+    let _: String = server.run("CONFIG SET maxmemory 1");
+    join_all((0..50).map(|_| poll(store.clone()))).await;
+    let (after, _) = connections(&server);
+    // Those of the store, and those of these measurements and commands.
+    assert!(after - before < 15, "{} connections", after - before);
+}
+
+#[tokio::test]
+async fn a_password_function_that_panics_once_does_not_disable_the_store() {
+    let server = RedisServer::start();
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&calls);
+    let store = RedisStore::builder(server.url()).password_from(move || {
+        let call = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move {
+            assert!(call > 0, "scripted");
+            // Redis accepts any password of the default user without one.
+            Ok("any".into())
+        }
+    });
+    let store = store.build().unwrap();
+    store.load("name").await.unwrap_err();
+    let started = Instant::now();
+    while calls.load(std::sync::atomic::Ordering::SeqCst) < 2 {
+        assert!(started.elapsed() < Duration::from_secs(5));
+        let _ = store.load("name").await;
+    }
 }
 
 #[tokio::test]

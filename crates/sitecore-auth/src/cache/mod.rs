@@ -217,7 +217,9 @@ impl TokenCache {
     pub(crate) fn record_acceptance(&self, api: &RejectedBy, token: &Token) {
         let now = self.now();
         let record = |guarded: &mut Guarded| guarded.state.record_acceptance(token, api, now);
-        self.shared.update(self.shared.lock(), record);
+        if self.shared.update(self.shared.lock(), record) {
+            contain(|| self.shared.source.give_back_budget());
+        }
     }
 
     /// Returns a token that can be used for at least this long: one that the cache has, or one from

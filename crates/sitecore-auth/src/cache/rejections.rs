@@ -138,8 +138,8 @@ impl Rejections {
     }
 
     /// Records that an API accepted a token. If this API's rejection caused the request for that
-    /// token, the budget gets it back.
-    pub(super) fn accept(&mut self, api: &RejectedBy, token: &Token) {
+    /// token, the budget gets it back. Returns `true` in this case.
+    pub(super) fn accept(&mut self, api: &RejectedBy, token: &Token) -> bool {
         self.accepting.insert(api.clone());
         if let Some(series) = self.series.get_mut(api)
             && series.replacement.is_same(token)
@@ -147,8 +147,10 @@ impl Rejections {
             series.is_accepted = true;
             if mem::take(&mut series.is_paid) {
                 self.budget.give_back();
+                return true;
             }
         }
+        false
     }
 
     /// Starts every schedule over, after a refresh because of age.

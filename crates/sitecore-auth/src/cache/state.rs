@@ -327,11 +327,17 @@ impl CacheState {
         !is_again && !is_worse && !self.tokens.is_rejected(token)
     }
 
-    /// Records that an API accepted a token.
-    pub(super) fn record_acceptance(&mut self, token: &Token, api: &RejectedBy, now: Moment) {
-        self.rejections.accept(api, token);
+    /// Records that an API accepted a token. Returns `true` if the budget got a token request back.
+    pub(super) fn record_acceptance(
+        &mut self,
+        token: &Token,
+        api: &RejectedBy,
+        now: Moment,
+    ) -> bool {
+        let is_given_back = self.rejections.accept(api, token);
         self.tokens.record_acceptance(token, api);
         self.tokens.put_to_use(&self.rejections, now);
+        is_given_back
     }
 
     /// Gives up a refresh whose time limit has passed and no waiter has noticed: its runtime does

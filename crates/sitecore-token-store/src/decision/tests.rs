@@ -112,9 +112,13 @@ fn a_store_that_fails_once_is_asked_again() {
 
 #[test]
 fn a_store_that_accepts_no_entry_grants_no_lease() {
-    let mut visit = Visit::new(cold(), OURS, true, 0.0);
-    assert_eq!(name(&visit.look(Some(&with_token()), after(SECOND))), "adopt");
-    assert_eq!(name(&visit.look(Some(&Entry::default()), after(SECOND))), "alone, watch: false");
+    let mut own = Visit::new(cold(), OURS, true, 0.0);
+    assert_eq!(name(&own.look(Some(&with_token()), after(SECOND))), "adopt");
+    assert_eq!(name(&own.look(Some(&Entry::default()), after(SECOND))), "alone, watch: false");
+    // Another process has noticed it.
+    let noted = Entry::default().with_unwritable(NOW);
+    assert_eq!(name(&visit(cold()).look(Some(&noted), after(SECOND))), "alone, watch: false");
+    assert_eq!(name(&visit(cold()).look(Some(&noted), after(11 * SECOND))), "acquire");
 }
 
 #[test]
@@ -146,10 +150,11 @@ fn a_failure_is_passed_on_only_if_it_came_after_the_call_or_its_wait_is_too_long
     let entry = with_failures(9, &unavailable, before, NOW);
     let next = visit(cold().after(2 * SECOND)).look(Some(&entry), after(Duration::ZERO));
     assert_eq!(name(&next), "fail Unavailable");
-    // The time that is left counts.
+    // A backoff of our own that does not fit is cut short, so that the caller sees an attempt.
     let entry = with_failures(9, &unavailable, before, NOW);
-    let next = visit(cold().after(20 * SECOND)).look(Some(&entry), after(Duration::ZERO));
-    assert_eq!(name(&next), "fail Unavailable");
+    let mut short = visit(FetchContext::new(6 * SECOND));
+    assert_eq!(name(&short.look(Some(&entry), after(Duration::ZERO))), "wait 10");
+    assert_eq!(name(&short.look(Some(&entry), after(4 * SECOND))), "acquire");
     // The process that saved the failure tries again when its own cache says so.
     let mut own = Visit::new(cold(), OTHERS, false, 0.0);
     let entry = with_failures(9, &unavailable, NOW, NOW);

@@ -17,7 +17,7 @@ fn token(text: &str, lifetime: u64) -> Token {
 }
 
 /// Writes the entry by one clock and reads it by another.
-fn reread(entry: Entry, written: u64, now: u64, remaining: Option<Duration>) -> Entry {
+fn reread(mut entry: Entry, written: u64, now: u64, remaining: Option<Duration>) -> Entry {
     let (text, _) = entry.encode(at(written));
     Entry::decode(&text, at(now), remaining).unwrap()
 }
@@ -135,7 +135,7 @@ fn other_processes_adopt_a_failure_until_its_retry_time() {
         // A failure from the future is ignored.
         assert!(adopt(&entry, None, at(NOW - 61), OURS).is_none());
         assert!(adopt(&entry, None, at(NOW - 60), OURS).is_some());
-        let (_, keep) = entry.encode(at(NOW));
+        let (_, keep) = { entry }.encode(at(NOW));
         assert!(keep >= at(HOUR / 6), "{keep:?}");
     }
     // Half of the wait has passed, by the store's clock.
@@ -218,7 +218,7 @@ fn an_adopted_token_has_the_header_and_lifetime_of_the_saved_one() {
 
 #[test]
 fn an_entry_is_kept_until_its_token_expires() {
-    let keep = |entry: Entry, now| entry.encode(at(now)).1.as_secs();
+    let keep = |mut entry: Entry, now| entry.encode(at(now)).1.as_secs();
     assert_eq!(keep(saved_token(HOUR), NOW), HOUR);
     assert_eq!(keep(saved_token(HOUR), NOW + 600), HOUR - 600);
     assert_eq!(keep(saved_token(HOUR), NOW + 2 * HOUR), 1);
@@ -261,12 +261,43 @@ fn the_fleet_has_one_budget_for_rejected_tokens() {
     assert_eq!(entry.budget_wait(at(NOW + 1_800)), BUDGET_REGAIN / 2);
     // One token request is regained each hour, and all of them after six.
     assert_eq!(entry.budget_wait(at(NOW + HOUR)), Duration::ZERO);
-    let spent = entry.with_budget_spent(at(NOW + HOUR));
+    let mut spent = entry.with_budget_spent(at(NOW + HOUR));
     assert!(!spent.budget_wait(at(NOW + HOUR)).is_zero());
     let (_, keep) = spent.encode(at(NOW + HOUR));
     assert_eq!(keep, at(6 * HOUR));
     // An entry whose times lie far in the future blocks no process.
     assert_eq!(spent_at(NOW + 1_000 * HOUR).budget_wait(at(NOW)), Duration::ZERO);
+}
+
+#[test]
+fn hosts_whose_clocks_differ_share_the_budget() {
+    // Two hosts spend in turn, one of which is ahead.
+    for ahead in [1, 30] {
+        let mut entry = Entry::default();
+        let mut spent = 0;
+        for turn in 0..100 {
+            let now = NOW + turn % 2 * ahead;
+            if entry.budget_wait(at(now)).is_zero() {
+                entry = entry.with_budget_spent(at(now));
+                spent += 1;
+            }
+        }
+        assert!((6..=7).contains(&spent), "{spent}");
+    }
+    // Nor does a budget that is spent twice at once grow beyond its limit.
+    let twice = spent_at(NOW).with_budget_spent(at(NOW)).with_budget_spent(at(NOW));
+    assert_eq!(twice.budget_wait(at(NOW)), BUDGET_REGAIN);
+    let given_back = twice.with_budget_given_back();
+    assert!(given_back.budget_wait(at(NOW)).is_zero());
+}
+
+#[test]
+fn a_note_that_no_token_can_be_saved_lasts_for_a_while() {
+    let entry = reread(Entry::default().with_unwritable(at(NOW)), NOW, NOW, None);
+    assert!(entry.is_unwritable(at(NOW)) && entry.is_unwritable(at(NOW + 9)));
+    assert!(!entry.is_unwritable(at(NOW + 10)));
+    // A note from the future is ignored.
+    assert!(!entry.is_unwritable(at(NOW - 1)));
 }
 
 fn spent_at(now: u64) -> Entry {
@@ -276,7 +307,7 @@ fn spent_at(now: u64) -> Entry {
 #[test]
 fn an_entry_without_a_token_takes_as_much_room_as_one_with_a_token() {
     let (empty, _) = Entry::default().encode(at(NOW));
-    let (full, _) = saved(&token(&"x".repeat(1_000), HOUR)).encode(at(NOW));
+    let (full, _) = saved(&token(&"x".repeat(3_000), HOUR)).encode(at(NOW));
     assert_eq!((empty.len(), full.len()), (MIN_BYTES, MIN_BYTES));
     let long = saved(&token(&"x".repeat(5_000), HOUR));
     let long = reread(long, NOW, NOW, None);

@@ -34,12 +34,12 @@ const MAX_BYTES: u64 = 128 * 1024;
 /// Limits how many of the runtime's threads a hanging disk can block.
 static DISK_PERMITS: Semaphore = Semaphore::const_new(16);
 
-/// Limits how many lease files a process has open. Further leases are granted without a file, so
-/// they only exclude the leases of the same process.
+/// Limits how many lease files a store and its clones have open. Further leases are granted without
+/// a file, and exclude no other caller.
 const MAX_LEASE_FILES: usize = 128;
 
-/// How often the holder of a lease shows that it is alive is up to `SharedSource`. A holder that has
-/// not done so for this long is frozen.
+/// A holder that has not extended its lease for this long counts as frozen. `SharedSource` extends
+/// leases more often than this.
 const FROZEN_AFTER: Duration = Duration::from_secs(5);
 
 /// Partial files older than this belong to writers that were killed.
@@ -57,9 +57,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keeps entries as files that only this user can read, in a folder that only this user can open.
 ///
 /// An entry is written to a temporary file and renamed, so readers see either the old entry or the
-/// new one. A lease is an operating system lock on a file. It ends with its process, even if that
-/// is killed, and if the process is frozen for 5 s. Entries and other files of the store are removed
-/// when they have expired.
+/// new one. A lease is an operating system lock on a file. It ends when its process ends or is
+/// killed, or has been frozen for 5 s. Expired entries and other files of the store are removed when
+/// they are read, or when the folder is next opened.
 ///
 /// The folder is opened once and then used by its handle. Folders or files that belong to another
 /// user, are accessible to others, or are symlinks are not used, and nothing that the store did not
@@ -72,7 +72,7 @@ pub struct FileStore {
     leases: Arc<Semaphore>,
 }
 
-/// A locked file. Its time of change shows that the holder is alive.
+/// A locked file. Its modification time shows that the holder is alive.
 struct FileLease {
     file: File,
     _permit: OwnedSemaphorePermit,
@@ -229,9 +229,11 @@ fn read(folder: &Folder, name: &str) -> io::Result<Option<Vec<u8>>> {
     let Some(file) = folder.open_file(name)? else {
         return Ok(None);
     };
-    // A file is kept until the time of its last change, which lies in the future.
+    // An entry is kept until its file's modification time, which is set in the future.
     if age(&file)? > Duration::ZERO {
-        folder.remove(name)?;
+        if folder.is_at(&file, name)? {
+            folder.remove(name)?;
+        }
         return Ok(None);
     }
     let mut entry = Vec::new();
@@ -293,7 +295,7 @@ fn sweep(folder: &Folder) {
     }
 }
 
-/// Returns how long after its time of change a file of the store is removed; `None` if its name is
+/// Returns how long after its modification time a file of the store is removed; `None` if its name is
 /// not one that a store gives.
 fn kept_for(name: &str) -> Option<Duration> {
     let is_hex = |text: &str| {
@@ -310,7 +312,7 @@ fn kept_for(name: &str) -> Option<Duration> {
     }
 }
 
-/// Returns the time since the last change of the file; zero if that lies in the future.
+/// Returns the time since the file's modification time; zero if that lies in the future.
 fn age(file: &File) -> io::Result<Duration> {
     Ok(now().duration_since(file.metadata()?.modified()?).unwrap_or_default())
 }

@@ -73,7 +73,7 @@ impl Folder {
         }
     }
 
-    /// Returns `true` if this open file still has this name. An open file cannot be replaced here.
+    /// Returns `true` if this open file still has this name, which is not checked here.
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the same as on Unix")]
     pub(super) fn is_at(&self, _file: &File, _name: &str) -> io::Result<bool> {
         Ok(true)

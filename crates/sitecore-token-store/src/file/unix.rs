@@ -40,7 +40,7 @@ impl Folder {
             result => result,
         };
         let handle = handle.map_err(|error| match error {
-            // Or a folder above it is a file.
+            // If there is nothing at the path, a folder above it is a file.
             Errno::LOOP | Errno::NOTDIR if fs::symlink_metadata(path).is_ok() => wrong_type(path),
             error => error.into(),
         })?;

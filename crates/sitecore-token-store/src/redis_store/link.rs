@@ -1,6 +1,7 @@
 //! The connection to a Redis server or cluster: opened once for all callers, and closed when idle.
 
 use std::{
+    collections::HashMap,
     env, fmt, fs, io,
     path::PathBuf,
     sync::{
@@ -26,17 +27,25 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sitecore_auth::{Clock as _, SystemClock};
 use tokio::{
     runtime::{Handle, Id},
-    sync::oneshot,
+    sync::{Notify, Semaphore, oneshot},
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 /// A connection that was idle for longer is closed. A firewall may have dropped it silently, and
 /// noticing that takes the whole time limit of a command.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// How long no connection is tried after one could not be opened.
-const FAILED_TIME: Duration = Duration::from_secs(10);
+/// How long to wait after a failed attempt to connect before the next one. It doubles with each
+/// failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long to wait after the server refused a command because of its role or its password.
+const ROLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many commands of one connection are in flight at once.
+const MAX_IN_FLIGHT: usize = 64;
 
 /// The servers that a store uses.
 pub(super) enum Server {
@@ -56,31 +65,37 @@ pub(super) struct Link {
     server: Server,
     password: Option<Password>,
     connect_timeout: Duration,
-    state: Mutex<State>,
+    /// A connection is driven by the runtime that opened it, so each runtime has its own.
+    states: Mutex<HashMap<Id, State>>,
 }
 
-#[derive(Default)]
 enum State {
-    #[default]
-    Closed,
     Opening(Opening),
     Open(Open),
-    /// Until this time, by the monotonic clock, no connection is tried.
-    Failed(Arc<str>, Duration),
+    /// No connection is tried for a while.
+    Failed(Failed),
 }
 
-/// A connection that is being opened. The task that opens it goes on if its callers go away.
+/// The result of opening a connection. The task that opens it goes on if its callers go away.
+type Opening = Shared<oneshot::Receiver<Result<Open, Arc<str>>>>;
+
 #[derive(Clone)]
-struct Opening {
-    runtime: Id,
-    result: Shared<oneshot::Receiver<Result<Open, Arc<str>>>>,
+struct Failed {
+    reason: Arc<str>,
+    /// How often in a row it failed.
+    count: u32,
+    /// By the monotonic clock.
+    retry_at: Duration,
 }
 
 #[derive(Clone)]
 pub(super) struct Open {
     pub(super) connection: Connection,
-    /// The runtime that drives it.
-    runtime: Id,
+    /// Limits the commands in flight. Otherwise, those of hundreds of caches that start together
+    /// would wait for each other longer than a command may take.
+    pub(super) in_flight: Arc<Semaphore>,
+    /// Tells the task that keeps the connection to close it.
+    close: Arc<Notify>,
     /// When a command succeeded last, in milliseconds by the wall clock, which also advances while
     /// the machine is suspended. Zero if none has yet.
     last_used: Arc<AtomicU64>,
@@ -99,7 +114,7 @@ impl Link {
         password: Option<Password>,
         connect_timeout: Duration,
     ) -> Arc<Self> {
-        Arc::new(Self { server, password, connect_timeout, state: Mutex::default() })
+        Arc::new(Self { server, password, connect_timeout, states: Mutex::default() })
     }
 
     pub(super) fn server(&self) -> &Server {
@@ -110,34 +125,70 @@ impl Link {
     pub(super) async fn open(self: &Arc<Self>) -> io::Result<Open> {
         let runtime = Handle::current();
         let opening = {
-            let mut state = self.state();
-            match &*state {
-                State::Open(open) if open.is_usable(runtime.id()) => return Ok(open.clone()),
-                State::Failed(reason, until) if monotonic() < *until => {
-                    return Err(io::Error::other(reason.to_string()));
+            let mut states = self.states();
+            let failures = match states.get(&runtime.id()) {
+                Some(State::Open(open)) if open.is_usable() => return Ok(open.clone()),
+                Some(State::Failed(failed)) if monotonic() < failed.retry_at => {
+                    return Err(io::Error::other(failed.reason.to_string()));
                 }
-                State::Opening(opening) if opening.runtime == runtime.id() => opening.clone(),
+                Some(State::Failed(failed)) => failed.count,
+                _ => 0,
+            };
+            match states.get(&runtime.id()) {
+                Some(State::Opening(opening)) => opening.clone(),
                 _ => {
                     let (sender, receiver) = oneshot::channel();
-                    let opening = Opening { runtime: runtime.id(), result: receiver.shared() };
-                    *state = State::Opening(opening.clone());
+                    let opening = receiver.shared();
+                    states.retain(|_, state| state.is_needed());
+                    states.insert(runtime.id(), State::Opening(opening.clone()));
+                    let task = open_and_close(Arc::clone(self), runtime.id(), failures, sender);
                     #[expect(clippy::disallowed_methods, reason = "it outlives its callers")]
-                    drop(runtime.spawn(open_and_close(Arc::clone(self), sender)));
+                    drop(runtime.spawn(task));
                     opening
                 }
             }
         };
-        match opening.result.await {
+        match opening.clone().await {
             Ok(result) => result.map_err(|reason| io::Error::other(reason.to_string())),
-            Err(_) => Err(io::Error::other("the runtime of the Redis connection has ended")),
+            Err(_) => {
+                // The task has panicked, or its runtime has ended.
+                let mut states = self.states();
+                if matches!(states.get(&runtime.id()), Some(State::Opening(o)) if o.ptr_eq(&opening))
+                {
+                    states.remove(&runtime.id());
+                }
+                Err(io::Error::other("opening the connection to Redis was interrupted"))
+            }
         }
     }
 
-    /// Closes this connection, unless another one has taken its place.
-    pub(super) fn close(&self, open: &Open) {
-        let mut state = self.state();
-        if matches!(&*state, State::Open(current) if current.is_same(open)) {
-            *state = State::Closed;
+    /// Closes the connection, unless this error says nothing about it.
+    pub(super) fn close_after(&self, open: &Open, error: &RedisError) {
+        let retry_at = match (error.code(), &open.connection) {
+            // The server has become a replica, or its password has changed.
+            (Some("READONLY" | "NOAUTH" | "LOADING" | "MASTERDOWN"), _) => {
+                Some(monotonic() + ROLE_PAUSE)
+            }
+            (Some(_), _) => return,
+            // The cluster's client opens another connection to the node by itself.
+            #[cfg(feature = "redis-cluster")]
+            (None, Connection::Cluster(_)) if error.is_timeout() => return,
+            (None, _) => None,
+        };
+        let mut states = self.states();
+        let is_current =
+            |state: &State| matches!(state, State::Open(current) if current.is_same(open));
+        let found = states.iter().find(|(_, state)| is_current(state)).map(|(id, _)| *id);
+        if let Some(runtime) = found {
+            open.close.notify_one();
+            match retry_at {
+                None => drop(states.remove(&runtime)),
+                Some(retry_at) => {
+                    let reason = Arc::from(describe(&self.server, error).to_string());
+                    let failed = Failed { reason, count: 0, retry_at };
+                    states.insert(runtime, State::Failed(failed));
+                }
+            }
         }
     }
 
@@ -178,45 +229,76 @@ impl Link {
         connect.await.map_err(|error| describe(&self.server, &error))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn states(&self) -> MutexGuard<'_, HashMap<Id, State>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Opens the connection, informs the callers, and closes the connection once it is idle.
-async fn open_and_close(link: Arc<Link>, callers: oneshot::Sender<Result<Open, Arc<str>>>) {
-    let connection = match timeout(link.connect_timeout, link.connect()).await {
-        Ok(result) => result.map_err(|error| Arc::from(error.to_string())),
-        Err(_) => {
-            let (address, limit) = (address_of(&link.server), link.connect_timeout);
-            Err(Arc::from(format!("Redis at {address}: no connection within {limit:?}")))
+impl State {
+    /// Returns `false` for what is left of a runtime that has ended.
+    fn is_needed(&self) -> bool {
+        match self {
+            Self::Opening(opening) => opening.peek().is_none(),
+            Self::Open(open) => open.is_usable(),
+            Self::Failed(failed) => monotonic() < failed.retry_at + MAX_PAUSE,
         }
+    }
+}
+
+/// Opens the connection, informs the callers, and closes the connection once it is idle or broken.
+async fn open_and_close(
+    link: Arc<Link>,
+    runtime: Id,
+    failures: u32,
+    callers: oneshot::Sender<Result<Open, Arc<str>>>,
+) {
+    let opened = timeout(link.connect_timeout, link.connect()).await;
+    let pause = match opened {
+        // The server can be reached, but does not respond.
+        Err(_) => MAX_PAUSE,
+        Ok(_) => MAX_PAUSE.min(FIRST_PAUSE.saturating_mul(1 << failures.min(8))),
     };
-    let opened = connection.map(|connection| Open {
-        connection,
-        runtime: Handle::current().id(),
-        last_used: Arc::default(),
+    let opened = opened.unwrap_or_else(|_| {
+        let (address, limit) = (address_of(&link.server), link.connect_timeout);
+        Err(io::Error::other(format!("Redis at {address}: no connection within {limit:?}")))
     });
-    *link.state() = match &opened {
-        Ok(open) => State::Open(open.clone()),
-        Err(reason) => State::Failed(Arc::clone(reason), monotonic() + FAILED_TIME),
+    let opened = match opened {
+        Ok(connection) => Ok(Open {
+            connection,
+            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            close: Arc::default(),
+            last_used: Arc::default(),
+        }),
+        Err(error) => Err(Arc::from(error.to_string())),
     };
-    let idle = opened.as_ref().ok().cloned();
+    let state = match &opened {
+        Ok(open) => State::Open(open.clone()),
+        Err(reason) => State::Failed(Failed {
+            reason: Arc::clone(reason),
+            count: failures + 1,
+            retry_at: monotonic() + pause,
+        }),
+    };
+    link.states().insert(runtime, state);
+    let kept = opened.as_ref().ok().cloned();
     let _ = callers.send(opened);
-    if let Some(open) = idle {
-        loop {
-            sleep(MAX_IDLE).await;
-            if open.idle_time().is_none_or(|idle| idle >= MAX_IDLE) {
-                break;
-            }
+    let Some(open) = kept else { return };
+    loop {
+        let rest = MAX_IDLE.saturating_sub(open.idle_time().unwrap_or_default());
+        let is_broken = timeout(rest, open.close.notified()).await.is_ok();
+        if is_broken || open.idle_time().is_none_or(|idle| idle >= MAX_IDLE) {
+            break;
         }
-        link.close(&open);
+    }
+    let mut states = link.states();
+    if matches!(states.get(&runtime), Some(State::Open(current)) if current.is_same(&open)) {
+        states.remove(&runtime);
     }
 }
 
 impl Open {
-    fn is_usable(&self, runtime: Id) -> bool {
-        self.runtime == runtime && self.idle_time().is_none_or(|idle| idle < MAX_IDLE)
+    fn is_usable(&self) -> bool {
+        self.idle_time().is_none_or(|idle| idle < MAX_IDLE)
     }
 
     pub(super) fn is_used(&self) -> bool {

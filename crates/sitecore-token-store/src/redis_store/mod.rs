@@ -12,13 +12,13 @@ use redis::{
 };
 use secrecy::SecretString;
 use sitecore_auth::{Error, ErrorKind, Result};
-use tokio::{sync::Semaphore, time::timeout};
 
 mod link;
 
 use link::{Link, Password, Server, address_of, describe};
 
 use crate::{
+    limit::within,
     seal::random_id,
     store::{Lease, Stored, TokenStore},
 };
@@ -30,21 +30,17 @@ const COMMAND_TIMEOUT: Duration = Duration::from_millis(250);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many commands are in flight at once. Without a limit, the commands of hundreds of caches that
-/// start together would wait for each other longer than a command may take.
-const MAX_IN_FLIGHT: usize = 64;
-
 const KEY_PREFIX: &str = "sitecore-auth:";
 
 /// Keeps entries in Redis 5 or later, or in Valkey.
 ///
-/// All calls share one connection. It is opened when it is needed, which may take 2 s, and closed
-/// after 10 s without use. If it cannot be opened, the store counts as failed for 10 s. A command
-/// may take 250 ms. A restart or failover of the server costs only the entries that are lost.
+/// All calls from one runtime share one connection, or one to each node of a cluster. It is opened
+/// when needed, which may take 2 s, and closed after 10 s without use. If it cannot be opened, the
+/// next attempt follows after half a second, doubling to 10 s. A command may take 250 ms. A restart or failover of the server costs only the entries that are lost.
 ///
 /// The Redis user needs the commands `GET`, `GETRANGE`, `SET`, `DEL`, `PTTL` and `PEXPIRE` on keys
 /// that begin with `sitecore-auth:`, and `SELECT` if the URL names a database. A cluster's user
-/// also needs `CLUSTER SLOTS`.
+/// also needs `CLUSTER SLOTS` and `PING`.
 ///
 /// For a failover, give a host name that follows the primary. Clones share the connection.
 #[derive(Clone)]
@@ -52,7 +48,6 @@ pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
     link: Arc<Link>,
-    in_flight: Semaphore,
     key_prefix: String,
     command_timeout: Duration,
     call_timeout: Duration,
@@ -84,19 +79,19 @@ impl RedisStore {
         Self::builder(url).build()
     }
 
-    /// Starts a store on the server of a URL, as in [`new`](Self::new), with other settings.
+    /// Returns a builder for a store on the server of a URL, as in [`new`](Self::new).
     pub fn builder(url: impl AsRef<str>) -> RedisStoreBuilder {
         let info = connection_info(url.as_ref());
         RedisStoreBuilder::new(info.map(|info| Server::One(Box::new(info))))
     }
 
-    /// Starts a store on the server of a client, whose TLS settings are used.
+    /// Returns a builder for a store on the same server as `client`, with its TLS settings.
     pub fn with_client(client: &Client) -> RedisStoreBuilder {
         let info = client.get_connection_info().clone();
         RedisStoreBuilder::new(Ok(Server::One(Box::new(info))))
     }
 
-    /// Starts a store on a cluster. The URLs are those of some of its nodes, with the same user and
+    /// Returns a builder for a store on a cluster. The URLs are those of some of its nodes, with the same user and
     /// password.
     #[cfg(feature = "redis-cluster")]
     pub fn cluster<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> RedisStoreBuilder {
@@ -112,32 +107,33 @@ impl RedisStore {
     /// Runs a command. If the connection turns out to be closed, another one is opened.
     async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failed> {
         let inner = &*self.0;
-        let permit = inner.in_flight.acquire().await;
-        let _permit = permit.map_err(|error| Failed::Other(io::Error::other(error)))?;
         let mut may_repeat = true;
         loop {
             let mut open = inner.link.open().await.map_err(Failed::Other)?;
+            let in_flight = Arc::clone(&open.in_flight);
+            let permit = in_flight.acquire().await;
+            let _permit = permit.map_err(|error| Failed::Other(io::Error::other(error)))?;
             let is_used = open.is_used();
-            let result = timeout(inner.command_timeout, command.query_async(&mut open.connection));
+            let result = within(inner.command_timeout, command.query_async(&mut open.connection));
             match result.await {
-                Ok(Ok(value)) => {
+                Some(Ok(value)) => {
                     open.touch();
                     return Ok(value);
                 }
-                Ok(Err(error)) if error.code() == Some("WRONGTYPE") => {
+                Some(Err(error)) if error.code() == Some("WRONGTYPE") => {
                     return Err(Failed::WrongType);
                 }
-                Ok(Err(error)) => {
-                    inner.link.close(&open);
+                Some(Err(error)) => {
+                    inner.link.close_after(&open, &error);
                     if !(is_used && may_repeat && error.is_io_error() && !error.is_timeout()) {
                         return Err(Failed::Other(self.described(&error)));
                     }
                     may_repeat = false;
                 }
-                Err(_elapsed) => {
-                    inner.link.close(&open);
-                    let error = io::Error::from(io::ErrorKind::TimedOut);
-                    return Err(Failed::Other(self.described(&error.into())));
+                None => {
+                    let error = io::Error::from(io::ErrorKind::TimedOut).into();
+                    inner.link.close_after(&open, &error);
+                    return Err(Failed::Other(self.described(&error)));
                 }
             }
         }
@@ -175,18 +171,18 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// Reads the password from a file before each connection, so that it can rotate. White space
-    /// around it is removed.
+    /// Sets a file from which the password is read before each connection, so that it can rotate.
+    /// White space around it is removed.
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
         Self { password: Some(Password::File(path.into())), ..self }
     }
 
-    /// Reads the password from an environment variable before each connection.
+    /// Sets an environment variable from which the password is read before each connection.
     pub fn password_variable(self, name: impl Into<String>) -> Self {
         Self { password: Some(Password::Variable(name.into())), ..self }
     }
 
-    /// Calls a function for the password before each connection.
+    /// Sets a function that returns the password. It is called before each connection.
     pub fn password_from<F>(self, password: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<SecretString>> + Send + 'static,
@@ -222,11 +218,12 @@ impl RedisStoreBuilder {
         }
         Ok(RedisStore(Arc::new(Inner {
             link: Link::new(self.server?, self.password, self.connect_timeout),
-            in_flight: Semaphore::new(MAX_IN_FLIGHT),
             key_prefix: self.key_prefix,
             command_timeout: self.command_timeout,
             // Up to two commands, one of which may have to be repeated on a new connection.
-            call_timeout: self.connect_timeout + 3 * self.command_timeout,
+            call_timeout: self
+                .connect_timeout
+                .saturating_add(self.command_timeout.saturating_mul(3)),
         })))
     }
 }
