@@ -1,11 +1,12 @@
 //! The APIs: their URLs, whose credentials they need, and clients for them.
 
-use std::env;
+use std::{collections::BTreeMap, env};
 
-use reqwest::Response;
+use reqwest::{Response, header::CONTENT_TYPE};
 use reqwest_middleware::ClientWithMiddleware;
-use serde_json::{Value, json};
-use sitecore_auth::{AuthMiddleware, Target, TokenCache, WrongClient};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
+use sitecore_auth::{AuthMiddleware, Target, TokenCache, WrongClient, edge::EdgeKey};
 use url::Url;
 
 use crate::{
@@ -13,15 +14,13 @@ use crate::{
     config::Config,
     failure::{Failure, Kind, Result},
     login::Login,
+    terminal::printable,
 };
 
 const DEPLOY: &str = "https://xmclouddeploy-api.sitecorecloud.io";
 const EDGE: &str = "https://edge.sitecorecloud.io";
 const AUTHORING_PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 const DELIVERY_PATH: &str = "/api/graphql/v1";
-
-/// How much of an error's body is quoted.
-const MAX_QUOTED: usize = 2_000;
 
 impl Api {
     pub(crate) fn name(self) -> &'static str {
@@ -49,24 +48,34 @@ impl Api {
     /// otherwise the origin. `host` was given on the command line.
     pub(crate) fn url(self, host: Option<&str>, config: &Config) -> Result<Url> {
         let hosts = config.hosts();
-        let (given, variable, default) = match self {
-            Self::Authoring => {
-                (host.or(hosts.authoring.as_deref()), "SITECORE_AUTHORING_URL", None)
-            }
-            Self::Deploy => (hosts.deploy.as_deref(), "SITECORE_DEPLOY_URL", Some(DEPLOY)),
-            Self::Edge | Self::Delivery => (hosts.edge.as_deref(), "SITECORE_EDGE_URL", Some(EDGE)),
+        let (configured, name, variable, default) = match self {
+            Self::Authoring => (&hosts.authoring, "authoring", "SITECORE_AUTHORING_URL", None),
+            Self::Deploy => (&hosts.deploy, "deploy", "SITECORE_DEPLOY_URL", Some(DEPLOY)),
+            Self::Edge | Self::Delivery => (&hosts.edge, "edge", "SITECORE_EDGE_URL", Some(EDGE)),
         };
+        let host = host.filter(|_| self == Self::Authoring).map(|host| ("--host".to_owned(), host));
         let from_variable = env::var(variable).ok().filter(|url| !url.trim().is_empty());
-        let text =
-            given.map(str::to_owned).or(from_variable).or_else(|| default.map(str::to_owned));
-        let text = text.ok_or_else(|| {
+        let from_variable = from_variable.as_deref().map(|url| (variable.to_owned(), url));
+        let configured = configured.as_deref().map(|url| (format!("[hosts] {name}"), url));
+        let is_flag = host.is_some();
+        let found = host.or(from_variable).or(configured);
+        let found = found.or_else(|| Some((String::new(), default?)));
+        let (place, text) = found.ok_or_else(|| {
             Failure::usage("the host of the CM is not known")
                 .hint("give --host, set SITECORE_AUTHORING_URL, or add [hosts] authoring to sitecore-auth.toml")
         })?;
         let text = text.trim();
         let url = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-        let mut url = Url::parse(&url)
-            .map_err(|error| Failure::usage(format!("`{text}` is not a host or a URL: {error}")))?;
+        let parsed = Url::parse(&url).map_err(|error| error.to_string()).and_then(|url| {
+            match url.username().is_empty() && url.password().is_none() {
+                true => Ok(url),
+                false => Err("it contains a user name".to_owned()),
+            }
+        });
+        let mut url = parsed.map_err(|error| {
+            let kind = if is_flag { Kind::Usage } else { Kind::Config };
+            Failure::new(kind, format!("{place}: `{text}` is not a host or a URL: {error}"))
+        })?;
         match self {
             Self::Authoring if url.path() == "/" => url.set_path(AUTHORING_PATH),
             Self::Delivery => url.set_path(DELIVERY_PATH),
@@ -94,7 +103,7 @@ pub(crate) struct Ready {
 }
 
 /// Prepares an API with the credentials that belong to it.
-pub(crate) fn prepare(
+pub(crate) async fn prepare(
     api: Api,
     host: Option<&str>,
     common: &Common,
@@ -102,18 +111,19 @@ pub(crate) fn prepare(
 ) -> Result<Ready> {
     let url = api.url(host, config)?;
     let cache = match api {
-        Api::Delivery => TokenCache::new(sitecore_auth::edge::EdgeKey::from_env()?),
-        _ => Login::find(common, config, api.assigned(config))?.cache(common)?,
+        Api::Delivery => TokenCache::new(EdgeKey::from_env()?),
+        _ => Login::find(common, config, api.assigned(config))?.cache(common).await?,
     };
-    let client = client(api, &url, cache.clone())?;
-    Ok(Ready { url, client, cache })
+    ready(api, url, cache)
 }
 
-fn client(api: Api, url: &Url, cache: TokenCache) -> Result<ClientWithMiddleware> {
-    let auth = AuthMiddleware::builder(cache).target(api.target(url)?).require_target(true);
+/// Prepares an API that is called with the tokens of this cache.
+pub(crate) fn ready(api: Api, url: Url, cache: TokenCache) -> Result<Ready> {
+    let auth = AuthMiddleware::builder(cache.clone()).target(api.target(&url)?);
     let http = reqwest::Client::builder()
         .user_agent(concat!("sitecore-auth-cli/", env!("CARGO_PKG_VERSION")));
-    Ok(auth.build()?.into_client(http)?)
+    let client = auth.require_target(true).build()?.into_client(http)?;
+    Ok(Ready { url, client, cache })
 }
 
 pub(crate) fn origin(url: &Url) -> Url {
@@ -128,76 +138,121 @@ pub(crate) fn origin(url: &Url) -> Url {
 pub(crate) async fn failure(response: Response) -> Failure {
     let (status, host) = (response.status(), response.url().host_str().unwrap_or("").to_owned());
     let wrong = response.extensions().get::<WrongClient>().copied();
+    let retry_after = sitecore_token::retry_after_from_now(response.headers());
     let is_html = is_html(&response);
     let body = response.text().await.unwrap_or_default();
-    let quoted: String = body.chars().filter(|char| !char.is_control()).take(MAX_QUOTED).collect();
-    let message = match quoted.is_empty() || is_html {
+    let message = match body.trim().is_empty() || is_html {
         true => format!("{host} returned status {status}"),
-        false => format!("{host} returned status {status}: {quoted}"),
+        false => format!("{host} returned status {status}: {}", printable(body.trim())),
     };
-    let kind = match status.as_u16() {
-        429 | 502..=504 => Kind::Unavailable,
-        _ => Kind::Api,
-    };
-    let failure = Failure::new(kind, message);
-    match (wrong, status.as_u16()) {
+    let status = status.as_u16();
+    if status == 429 || status >= 500 {
+        let failure = Failure::new(Kind::Unavailable, message).retry_after(retry_after);
+        return match is_html {
+            true => failure.hint("a CM that was idle takes some minutes to start"),
+            false => failure,
+        };
+    }
+    let failure = Failure::api(message);
+    match (wrong, status) {
         (Some(wrong), _) => failure.hint(format!(
             "this API usually requires {}, and these credentials are of {}",
             wrong.required(),
             wrong.used()
         )),
-        (None, 401) => failure.hint("the API rejected the token and its replacement; check the audience and the kind of client with `sitecore-auth check`"),
-        (None, 403) => failure.hint("the token was accepted, but its client is not allowed to do this"),
+        (None, 300..=399) => failure.hint("redirects out of the API are not followed; check the host"),
+        (None, 401) => failure.hint(
+            "the API rejected the token and its replacement; check the audience and the kind of client",
+        ),
+        (None, 403) => failure
+            .hint("the token was accepted, but its client is not allowed to do this"),
+        (None, 407) => failure.hint("a proxy in between requires a user name and a password"),
         _ => failure,
     }
 }
 
 pub(crate) fn is_html(response: &Response) -> bool {
-    let kind = response.headers().get(reqwest::header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
 }
 
-/// Sends a GraphQL request and returns `data`.
-pub(crate) async fn graphql(ready: &Ready, body: &Value) -> Result<Value> {
-    let response = ready.client.post(ready.url.clone()).json(body).send().await?;
-    if is_html(&response) {
-        let host = ready.url.host_str().unwrap_or_default();
-        let message = format!("{host} returned a web page instead of JSON");
-        return Err(Failure::api(message)
-            .hint("a CM that was idle takes some minutes to start; otherwise check the URL"));
+/// The body of a GraphQL request.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Query {
+    pub(crate) query: String,
+    /// As they were given, because numbers may be longer than a float.
+    pub(crate) variables: BTreeMap<String, Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) operation_name: Option<String>,
+}
+
+impl Query {
+    pub(crate) fn new(query: impl Into<String>) -> Self {
+        Self { query: query.into(), variables: BTreeMap::new(), operation_name: None }
     }
+}
+
+/// Sends a GraphQL request and returns `data` as the API wrote it.
+pub(crate) async fn graphql(ready: &Ready, query: &Query) -> Result<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Reply {
+        data: Option<Box<RawValue>>,
+        #[serde(default)]
+        errors: Value,
+    }
+    let response = ready.client.post(ready.url.clone()).json(query).send().await?;
     let status = response.status();
-    if !status.is_success() && status.as_u16() != 400 && status.as_u16() != 500 {
+    // A CM can be set to respond to errors with 400 or 500.
+    if !status.is_success() && (is_html(&response) || ![400, 500].contains(&status.as_u16())) {
         return Err(failure(response).await);
     }
+    if is_html(&response) {
+        let host = ready.url.host_str().unwrap_or_default();
+        return Err(Failure::api(format!("{host} returned a web page instead of JSON"))
+            .hint("a CM that was idle takes some minutes to start; otherwise check the URL"));
+    }
     let text = response.text().await?;
-    let Ok(mut result) = serde_json::from_str::<Value>(&text) else {
-        let message = format!("the response with status {status} is not JSON");
-        return Err(Failure::api(message));
+    let reply: Reply = serde_json::from_str(&text).map_err(|_| {
+        let failure = format!("the response with status {status} is not one to a GraphQL request");
+        match status.as_u16() {
+            500 => Failure::new(Kind::Unavailable, failure),
+            _ => Failure::api(failure),
+        }
+    })?;
+    let errors = match reply.errors {
+        Value::Null => Vec::new(),
+        Value::Array(errors) => errors,
+        other => vec![other],
     };
-    let errors = result["errors"].as_array().filter(|errors| !errors.is_empty());
-    if let Some(errors) = errors {
+    if !errors.is_empty() {
         let messages: Vec<_> = errors.iter().map(describe).collect();
         let failure = Failure::api(messages.join("\n"));
-        let code = |error: &Value| error["extensions"]["code"] == json!("AUTH_NOT_AUTHENTICATED");
+        let code = |error: &Value| {
+            error.pointer("/extensions/code") == Some(&json!("AUTH_NOT_AUTHENTICATED"))
+        };
         return Err(match errors.iter().any(code) {
-            true => failure.hint("the API does not accept the token; try `sitecore-auth check`"),
+            true => failure.hint("the API does not accept the token; check the audience"),
             false => failure,
         });
     }
-    if !status.is_success() {
-        return Err(Failure::api(format!("the API returned status {status}")));
+    match reply.data.filter(|data| data.get() != "null") {
+        Some(data) if status.is_success() => Ok(data),
+        _ => Err(Failure::api(format!("the response with status {status} contains no data"))),
     }
-    Ok(result["data"].take())
 }
 
 /// Describes a GraphQL error on one line: its message and where it is.
 fn describe(error: &Value) -> String {
-    let message = error["message"].as_str().unwrap_or("an error without a message");
-    let path = error["path"].as_array().map(|path| {
+    let message = error.get("message").and_then(Value::as_str);
+    let path = error.get("path").and_then(Value::as_array).map(|path| {
         let parts =
             path.iter().map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned));
         format!(" (at {})", parts.collect::<Vec<_>>().join("."))
     });
-    format!("{message}{}", path.unwrap_or_default())
+    printable(&format!(
+        "{}{}",
+        message.unwrap_or("an error without a message"),
+        path.unwrap_or_default()
+    ))
 }

@@ -62,13 +62,21 @@ pub(crate) enum Command {
     /// Make an authenticated call, and print the body
     Request(Request),
     /// Get, create, list, rename or revoke keys for the Delivery API
-    #[command(subcommand)]
-    EdgeKey(EdgeKey),
+    EdgeKey {
+        #[command(subcommand)]
+        command: EdgeKey,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the schema of the Authoring API
     Schema(Schema),
     /// Show or clear the stored token
-    #[command(subcommand)]
-    Store(Store),
+    Store {
+        #[command(subcommand)]
+        command: Store,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -86,8 +94,8 @@ pub(crate) enum Format {
 
 #[derive(Args, Debug)]
 pub(crate) struct Output {
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    /// How to print the result and errors
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub(crate) format: Format,
 }
 
@@ -134,7 +142,7 @@ pub(crate) enum Api {
 
 #[derive(Args, Debug)]
 pub(crate) struct Check {
-    /// The APIs to check [default: all whose host or key is known]
+    /// The APIs to check [default: those that these credentials are for]
     pub(crate) apis: Vec<Api>,
     #[command(flatten)]
     pub(crate) host: Host,
@@ -168,6 +176,8 @@ pub(crate) struct Graphql {
     /// Query the Delivery API, with the key in SITECORE_EDGE_TOKEN
     #[arg(long, conflicts_with = "host")]
     pub(crate) delivery: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Args, Debug)]
@@ -190,6 +200,8 @@ pub(crate) struct Request {
     pub(crate) paginate: bool,
     #[command(flatten)]
     pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,8 +220,6 @@ pub(crate) enum EdgeKey {
     List {
         /// Only those whose label contains this text
         label: Option<String>,
-        #[command(flatten)]
-        output: Output,
     },
     /// Change a key's label
     Rename {
@@ -251,10 +261,7 @@ pub(crate) struct Schema {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Store {
     /// Show the stored token's age, time left and fingerprint
-    Status {
-        #[command(flatten)]
-        output: Output,
-    },
+    Status,
     /// Remove the stored token of these credentials
     Clear,
 }
@@ -267,9 +274,11 @@ impl Command {
             Self::Schema(schema) => schema.format == SchemaFormat::Json,
             Self::Inspect(Inspect { output })
             | Self::Check(Check { output, .. })
-            | Self::EdgeKey(EdgeKey::List { output, .. })
-            | Self::Store(Store::Status { output }) => output.format == Format::Json,
-            _ => false,
+            | Self::Graphql(Graphql { output, .. })
+            | Self::Request(Request { output, .. })
+            | Self::EdgeKey { output, .. }
+            | Self::Store { output, .. } => output.format == Format::Json,
+            Self::Completions { .. } => false,
         }
     }
 }

@@ -68,12 +68,33 @@ impl Config {
             return Ok(Self::default());
         };
         let shown = path.display();
-        let text = fs::read_to_string(&path)
-            .map_err(|error| Failure::config(format!("cannot read {shown}: {error}")))?;
-        let contents = toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+        // One that was found could have been put there to redirect the secret.
+        if given.is_none()
+            && let Ok(metadata) = fs::symlink_metadata(&path)
+        {
+            let reason = if metadata.is_symlink() { Some("is a symbolic link") } else { None };
+            if let Some(reason) = reason.or_else(|| sitecore_token::distrust(&metadata)) {
+                let reason = reason.split(';').next().unwrap_or(reason);
+                return Err(Failure::config(format!("{shown} {reason}"))
+                    .hint("if you trust it, name it with --config"));
+            }
+        }
+        let text = fs::read_to_string(&path).map_err(|error| {
+            Failure::config(format!("cannot read {shown}: {error}")).hint("save it as UTF-8")
+        })?;
+        let text = text.trim_start_matches('\u{feff}');
+        let contents = toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            let failure = Failure::config(format!("{shown}, line {line}: {}", error.message()));
+            // A value could be a secret.
+            let message = match error.message().split_once(", expected") {
+                Some((what, expected)) if what.starts_with("invalid") => {
+                    let what = what.split(':').next().unwrap_or(what);
+                    format!("{what}, expected{expected}")
+                }
+                _ => error.message().to_owned(),
+            };
+            let failure = Failure::config(format!("{shown}, line {line}: {message}"));
             if error.message().contains("secret") {
                 return failure
                     .hint("name a file with secret_file, or a variable with secret_variable");
@@ -105,6 +126,18 @@ impl Config {
             Failure::config(format!("{shown} has no credentials `{name}` (it has: {names})"))
         })?;
         Ok((credentials, format!("[credentials.{name}] in {shown}")))
+    }
+
+    /// Returns the name of the credentials if there are no others.
+    pub(crate) fn only_credentials(&self) -> Option<&str> {
+        let mut names = self.contents.credentials.keys();
+        names.next().filter(|_| names.next().is_none()).map(String::as_str)
+    }
+
+    /// Returns a list of the credentials for a hint.
+    pub(crate) fn names(&self) -> Option<String> {
+        let names: Vec<_> = self.contents.credentials.keys().map(String::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// Returns a path that the file names, relative to its folder.

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, process::ExitCode, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sitecore_auth::ErrorKind;
 
 /// The result of a command.
@@ -31,11 +31,13 @@ pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
     retry_after: Option<Duration>,
+    /// More members of the JSON object.
+    details: Option<Value>,
 }
 
 impl Failure {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, retry_after: None }
+        Self { kind, message: message.into(), hint: None, retry_after: None, details: None }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -59,22 +61,24 @@ impl Failure {
         Self { retry_after: wait, ..self }
     }
 
-    /// The failure of a call to an API, such as a refused request for a key.
+    /// Adds an object that is printed with the error as JSON.
+    pub(crate) fn details(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
+    }
+
+    /// The failure of a call to an API that had a token.
     pub(crate) fn from_api(error: sitecore_auth::Error) -> Self {
-        let by_issuer = error.refusal().is_some();
         let failure = Self::from(error);
         match failure.kind {
-            Kind::Refused | Kind::Config | Kind::Unexpected if !by_issuer => {
-                Self { kind: Kind::Api, ..failure }
-            }
-            _ => failure,
+            Kind::Unavailable => failure,
+            _ => Self { kind: Kind::Api, retry_after: None, ..failure },
         }
     }
 
-    /// For what the library calls a wrong setting, but the user has given on the command line.
-    pub(crate) fn config_as_usage(self) -> Self {
+    /// Calls a failure another kind, if it is a wrong setting in the library's view.
+    pub(crate) fn config_as(self, kind: Kind) -> Self {
         match self.kind {
-            Kind::Config => Self { kind: Kind::Usage, ..self },
+            Kind::Config => Self { kind, ..self },
             _ => self,
         }
     }
@@ -97,15 +101,21 @@ impl Failure {
         let error = json!({
             "kind": kind, "message": self.message, "hint": self.hint, "retry_after": retry_after,
         });
-        json!({ "error": error }).to_string()
+        match &self.details {
+            Some(details) => json!({ "error": error, "details": details }).to_string(),
+            None => json!({ "error": error }).to_string(),
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "; {hint}"),
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        match self.retry_after {
+            Some(wait) => write!(f, "; try again in {} s", wait.as_secs_f64().ceil()),
             None => Ok(()),
         }
     }
@@ -119,12 +129,23 @@ impl From<sitecore_auth::Error> for Failure {
             _ if error.is_transient() => Kind::Unavailable,
             _ => Kind::Unexpected,
         };
-        let failure = Self::new(kind, error.cause()).retry_after(error.retry_after());
-        match error.retry_after().filter(|wait| !wait.is_zero()) {
-            Some(wait) => failure.hint(format!("try again in {} s", wait.as_secs_f64().ceil())),
-            None => failure,
-        }
+        let wait = error.retry_after().filter(|wait| !wait.is_zero());
+        Self::new(kind, for_shells(&error.cause()))
+            // Waiting does not help against a refusal.
+            .retry_after(wait.filter(|_| kind == Kind::Unavailable))
     }
+}
+
+/// Replaces advice to Rust programmers.
+fn for_shells(text: &str) -> String {
+    let replacements = [
+        ("use FileStore::in_dir with another folder", "set XDG_CACHE_HOME to a folder of yours"),
+        ("use FileStore::in_dir", "set XDG_CACHE_HOME to a folder of yours"),
+        ("; use SharedSource::with_key with a longer key", ""),
+        ("or call without_audience()", "or leave it out"),
+        (", or set NoAuth on the request", ""),
+    ];
+    replacements.iter().fold(text.to_owned(), |text, (rust, shell)| text.replace(rust, shell))
 }
 
 impl From<sitecore_token::Error> for Failure {

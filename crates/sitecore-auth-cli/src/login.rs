@@ -1,9 +1,12 @@
 //! Whose tokens a command uses: the credentials, their cache, and the store.
 
-use std::{env, io::Read as _, path::Path};
+use std::{env, path::Path, sync::OnceLock};
 
 use secrecy::SecretString;
-use sitecore_auth::{ClientCredentials, Endpoint, SitecoreCliLogin, TokenCache, TokenClient};
+use sitecore_auth::{
+    ClientCredentials, Endpoint, FetchContext, SitecoreCliLogin, Token, TokenCache, TokenClient,
+    TokenSource as _,
+};
 use sitecore_token_store::{FileStore, SharedSource};
 
 use crate::{
@@ -43,7 +46,7 @@ impl Login {
                 Endpoint::from_env()?,
             ));
         }
-        if let Some(name) = assigned {
+        if let Some(name) = assigned.or_else(|| config.only_credentials()) {
             return Self::named(name, config);
         }
         let variables = ["SITECORE_AUTH", "SITECORE"].into_iter().find(|prefix| {
@@ -55,7 +58,7 @@ impl Login {
             let place = format!("{prefix}_CLIENT_ID and {prefix}_CLIENT_SECRET");
             return Ok(Self::client(place, ClientCredentials::from_env()?, Endpoint::from_env()?));
         }
-        Self::of_sitecore_cli()
+        Self::of_sitecore_cli(config)
     }
 
     fn client(place: String, credentials: ClientCredentials, endpoint: Endpoint) -> Self {
@@ -92,7 +95,7 @@ impl Login {
         Ok(Self::client(place, ClientCredentials::new(&found.client_id, secret), endpoint))
     }
 
-    fn of_sitecore_cli() -> Result<Self> {
+    fn of_sitecore_cli(config: &Config) -> Result<Self> {
         let here = Path::new(".");
         let place = ".sitecore/user.json".to_owned();
         match ClientCredentials::from_sitecore_cli(here) {
@@ -101,37 +104,68 @@ impl Login {
                 Ok(Self { place: format!("{place} (an interactive login)"), kind: Kind::Person })
             }
             Err(error) => {
-                let hint = "set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or log in with the Sitecore CLI";
-                Err(Failure::config(format!("no credentials found: {error}")).hint(hint))
+                let failure = Failure::config(format!("no credentials found: {error}"));
+                Err(match config.names() {
+                    Some(names) => failure.hint(format!("name some with --credentials ({names})")),
+                    None => failure.hint("set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or log in with the Sitecore CLI"),
+                })
             }
         }
     }
 
     /// Returns a cache that shares its token with other invocations, unless that is impossible or
     /// not wanted.
-    pub(crate) fn cache(&self, common: &Common) -> Result<TokenCache> {
-        Ok(match &self.kind {
-            Kind::Person => TokenCache::new(SitecoreCliLogin::new(".")),
-            Kind::Client(..) if common.no_store => TokenCache::new(self.token_client()?),
-            Kind::Client(..) => match self.shared()? {
-                Ok(shared) => TokenCache::new(shared),
-                Err(error) => {
-                    terminal::note(common, &format!("tokens are not shared: {}", error.cause()));
-                    TokenCache::new(self.token_client()?)
-                }
-            },
-        })
+    pub(crate) async fn cache(&self, common: &Common) -> Result<TokenCache> {
+        if let Kind::Person = self.kind {
+            return Ok(TokenCache::new(SitecoreCliLogin::new(".")));
+        }
+        match self.store(common).await? {
+            Some(shared) => Ok(TokenCache::new(shared)),
+            None => Ok(TokenCache::new(self.token_client()?)),
+        }
     }
 
-    /// Removes the stored token, so that the next one is new.
-    pub(crate) async fn forget(&self, common: &Common) -> Result<()> {
-        if !common.no_store
-            && let Kind::Client(..) = self.kind
-            && let Ok(shared) = self.shared()?
+    /// Returns a token that was requested just now.
+    pub(crate) async fn new_token(&self, common: &Common) -> Result<Token> {
+        let cache = self.cache(common).await?;
+        let token = cache.token().await?;
+        let is_new = cache.status().token_requests() > 0;
+        if !is_new
+            && !self.is_person()
+            && let Some(shared) = self.store(common).await?
         {
-            shared.forget().await?;
+            // The store keeps the present token until there is another one.
+            let context = FetchContext::new(common.timeout).with_replacing(&token, false);
+            shared.fetch(context).await?;
+            return Ok(self.cache(common).await?.token().await?);
         }
-        Ok(())
+        Ok(token)
+    }
+
+    /// Returns `true` for a person's login, whose token cannot be refreshed here.
+    pub(crate) fn is_person(&self) -> bool {
+        matches!(self.kind, Kind::Person)
+    }
+
+    /// Returns the source that shares tokens. Says why, if that is impossible.
+    async fn store(&self, common: &Common) -> Result<Option<SharedSource>> {
+        if common.no_store {
+            return Ok(None);
+        }
+        let client = self.token_client()?;
+        let shared = FileStore::new().and_then(|store| SharedSource::new(client, store));
+        let checked = match shared {
+            Ok(shared) => shared.check().await.map(|()| shared),
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(shared) => Ok(Some(shared)),
+            Err(error) => {
+                let reason = Failure::from(error);
+                terminal::note(common, &format!("tokens are not shared: {reason}"));
+                Ok(None)
+            }
+        }
     }
 
     /// Returns the client that makes token requests, if this is not a person's login.
@@ -146,12 +180,6 @@ impl Login {
             )),
         }
     }
-
-    /// Returns the shared source, or why tokens cannot be shared.
-    fn shared(&self) -> Result<sitecore_auth::Result<SharedSource>> {
-        let client = self.token_client()?;
-        Ok(FileStore::new().and_then(|store| SharedSource::new(client, store)))
-    }
 }
 
 /// Reads a secret from a file, or from standard input.
@@ -159,15 +187,20 @@ fn read_secret(file: &Path) -> Result<SecretString> {
     if file != Path::new("-") {
         return Ok(sitecore_token::read_credential(file)?);
     }
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::config(format!("cannot read the secret from stdin: {error}")))?;
+    static FROM_STDIN: OnceLock<SecretString> = OnceLock::new();
+    if let Some(secret) = FROM_STDIN.get() {
+        return Ok(secret.clone());
+    }
+    let text = String::from_utf8(terminal::read_stdin()?)
+        .map_err(|_| Failure::config("the secret from stdin is not UTF-8"))?;
     let secret = text.trim_start_matches('\u{feff}').trim();
-    let is_valid = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_valid = !secret.is_empty()
+        && secret.bytes().all(|byte| byte.is_ascii_graphic())
+        && !secret.starts_with(['"', '\'']);
     if !is_valid {
-        let message = "the secret from stdin is empty or contains characters that no secret has";
+        let message =
+            "the secret from stdin is empty, quoted, or contains characters that no secret has";
         return Err(Failure::config(message));
     }
-    Ok(secret.into())
+    Ok(FROM_STDIN.get_or_init(|| secret.into()).clone())
 }

@@ -9,35 +9,57 @@ mod login;
 mod terminal;
 
 use std::{
+    env,
     io::{self, Write as _},
     process::ExitCode,
 };
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use tokio::runtime::Runtime;
 
 use crate::{
-    args::{Arguments, Command},
+    args::{Arguments, Command, EdgeKey},
     commands::{check, edge_key, graphql, inspect, request, schema, store, token},
     config::Config,
     failure::{Failure, Kind, Result},
+    terminal::error_line,
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+fn main() -> ExitCode {
+    let mut arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let result = run(&arguments).await.and_then(|output| print(&output));
+    // With JSON, standard error contains one object and no notes.
+    arguments.common.quiet |= arguments.command.is_json();
+    let result = start(&arguments);
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            match arguments.command.is_json() {
-                true => anstream::eprintln!("{}", failure.to_json()),
-                false => anstream::eprintln!("sitecore-auth: {failure}"),
+        Err(failure) => report(&failure, arguments.command.is_json()),
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<()> {
+    let runtime = Runtime::new()?;
+    let output = runtime.block_on(run(arguments));
+    // A name lookup that hangs must not delay the end.
+    runtime.shutdown_background();
+    let printed = print(&output?);
+    match &arguments.command {
+        // It is not shown again.
+        Command::EdgeKey { command: EdgeKey::Create { label }, .. } => printed.map_err(|error| {
+            let message = format!("cannot print the key: {error}");
+            Failure::new(Kind::Unexpected, message)
+                .hint(format!("revoke it: look for the label {label} in `edge-key list`"))
+        }),
+        _ => match printed {
+            // The reader has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => {
+                Err(Failure::new(Kind::Unexpected, format!("cannot write to stdout: {error}")))
             }
-            failure.exit_code()
-        }
+            Ok(()) => Ok(()),
+        },
     }
 }
 
@@ -56,39 +78,51 @@ async fn run(arguments: &Arguments) -> Result<Vec<u8>> {
         Command::Check(options) => check::run(options, common, &config).await,
         Command::Graphql(options) => graphql::run(options, common, &config).await,
         Command::Request(options) => return request::run(options, common, &config).await,
-        Command::EdgeKey(command) => edge_key::run(command, common, &config).await,
+        Command::EdgeKey { command, output } => {
+            edge_key::run(command, output.format, common, &config).await
+        }
         Command::Schema(options) => schema::run(options, common, &config).await,
-        Command::Store(command) => store::run(command, common, &config).await,
+        Command::Store { command, output } => {
+            store::run(command, output.format, common, &config).await
+        }
         Command::Completions { .. } => Ok(String::new()),
     }?;
     Ok(if text.is_empty() { Vec::new() } else { (text + "\n").into_bytes() })
 }
 
-fn print(output: &[u8]) -> Result<()> {
+fn print(output: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(output).and_then(|()| stdout.flush()) {
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => {
-            Err(Failure::new(Kind::Unexpected, format!("cannot write to stdout: {error}")))
-        }
-        Ok(()) => Ok(()),
+    stdout.write_all(output)?;
+    stdout.flush()
+}
+
+fn report(failure: &Failure, is_json: bool) -> ExitCode {
+    match is_json {
+        true => error_line(&failure.to_json()),
+        false => error_line(&format!("sitecore-auth: {failure}")),
     }
+    failure.exit_code()
 }
 
 /// Prints the help, or one line that says what is wrong.
 fn usage(error: &clap::Error) -> ExitCode {
-    match error.kind() {
+    let message = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
-            ExitCode::SUCCESS
+            return ExitCode::SUCCESS;
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "a command is missing".to_owned()
         }
         _ => {
             let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default();
-            let line = line.trim_start_matches("error: ");
-            anstream::eprintln!("sitecore-auth: {line}; see sitecore-auth --help");
-            ExitCode::from(Kind::Usage as u8)
+            let lines = text.lines().take_while(|line| !line.starts_with("Usage:"));
+            let words = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
+            words.trim_start_matches("error: ").to_owned()
         }
-    }
+    };
+    let mut arguments = env::args_os();
+    let is_json = arguments.any(|argument| argument == "--format=json")
+        || env::args_os().zip(env::args_os().skip(1)).any(|(a, b)| a == "--format" && b == "json");
+    report(&Failure::usage(message).hint("see sitecore-auth --help"), is_json)
 }

@@ -2,8 +2,9 @@
 
 use std::{
     future::Future,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Read as _, Write as _},
     pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -17,11 +18,54 @@ use crate::{
 /// What takes longer is announced on a terminal.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The longest text from a server that is quoted.
+const MAX_QUOTED: usize = 2_000;
+
+/// Prints a line on stderr. If that fails, there is no place to report it.
+pub(crate) fn error_line(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 /// Prints a note on stderr, unless the command is to be quiet.
 pub(crate) fn note(common: &Common, text: &str) {
     if !common.quiet {
-        anstream::eprintln!("sitecore-auth: {text}");
+        error_line(&format!("sitecore-auth: {text}"));
     }
+}
+
+/// Reads standard input, which can be used for one purpose only.
+pub(crate) fn read_stdin() -> Result<Vec<u8>> {
+    static IS_READ: AtomicBool = AtomicBool::new(false);
+    if IS_READ.swap(true, Ordering::Relaxed) {
+        return Err(Failure::usage("standard input is used for two purposes"));
+    }
+    let mut bytes = Vec::new();
+    io::stdin()
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::usage(format!("cannot read standard input: {error}")))?;
+    Ok(bytes)
+}
+
+/// Returns a text from a server as it may be shown: on one line, without what could control a
+/// terminal, without tokens, and not too long.
+pub(crate) fn printable(text: &str) -> String {
+    let is_hidden = |char: char| {
+        char.is_control()
+            || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::new();
+    let mut rest = text;
+    // A JWT begins with `{"` in base64.
+    while let Some(at) = rest.find("eyJ") {
+        shown.push_str(&rest[..at]);
+        let token = &rest[at..];
+        let is_part = |char: char| char.is_ascii_alphanumeric() || "-_.=+/".contains(char);
+        let length = token.find(|char| !is_part(char)).unwrap_or(token.len());
+        shown.push_str(if length < 20 { &token[..length] } else { "[token]" });
+        rest = &token[length..];
+    }
+    shown.push_str(rest);
+    shown.chars().map(|char| if is_hidden(char) { ' ' } else { char }).take(MAX_QUOTED).collect()
 }
 
 /// Waits for a result, for as long as the command may take. Says on a terminal what it waits for.
@@ -58,5 +102,24 @@ pub(crate) fn words(time: Duration) -> String {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_text_cannot_control_the_terminal_or_show_a_token() {
+        let jwt = format!("eyJ{}.{}", "a".repeat(30), "b".repeat(30));
+        for (text, expected) in [
+            ("plain äö", "plain äö"),
+            ("a\nb\x1b[31mc\u{202e}d", "a b [31mc d"),
+            ("eyJ is short", "eyJ is short"),
+            (&format!("\"Bearer {jwt}\", {jwt}"), "\"Bearer [token]\", [token]"),
+        ] {
+            assert_eq!(printable(text), expected);
+        }
+        assert_eq!(printable(&"x".repeat(5_000)).len(), MAX_QUOTED);
     }
 }

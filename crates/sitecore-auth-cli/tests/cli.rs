@@ -201,6 +201,16 @@ fn a_token_has_enough_time_left_and_can_be_forced_to_be_new() {
     }
     let newest = place.stdout(Api::Deploy, &["token", "--force"]);
     assert_eq!(place.stdout(Api::Deploy, &["token"]), newest);
+    // If the issuer is down, the present token stays.
+    place.sandbox.break_down(Api::Token, Fault::status(503));
+    assert_fails(&place.run(Api::Deploy, &["token", "--force"]), 5, "503");
+    assert_eq!(place.stdout(Api::Deploy, &["token"]), newest);
+    place.sandbox.heal(Api::Token);
+    // Without a usable store, it is new all the same, and the program says so.
+    let mut without_store = place.command(Api::Deploy, &["token", "--force"]);
+    let output = without_store.env("XDG_CACHE_HOME", "/proc").output().unwrap();
+    assert!(stdout(&output).starts_with("eyJ"));
+    assert!(stderr(&output).contains("tokens are not shared"), "{}", stderr(&output));
 }
 
 #[test]
@@ -225,19 +235,29 @@ fn check_says_for_each_api_what_is_wrong() {
     assert_eq!(text.matches("fine").count(), 2, "{text}");
     let output = place.run(Api::Deploy, &["check", "edge"]);
     assert_fails(&output, 6, "usually requires an Edge administration client");
+    // Without arguments, those that the credentials are for.
+    let text = place.stdout(Api::Deploy, &["check"]);
+    assert!(text.contains("deploy") && text.contains("authoring") && !text.contains("edge"));
+    assert!(text.contains("SITECORE_AUTH_CLIENT_ID"), "{text}");
+    let text = place.stdout(Api::Edge, &["check"]);
+    assert!(text.starts_with("edge") && text.lines().count() == 1, "{text}");
+    let calls = place.sandbox.calls(Api::Token);
+    place.stdout(Api::Deploy, &["check", "deploy", "authoring", "--no-store"]);
+    assert_eq!(place.sandbox.calls(Api::Token) - calls, 1, "one token request per client");
     place.sandbox.script(Api::Authoring, [Fault::garbage()]);
     let page = Fault::status(200).header("content-type", "text/html");
     place.sandbox.script(Api::Deploy, [page]);
     let output = place.run(Api::Deploy, &["check", "authoring", "deploy", "--format", "json"]);
     assert_eq!(output.status.code(), Some(6));
-    let report: Value = serde_json::from_str(stderr(&output).lines().next().unwrap()).unwrap();
-    let checks = report["checks"].as_array().unwrap();
+    let report: Value = serde_json::from_str(&stderr(&output)).unwrap();
+    assert_eq!(report["error"]["kind"], "api");
+    let checks = report["details"]["checks"].as_array().unwrap();
     assert_eq!(checks.len(), 2);
     assert!(checks.iter().all(|check| check["result"] == "failed"), "{report}");
     assert!(checks[1]["message"].as_str().unwrap().contains("web page"), "{report}");
     // The issuer is down.
     place.sandbox.break_down(Api::Token, Fault::status(503));
-    assert_fails(&place.run(Api::Edge, &["check", "edge"]), 6, "503");
+    assert_fails(&place.run(Api::Edge, &["check", "edge", "--no-store"]), 6, "503");
 }
 
 #[test]
@@ -269,6 +289,7 @@ fn graphql_prints_data_or_fails_with_the_errors() {
         (&["graphql", "{ x }", "--var", "path"], 2, "expected name=text or name:=json"),
         (&["graphql", "{ x }", "--var", "path:={"], 2, "not JSON"),
         (&["graphql", "{ x }", "--host", "a b"], 2, "not a host or a URL"),
+        (&["graphql", "{ x }", "--host", "user@host"], 2, "it contains a user name"),
     ] {
         assert_fails(&place.run(Api::Authoring, arguments), code, expected);
     }
@@ -293,6 +314,23 @@ fn request_makes_authenticated_calls() {
     let list = "edge:/api/apikey/v1?pagesize=2";
     let keys = place.json(Api::Edge, &["request", "GET", list, "--paginate"]);
     assert_eq!(keys.as_array().unwrap().len(), 3, "{keys}");
+    // Nothing is followed or sent with a credential of the user's own.
+    let origin = place.sandbox.origin(Api::Deploy);
+    let (authority, other) = (origin.authority(), place.sandbox.origin(Api::Edge).authority());
+    for url in [
+        format!("deploy://{other}/api/x"),
+        format!("deploy:/\\{other}/api/x"),
+        format!("http://user:password@{authority}/api/projects/v1"),
+        format!("http://{authority}@{other}/api/projects/v1"),
+        "deploy:/api/projects/v1?sc_apikey=key".to_owned(),
+    ] {
+        let output = place.run(Api::Deploy, &["request", "GET", &url]);
+        assert_eq!(output.status.code(), Some(2), "{url}: {}", stderr(&output));
+    }
+    for header in ["Host: x", "Content-Length: 1", "sc_apikey: x", "X-GQL-Token: x", "Cookie: x"] {
+        let output = place.run(Api::Deploy, &["request", "GET", "deploy:/api/x", "-H", header]);
+        assert_fails(&output, 2, "this header is set for you");
+    }
     place.write("body.json", r#"{ "query": "{ __typename }" }"#);
     let post = ["request", "POST", "authoring:/sitecore/api/authoring/graphql/v1/"];
     let body = ["--data", "@body.json", "-H", "Content-Type: application/json"];
@@ -306,7 +344,9 @@ fn request_makes_authenticated_calls() {
         (&["request", "GET", "nowhere"], 2, "expected a path such as deploy:"),
         (&["request", "G T", "deploy:/api/x"], 2, "not an HTTP method"),
         (&["request", "GET", "deploy:/api/x", "-H", "nothing"], 2, "expected `name: value`"),
-        (&["request", "GET", "deploy:/api/x", "-H", "Authorization: x"], 2, "added for you"),
+        (&["request", "GET", "deploy:/api/x", "-H", "Authorization: x"], 2, "is set for you"),
+        (&["request", "CONNECT", "deploy:/api/x"], 2, "not an HTTP method"),
+        (&["request", "DELETE", "deploy:/api/x", "--paginate"], 2, "--paginate is for GET"),
         (&["request", "POST", "deploy:/api/x", "-d", "@missing"], 2, "cannot read missing"),
         (&["request", "GET", "deploy:/api/projects/v1", "--paginate"], 6, "without --paginate"),
     ] {
@@ -320,7 +360,7 @@ fn request_makes_authenticated_calls() {
 fn edge_keys_are_created_listed_renamed_and_revoked_by_hash() {
     let place = Place::new();
     let environment = "2zYj6uPbNq0sWq0Nc9rU1d";
-    let key = place.stdout(Api::Deploy, &["edge-key", "get", environment]);
+    let key = place.stdout(Api::Deploy, &["edge-key", "get", environment, "--format", "json"]);
     assert_eq!(key.trim_end(), place.sandbox.edge_key());
     let created = place.stdout(Api::Edge, &["edge-key", "create", "mine"]);
     assert!(!created.trim_end().is_empty());
@@ -334,13 +374,21 @@ fn edge_keys_are_created_listed_renamed_and_revoked_by_hash() {
     place.stdout(Api::Edge, &["edge-key", "revoke", &hash, "--yes"]);
     assert_eq!(list("yours").as_array().unwrap().len(), 0);
     // A label is not a hash.
-    assert_fails(&place.run(Api::Edge, &["edge-key", "revoke", "mine", "--yes"]), 6, "");
-    assert_fails(
-        &place.run(Api::Deploy, &["edge-key", "list"]),
-        6,
-        "requires an Edge administration",
-    );
+    let by_label = place.run(Api::Edge, &["edge-key", "revoke", "mine", "--yes"]);
+    assert_fails(&by_label, 2, "a label is not enough");
+    let unknown = place.run(Api::Edge, &["edge-key", "revoke", &"0".repeat(32), "--yes"]);
+    assert_fails(&unknown, 6, "404");
+    let refused = place.run(Api::Deploy, &["edge-key", "list"]);
+    assert_fails(&refused, 6, "requires an Edge administration");
     assert_fails(&place.run(Api::Deploy, &["edge-key", "get", "none"]), 6, "404");
+    assert_fails(
+        &place.run(Api::Deploy, &["edge-key", "get", "a/b"]),
+        2,
+        "not an environment's id",
+    );
+    // A label cannot look like another row.
+    place.stdout(Api::Edge, &["edge-key", "create", "a\nb"]);
+    assert_eq!(place.stdout(Api::Edge, &["edge-key", "list", "a\nb"]).lines().count(), 2);
 }
 
 #[test]
@@ -412,6 +460,8 @@ fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
         ("[credentials.a]\nclient_id = \"x\"\n\nclient_secret = \"sentinel\"\n", "line 4"),
         ("[credentials.a]\nclient_id = \"x\"\n", "needs either secret_file or secret_variable"),
         ("[hosts\n", "line 1"),
+        ("\u{feff}\n\nx = 1\n", "line 3"),
+        ("[credentials]\na = \"sentinel\"\n", "invalid type, expected struct"),
         ("[credentials.a]\nclient_id = \"x\"\nsecret_file = \"missing\"\n", "missing"),
     ] {
         place.write("other.toml", text);
@@ -420,6 +470,25 @@ fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
         assert_fails(&output, 3, expected);
         assert!(!stderr(&output).contains("sentinel"));
     }
+    // One that others can change could redirect the secret.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = place.folder.path().join("sitecore-auth.toml");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_fails(
+            &below(&["token", "--credentials", "org"]),
+            3,
+            "can be changed by other users",
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    // The only credentials need no name.
+    let only = config[..config.find("[credentials.edge]").unwrap()].to_owned();
+    place.write("sitecore-auth.toml", &only);
+    assert!(stdout(&below(&["inspect"])).contains("[credentials.org]"));
+    place.write("sitecore-auth.toml", &config);
+    assert_fails(&below(&["token"]), 3, "name some with --credentials (edge, org)");
     let output = place.bare(&["token", "--config", "none.toml"]).output().unwrap();
     assert_fails(&output, 3, "cannot read none.toml");
 }
@@ -461,7 +530,7 @@ fn exit_codes_and_json_errors_are_an_interface() {
     let output = wrong_secret(&["token", "--format", "json"]);
     let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
     assert_eq!(error["error"]["kind"], "refused");
-    assert!(error["error"]["message"].is_string() && error["error"]["retry_after"].is_u64());
+    assert!(error["error"]["message"].is_string() && error["error"]["retry_after"].is_null());
 
     let limited = Fault::status(429).header("retry-after", "77");
     place.sandbox.script(Api::Token, [limited]);
@@ -480,6 +549,19 @@ fn exit_codes_and_json_errors_are_an_interface() {
         assert_fails(&output, 2, "sitecore-auth --help");
         assert_eq!(stderr(&output).lines().count(), 1);
     }
+    let output = place.run(Api::Deploy, &["token", "--format", "json", "--timeout", "soon"]);
+    let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
+    assert_eq!(error["error"]["kind"], "usage");
+    // The names that are missing, and the values that are possible.
+    assert_fails(&place.run(Api::Deploy, &["request", "GET"]), 2, "<URL>");
+    assert_fails(&place.run(Api::Deploy, &["inspect", "--format", "xml"]), 2, "text, json");
+    let limited = Fault::status(429).header("retry-after", "77");
+    place.sandbox.script(Api::Deploy, [limited]);
+    let call = ["request", "GET", "deploy:/api/projects/v1", "--format", "json"];
+    let output = place.run(Api::Deploy, &call);
+    assert_eq!(output.status.code(), Some(5));
+    let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
+    assert_eq!(error["error"]["retry_after"], 77, "{error}");
     let secret_as_flag = place.run(Api::Deploy, &["token", "--client-secret", "x"]);
     assert_fails(&secret_as_flag, 2, "unexpected argument");
 }

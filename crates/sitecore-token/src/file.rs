@@ -83,7 +83,9 @@ pub(crate) fn open(path: &Path, follow_symlink: bool) -> io::Result<File> {
 
 /// Returns why a file is not trusted: another user owns it, or others can change it.
 #[cfg(unix)]
-pub(crate) fn distrust(metadata: &Metadata) -> Option<&'static str> {
+#[doc(hidden)]
+#[must_use]
+pub fn distrust(metadata: &Metadata) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt as _;
 
     if metadata.uid() != rustix::process::geteuid().as_raw() {
@@ -99,6 +101,8 @@ pub(crate) fn distrust(metadata: &Metadata) -> Option<&'static str> {
 
 /// On other systems, the folder's own permissions must protect the file.
 #[cfg(not(unix))]
-pub(crate) fn distrust(_: &Metadata) -> Option<&'static str> {
+#[doc(hidden)]
+#[must_use]
+pub fn distrust(_: &Metadata) -> Option<&'static str> {
     None
 }

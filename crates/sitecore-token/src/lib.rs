@@ -81,7 +81,7 @@ pub use endpoint::is_loopback;
 pub use env::secret_from_env;
 pub use error::{Error, ErrorKind, Refusal, Result};
 #[doc(hidden)]
-pub use file::read_credential;
+pub use file::{distrust, read_credential};
 #[doc(hidden)]
 pub use json::{MAX_LIFETIME, check_bearer};
 #[doc(hidden)]

@@ -1,22 +1,24 @@
-//! `check`: one token request, and one read per API.
+//! `check`: one token request per client, and one read per API.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use reqwest::{
     Response,
     header::{DATE, VIA},
 };
 use serde_json::{Value, json};
+use sitecore_auth::{ClientKind, TokenCache, edge::EdgeKey};
 use tokio::time::Instant;
 
 use super::token::now;
 use crate::{
-    api::{Ready, failure, graphql, is_html, prepare},
+    api::{Query, Ready, failure, graphql, is_html, ready},
     args::{Api, Check, Common, Format},
     config::Config,
     failure::{Failure, Result},
-    terminal::wait_for,
+    login::Login,
+    terminal::{error_line, printable, wait_for},
 };
 
 /// A larger difference between the clocks is reported.
@@ -24,86 +26,140 @@ const MAX_SKEW: Duration = Duration::from_secs(60);
 
 struct Row {
     api: Api,
-    result: Result<Vec<String>>,
+    /// Where the credentials come from.
+    place: String,
+    result: Result<()>,
+    /// What is unusual about the response, fine or not.
+    notes: Vec<String>,
     elapsed: Duration,
 }
 
+/// The caches that are in use, by where their credentials come from. One client makes one token
+/// request.
+#[derive(Default)]
+struct Caches(HashMap<String, TokenCache>);
+
 pub(crate) async fn run(options: &Check, common: &Common, config: &Config) -> Result<String> {
     let host = options.host.host.as_deref();
+    let mut caches = Caches::default();
     let apis = match options.apis.as_slice() {
-        [] => known(host, config),
+        [] => suitable(host, common, config, &mut caches).await?,
         apis => apis.to_owned(),
     };
     let mut rows = Vec::new();
     for api in apis {
-        let started = Instant::now();
-        let work = async { read(api, &prepare(api, host, common, config)?).await };
+        let (started, mut notes, mut place) = (Instant::now(), Vec::new(), String::new());
+        let work = async {
+            let cache;
+            (place, cache) = caches.of(api, common, config).await?;
+            let ready = ready(api, api.url(host, config)?, cache)?;
+            read(api, &ready, &mut notes).await
+        };
         let result = wait_for(common, &format!("checking {}", api.name()), work).await;
-        rows.push(Row { api, result, elapsed: started.elapsed() });
+        rows.push(Row { api, place, result, notes, elapsed: started.elapsed() });
     }
     let failed = rows.iter().filter(|row| row.result.is_err()).count();
-    let report = match options.output.format {
-        Format::Text => table(&rows),
-        Format::Json => {
-            json!({ "version": 1, "checks": rows.iter().map(row_json).collect::<Vec<_>>() })
-                .to_string()
-        }
-    };
+    let details = json!({ "version": 1, "checks": rows.iter().map(row_json).collect::<Vec<_>>() });
+    let is_json = options.output.format == Format::Json;
+    let report = if is_json { details.to_string() } else { table(&rows) };
     if failed == 0 {
         return Ok(report);
     }
-    // The report is the message of the failure, so it goes to stderr.
-    anstream::eprintln!("{report}");
-    let of = rows.len();
-    Err(Failure::api(format!("{failed} of {of} checks failed")))
+    if !is_json {
+        // Standard output stays empty.
+        error_line(&report);
+    }
+    let message = format!("{failed} of {} checks failed", rows.len());
+    Err(Failure::api(message).details(details))
 }
 
-/// Returns the APIs whose host or key is known.
-fn known(host: Option<&str>, config: &Config) -> Vec<Api> {
-    let mut apis = vec![Api::Deploy, Api::Edge];
-    if Api::Authoring.url(host, config).is_ok() {
-        apis.insert(0, Api::Authoring);
+impl Caches {
+    /// Returns where the credentials for this API come from, and their cache.
+    async fn of(
+        &mut self,
+        api: Api,
+        common: &Common,
+        config: &Config,
+    ) -> Result<(String, TokenCache)> {
+        if api == Api::Delivery {
+            let place = "SITECORE_EDGE_TOKEN".to_owned();
+            return Ok((place, TokenCache::new(EdgeKey::from_env()?)));
+        }
+        let login = Login::find(common, config, api.assigned(config))?;
+        let place = login.place.clone();
+        if !self.0.contains_key(&place) {
+            self.0.insert(place.clone(), login.cache(common).await?);
+        }
+        Ok((place.clone(), self.0[&place].clone()))
     }
-    if std::env::var_os("SITECORE_EDGE_TOKEN").is_some() {
+}
+
+/// Returns the APIs whose host or key is known, and that the credentials are for.
+async fn suitable(
+    host: Option<&str>,
+    common: &Common,
+    config: &Config,
+    caches: &mut Caches,
+) -> Result<Vec<Api>> {
+    let mut apis = Vec::new();
+    for api in [Api::Authoring, Api::Deploy, Api::Edge] {
+        if api.url(host, config).is_err() {
+            continue;
+        }
+        let is_suitable = api.assigned(config).is_some() || {
+            let (_, cache) = caches.of(api, common, config).await?;
+            let token = wait_for(common, "requesting a token", async { Ok(cache.token().await?) });
+            let kind = token.await?.claims().and_then(|claims| claims.client_kind());
+            match (api, kind) {
+                (Api::Deploy, Some(kind)) => kind == ClientKind::Organization,
+                (Api::Edge, Some(kind)) => kind == ClientKind::EdgeAdministration,
+                (_, Some(kind)) => kind != ClientKind::EdgeAdministration,
+                (_, None) => true,
+            }
+        };
+        if is_suitable {
+            apis.push(api);
+        }
+    }
+    if std::env::var("SITECORE_EDGE_TOKEN").is_ok_and(|key| !key.trim().is_empty()) {
         apis.push(Api::Delivery);
     }
-    apis
+    Ok(apis)
 }
 
-/// Makes one cheap call. Returns notes about what is unusual.
-async fn read(api: Api, ready: &Ready) -> Result<Vec<String>> {
+/// Makes one cheap call.
+async fn read(api: Api, ready: &Ready, notes: &mut Vec<String>) -> Result<()> {
     ready.cache.token().await?;
     let path = match api {
-        Api::Authoring => {
-            graphql(ready, &json!({ "query": "{ sites { name } }" })).await?;
-            return Ok(Vec::new());
-        }
-        Api::Delivery => {
-            graphql(ready, &json!({ "query": "{ __typename }" })).await?;
-            return Ok(Vec::new());
-        }
+        Api::Authoring => return graphql(ready, &Query::new("{ sites { name } }")).await.map(drop),
+        Api::Delivery => return graphql(ready, &Query::new("{ __typename }")).await.map(drop),
         Api::Deploy => "/api/organizations/v1",
         Api::Edge => "/api/admin/v1/settings",
     };
     let mut url = ready.url.clone();
     url.set_path(path);
     let response = ready.client.get(url).send().await?;
-    if is_html(&response) {
-        return Err(Failure::api("a web page instead of JSON")
-            .hint("a proxy or a login page may be in between; check the host"));
-    }
+    *notes = unusual(&response);
     if !response.status().is_success() {
         return Err(failure(response).await);
     }
-    Ok(notes(&response))
+    if is_html(&response) {
+        return Err(Failure::api("the API returned a web page instead of JSON")
+            .hint("a proxy or a login page may be in between; check the host"));
+    }
+    let body = response.bytes().await?;
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::api("the response is not JSON").hint("check the host")),
+    }
 }
 
-fn notes(response: &Response) -> Vec<String> {
+fn unusual(response: &Response) -> Vec<String> {
     let mut notes = Vec::new();
     let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
     let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
     if let Some(date) = date {
-        let skew = (now() - date.with_timezone(&Utc)).abs().to_std().unwrap_or_default();
+        let skew = (now() - date.to_utc()).abs().to_std().unwrap_or_default();
         if skew > MAX_SKEW {
             let skew = skew.as_secs();
             notes.push(format!(
@@ -112,33 +168,33 @@ fn notes(response: &Response) -> Vec<String> {
         }
     }
     if let Some(via) = response.headers().get(VIA).and_then(|via| via.to_str().ok()) {
-        notes.push(format!("there is a proxy in between ({via})"));
+        notes.push(format!("there is a proxy in between ({})", printable(via)));
     }
     notes
 }
 
 fn row_json(row: &Row) -> Value {
-    let (result, message, notes) = match &row.result {
-        Ok(notes) => ("fine", None, notes.clone()),
-        Err(failure) => ("failed", Some(failure.to_string()), Vec::new()),
-    };
     json!({
-        "api": row.api.name(), "result": result, "message": message, "notes": notes,
-        "milliseconds": row.elapsed.as_millis() as u64,
+        "api": row.api.name(),
+        "result": if row.result.is_ok() { "fine" } else { "failed" },
+        "message": row.result.as_ref().err().map(ToString::to_string),
+        "notes": row.notes,
+        "source": row.place,
+        "milliseconds": u64::try_from(row.elapsed.as_millis()).unwrap_or(u64::MAX),
     })
 }
 
 fn table(rows: &[Row]) -> String {
     let lines = rows.iter().flat_map(|row| {
-        let (mark, mut texts) = match &row.result {
-            Ok(notes) if notes.is_empty() => ("fine", vec![String::new()]),
-            Ok(notes) => ("fine", notes.clone()),
-            Err(failure) => ("FAILED", failure.to_string().lines().map(str::to_owned).collect()),
+        let (mark, message) = match &row.result {
+            Ok(()) => ("fine", String::new()),
+            Err(failure) => ("FAILED", failure.to_string()),
         };
-        let first = texts.remove(0);
-        let head =
-            format!("{:<10} {mark:<7} {:>6} ms  {first}", row.api.name(), row.elapsed.as_millis());
-        let rest = texts.into_iter().map(|text| format!("{:29}{text}", ""));
+        let (name, millis) = (row.api.name(), row.elapsed.as_millis());
+        let place = if row.place.is_empty() { "" } else { &row.place };
+        let head = format!("{name:<10} {mark:<7} {millis:>6} ms  {place}");
+        let rest = message.lines().map(str::to_owned).chain(row.notes.iter().cloned());
+        let rest = rest.map(|text| format!("{:11}{text}", ""));
         std::iter::once(head.trim_end().to_owned()).chain(rest).collect::<Vec<_>>()
     });
     lines.collect::<Vec<_>>().join("\n")

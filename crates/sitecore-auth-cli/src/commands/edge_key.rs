@@ -11,32 +11,52 @@ use sitecore_auth::{
 
 use super::graphql::pretty;
 use crate::{
-    api::{origin, prepare},
+    api::{Ready, origin, prepare},
     args::{Api, Common, EdgeKey, Format},
     config::Config,
     failure::{Failure, Result},
-    terminal::wait_for,
+    terminal::{error_line, printable, wait_for},
 };
 
-pub(crate) async fn run(command: &EdgeKey, common: &Common, config: &Config) -> Result<String> {
-    if let EdgeKey::Get { environment } = command {
-        let ready = prepare(Api::Deploy, None, common, config)?;
-        let source = EdgeKeySource::deploy_api(ready.client, environment);
-        let cache = TokenCache::new(source.with_origin(origin(&ready.url))?);
-        let key = async { cache.token().await.map_err(Failure::from_api) };
-        let key = wait_for(common, "getting a key", key).await?;
-        return Ok(key.header().1.to_str().unwrap_or_default().to_owned());
+pub(crate) async fn run(
+    command: &EdgeKey,
+    format: Format,
+    common: &Common,
+    config: &Config,
+) -> Result<String> {
+    match command {
+        EdgeKey::Get { environment } => check_id("environment's id", environment)?,
+        EdgeKey::Rename { hash, .. } | EdgeKey::Revoke { hash, .. } => check_hash(hash)?,
+        EdgeKey::Create { .. } | EdgeKey::List { .. } => {}
     }
     if let EdgeKey::Revoke { hash, yes: false } = command {
         confirm(hash)?;
     }
-    let ready = prepare(Api::Edge, None, common, config)?;
-    let api = TokenApi::new(ready.client).with_origin(origin(&ready.url))?;
-    let call = async { call(command, &api).await.map_err(Failure::from_api) };
-    wait_for(common, "waiting for the Token API", call).await
+    let call = async {
+        let is_get = matches!(command, EdgeKey::Get { .. });
+        let api = if is_get { Api::Deploy } else { Api::Edge };
+        let ready = prepare(api, None, common, config).await?;
+        // What fails from here on is the API's response.
+        ready.cache.token().await?;
+        call(command, format, ready).await.map_err(Failure::from_api)
+    };
+    let result = wait_for(common, "waiting for the API", call).await;
+    match command {
+        EdgeKey::Create { label } => result.map_err(|failure| {
+            failure.hint(format!("look for the label {label} in `edge-key list`; a key may exist"))
+        }),
+        _ => result,
+    }
 }
 
-async fn call(command: &EdgeKey, api: &TokenApi) -> sitecore_auth::Result<String> {
+async fn call(command: &EdgeKey, format: Format, ready: Ready) -> sitecore_auth::Result<String> {
+    let origin = origin(&ready.url);
+    if let EdgeKey::Get { environment } = command {
+        let source = EdgeKeySource::deploy_api(ready.client, environment).with_origin(origin)?;
+        let key = TokenCache::new(source).token().await?;
+        return Ok(key.header().1.to_str().unwrap_or_default().to_owned());
+    }
+    let api = TokenApi::new(ready.client).with_origin(origin)?;
     match command {
         EdgeKey::Create { label } => Ok(api.create_key(label).await?.expose_secret().to_owned()),
         EdgeKey::Rename { hash, label } => {
@@ -47,9 +67,9 @@ async fn call(command: &EdgeKey, api: &TokenApi) -> sitecore_auth::Result<String
             api.revoke_key(hash).await?;
             Ok(String::new())
         }
-        EdgeKey::List { label, output } => {
+        EdgeKey::List { label } => {
             let keys = api.list_keys(label.as_deref()).await?;
-            if output.format == Format::Json {
+            if format == Format::Json {
                 let keys = keys.iter().map(|key| {
                     json!({
                         "hash": key.hash, "label": key.label, "created_by": key.created_by,
@@ -58,11 +78,31 @@ async fn call(command: &EdgeKey, api: &TokenApi) -> sitecore_auth::Result<String
                 });
                 return Ok(pretty(&keys.collect()));
             }
-            let lines =
-                keys.iter().map(|key| format!("{}  {}  {}", key.hash, key.created, key.label));
-            Ok(lines.collect::<Vec<_>>().join("\n"))
+            let row = |hash: &str, created: &str, label: &str| {
+                printable(&format!("{hash:<34} {created:<22} {label}"))
+            };
+            let rows = keys.iter().map(|key| row(&key.hash, &key.created, &key.label));
+            let rows = std::iter::once(row("HASH", "CREATED", "LABEL")).chain(rows);
+            Ok(rows.collect::<Vec<_>>().join("\n"))
         }
         EdgeKey::Get { .. } => Ok(String::new()),
+    }
+}
+
+fn check_id(what: &str, id: &str) -> Result<()> {
+    let is_valid = !id.is_empty()
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    match is_valid {
+        true => Ok(()),
+        false => Err(Failure::usage(format!("this is not an {what}"))),
+    }
+}
+
+fn check_hash(hash: &str) -> Result<()> {
+    match hash.len() >= 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(()),
+        false => Err(Failure::usage("this is not the hash of a key")
+            .hint("`edge-key list` shows the hashes; a label is not enough")),
     }
 }
 
@@ -71,7 +111,7 @@ fn confirm(hash: &str) -> Result<()> {
     if !io::stdin().is_terminal() {
         return Err(Failure::usage("revoking a key cannot be undone").hint("confirm it with --yes"));
     }
-    anstream::eprint!("Revoke the key {hash}? This cannot be undone. [y/N] ");
+    error_line(&format!("Revoke the key {hash}? This cannot be undone. [y/N]"));
     let mut reply = String::new();
     io::stdin().lock().read_line(&mut reply)?;
     match reply.trim().eq_ignore_ascii_case("y") {

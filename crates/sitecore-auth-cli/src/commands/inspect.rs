@@ -10,19 +10,19 @@ use crate::{
     config::Config,
     failure::{Failure, Kind, Result},
     login::Login,
-    terminal::{bar, wait_for, words},
+    terminal::{bar, printable, wait_for, words},
 };
 
 pub(crate) async fn run(options: &Inspect, common: &Common, config: &Config) -> Result<String> {
     let login = Login::find(common, config, None)?;
-    let cache = login.cache(common)?;
-    let token = async { Ok(cache.token().await?) };
+    let token = async { Ok(login.cache(common).await?.token().await?) };
     let token = wait_for(common, "requesting a token", token).await?;
     let claims = token.claims().ok_or_else(|| {
         Failure::new(Kind::Unexpected, "the token is not a JWT, so it says nothing about itself")
     })?;
     let kind = claims.client_kind();
-    let (left, lifetime) = (time_left(&token), token.lifetime().unwrap_or_default());
+    let left = time_left(&token);
+    let lifetime = claims.lifetime().or_else(|| token.lifetime()).unwrap_or_default();
     let expires_at = token.expires_at().map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
     let named = |name: &str, id: &str| match (claims.sitecore(name), claims.sitecore(id)) {
         (Some(name), Some(id)) => Some(format!("{name} ({id})")),
@@ -64,11 +64,11 @@ pub(crate) async fn run(options: &Inspect, common: &Common, config: &Config) -> 
         ("fingerprint", token.fingerprint().to_string()),
         ("credentials", login.place),
     ];
-    if kind == Some(ClientKind::EditingHost) {
-        let note = "an editing host's client has access to none of the APIs that this tool calls";
+    if kind.is_none() || kind == Some(ClientKind::EditingHost) {
+        let note = "if this is an editing host's client, it has access to none of these APIs";
         rows.push(("note", note.to_owned()));
     }
-    let lines = rows.iter().map(|(name, value)| format!("{name:<13} {value}"));
+    let lines = rows.iter().map(|(name, value)| format!("{name:<13} {}", printable(value)));
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 

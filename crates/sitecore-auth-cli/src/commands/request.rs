@@ -4,46 +4,55 @@ use std::fs;
 
 use reqwest::{
     Method, Response, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
 };
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
-use super::graphql::pretty;
 use crate::{
     api::{Ready, failure, prepare},
     args::{Api, Common, Request},
     config::Config,
-    failure::{Failure, Result},
-    terminal::wait_for,
+    failure::{Failure, Kind, Result},
+    terminal::{read_stdin, wait_for},
 };
 
 /// More pages than any list has.
 const MAX_PAGES: u32 = 1_000;
 
+/// Headers that are set for the user, or that would send a credential of the user's own.
+const RESERVED: [HeaderName; 10] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    HeaderName::from_static("sc_apikey"),
+];
+
 pub(crate) async fn run(options: &Request, common: &Common, config: &Config) -> Result<Vec<u8>> {
-    let method = Method::from_bytes(options.method.to_uppercase().as_bytes())
-        .map_err(|_| Failure::usage(format!("`{}` is not an HTTP method", options.method)))?;
+    let method = method(&options.method)?;
+    if options.paginate && method != Method::GET {
+        return Err(Failure::usage("--paginate is for GET"));
+    }
     let headers = headers(&options.headers)?;
     let host = options.host.host.as_deref();
     let (api, url) = target(&options.url, host, config)?;
-    let ready = prepare(api, host, common, config)?;
     let body = options.data.as_deref().map(body).transpose()?;
     let call = async {
+        let ready = prepare(api, host, common, config).await?;
         if options.paginate {
-            return Ok(
-                pretty(&all_pages(&ready, page_parameter(api), url, &headers).await?).into_bytes()
-            );
+            return all_pages(&ready, page_parameter(api), &url, &headers).await;
         }
-        let mut request = ready.client.request(method, url).headers(headers.clone());
+        let mut request = ready.client.request(method, url).headers(headers);
         if let Some(body) = body {
             request = request.body(body);
         }
-        // The URL may be outside the folder to which the token is sent.
-        let response =
-            request.send().await.map_err(|error| Failure::from(error).config_as_usage())?;
-        if !response.status().is_success() {
-            return Err(failure(response).await);
-        }
+        let response = send(request).await?;
         let mut printed = if options.include { head(&response) } else { Vec::new() };
         printed.extend(response.bytes().await?);
         Ok(printed)
@@ -51,42 +60,82 @@ pub(crate) async fn run(options: &Request, common: &Common, config: &Config) -> 
     wait_for(common, "waiting for the response", call).await
 }
 
+/// Sends a request. A response with an error status is a failure.
+async fn send(request: reqwest_middleware::RequestBuilder) -> Result<Response> {
+    // The URL may be outside the folder to which the token is sent.
+    let response = request.send().await.map_err(|error| {
+        match sitecore_auth::Error::find(&error).map(sitecore_auth::Error::cause) {
+            Some(cause) if cause.contains("outside the targets") => {
+                let cause = cause.split(';').next().unwrap_or_default().to_owned();
+                Failure::usage(cause)
+            }
+            _ => Failure::from(error),
+        }
+    })?;
+    match response.status().is_success() {
+        true => Ok(response),
+        false => Err(failure(response).await),
+    }
+}
+
+fn method(text: &str) -> Result<Method> {
+    let method = Method::from_bytes(text.to_uppercase().as_bytes()).ok();
+    let method = method.filter(|method| ![Method::CONNECT, Method::TRACE].contains(method));
+    method.ok_or_else(|| Failure::usage(format!("`{text}` is not an HTTP method for an API")))
+}
+
 /// Returns the API and the URL that `deploy:/path`, or a whole URL, stands for.
 fn target(text: &str, host: Option<&str>, config: &Config) -> Result<(Api, Url)> {
+    const EXPECTED: &str =
+        "expected a path such as deploy:/api/projects/v1, edge:/… or authoring:/…, or a URL";
     let apis = [Api::Deploy, Api::Edge, Api::Authoring];
+    let invalid = |reason: &str| Failure::usage(format!("`{text}`: {reason}")).hint(EXPECTED);
     for api in apis {
         let path = text.strip_prefix(api.name()).and_then(|rest| rest.strip_prefix(':'));
         if let Some(path) = path.filter(|path| path.starts_with('/')) {
-            let url = api.url(host, config)?.join(path);
-            return Ok((api, url.map_err(|error| Failure::usage(error.to_string()))?));
+            let base = api.url(host, config)?;
+            let url = base.join(path).map_err(|error| invalid(&error.to_string()))?;
+            // For example, `//host` is not a path.
+            if url.origin() != base.origin() {
+                return Err(invalid("this is not a path"));
+            }
+            return Ok((api, check_url(url)?));
         }
     }
-    let expected =
-        "expected a path such as deploy:/api/projects/v1, edge:/… or authoring:/…, or a URL";
-    let url = Url::parse(text)
-        .map_err(|error| Failure::usage(format!("`{text}`: {error}")).hint(expected))?;
+    let url = Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
     let covers =
         |api: &Api| api.url(host, config).is_ok_and(|known| known.origin() == url.origin());
     match apis.into_iter().find(covers) {
-        Some(api) => Ok((api, url)),
-        None => Err(Failure::usage(format!(
-            "no API is known at {}",
-            url.origin().ascii_serialization()
-        ))
-        .hint("name the CM with --host, or the hosts in sitecore-auth.toml")),
+        Some(api) => Ok((api, check_url(url)?)),
+        None => {
+            let origin = url.origin().ascii_serialization();
+            Err(Failure::usage(format!("no API is known at {origin}"))
+                .hint("name the CM with --host, or the hosts in sitecore-auth.toml"))
+        }
     }
+}
+
+/// Returns the URL if it contains no credential of the user's own.
+fn check_url(url: Url) -> Result<Url> {
+    let has_key = url.query_pairs().any(|(name, _)| name.eq_ignore_ascii_case("sc_apikey"));
+    if has_key || !url.username().is_empty() || url.password().is_some() {
+        return Err(Failure::usage("the URL contains a credential")
+            .hint("leave it out; the token is added for you"));
+    }
+    Ok(url)
 }
 
 fn headers(given: &[String]) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for given in given {
+        // The text may be a secret, so it is not repeated.
         let (name, value) = given
             .split_once(':')
-            .ok_or_else(|| Failure::usage(format!("--header `{given}`: expected `name: value`")))?;
-        let invalid = || Failure::usage(format!("--header `{name}`: not a valid header"));
+            .ok_or_else(|| Failure::usage("--header: expected `name: value`"))?;
+        let invalid = || Failure::usage("--header: this is not a valid header");
         let name = HeaderName::try_from(name.trim()).map_err(|_| invalid())?;
-        if name == AUTHORIZATION {
-            return Err(Failure::usage("--header authorization: the token is added for you"));
+        if RESERVED.contains(&name) || name == "x-gql-token" {
+            return Err(Failure::usage(format!("--header {name}: this header is set for you")));
         }
         headers.append(&name, HeaderValue::try_from(value.trim()).map_err(|_| invalid())?);
     }
@@ -96,11 +145,7 @@ fn headers(given: &[String]) -> Result<HeaderMap> {
 fn body(data: &str) -> Result<Vec<u8>> {
     match data.strip_prefix('@') {
         None => Ok(data.as_bytes().to_owned()),
-        Some("-") => {
-            let mut body = Vec::new();
-            std::io::Read::read_to_end(&mut std::io::stdin(), &mut body)?;
-            Ok(body)
-        }
+        Some("-") => read_stdin(),
         Some(path) => {
             fs::read(path).map_err(|error| Failure::usage(format!("cannot read {path}: {error}")))
         }
@@ -122,39 +167,52 @@ fn page_parameter(api: Api) -> &'static str {
     if api == Api::Edge { "pagenumber" } else { "pageNumber" }
 }
 
-/// Gets all pages. The lists of Deploy say how many elements there are; those of the Token API,
-/// whether there is another page.
-async fn all_pages(ready: &Ready, parameter: &str, url: Url, headers: &HeaderMap) -> Result<Value> {
-    let mut all = Vec::new();
+/// One page: of Deploy, which says how many elements there are, or of the Token API, which says
+/// whether there is another page. The elements stay as the API wrote them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    #[serde(alias = "keys", alias = "Keys", alias = "Data")]
+    data: Vec<Box<RawValue>>,
+    #[serde(default, alias = "TotalCount")]
+    total_count: Value,
+    #[serde(default, alias = "HasNext")]
+    has_next: Value,
+}
+
+/// Gets all pages and returns one array.
+async fn all_pages(
+    ready: &Ready,
+    parameter: &str,
+    url: &Url,
+    headers: &HeaderMap,
+) -> Result<Vec<u8>> {
+    if url.query_pairs().any(|(name, _)| name.eq_ignore_ascii_case(parameter)) {
+        return Err(Failure::usage(format!("--paginate sets {parameter} itself")));
+    }
+    let not_a_list =
+        || Failure::api("the response is not a list with pages").hint("call it without --paginate");
+    let mut all: Vec<Box<RawValue>> = Vec::new();
     for number in 1..=MAX_PAGES {
         let mut page_url = url.clone();
-        let others: Vec<_> = url
-            .query_pairs()
-            .filter(|(name, _)| !name.eq_ignore_ascii_case(parameter))
-            .map(|(name, value)| (name.into_owned(), value.into_owned()))
-            .collect();
-        page_url.query_pairs_mut().clear().extend_pairs(others);
         page_url.query_pairs_mut().append_pair(parameter, &number.to_string());
-        let response = ready.client.get(page_url).headers(headers.clone()).send().await?;
-        if !response.status().is_success() {
-            return Err(failure(response).await);
-        }
-        let page: Value = response.json().await?;
-        let member = |names: [&str; 2]| names.into_iter().find_map(|name| page.get(name));
-        let Some(items) =
-            ["data", "keys", "Keys"].into_iter().find_map(|name| page[name].as_array())
-        else {
-            return Err(Failure::api("the response is not a list with pages")
-                .hint("call it without --paginate"));
+        let response = send(ready.client.get(page_url).headers(headers.clone())).await?;
+        let bytes = response.bytes().await?;
+        let page: Page = serde_json::from_slice(&bytes).map_err(|_| not_a_list())?;
+        let is_empty = page.data.is_empty();
+        all.extend(page.data);
+        let found = all.len() as u64;
+        let is_last = match (page.total_count.as_u64(), page.has_next.as_bool()) {
+            (_, Some(has_next)) => !has_next,
+            (Some(total), None) if found < total && is_empty => {
+                let message = format!("the list ended after {found} of {total} elements");
+                return Err(Failure::new(Kind::Api, message));
+            }
+            (Some(total), None) => found >= total,
+            (None, None) => return Err(not_a_list()),
         };
-        all.extend(items.iter().cloned());
-        let is_last = match (member(["totalCount", "TotalCount"]), member(["hasNext", "HasNext"])) {
-            (Some(total), _) => total.as_u64().is_none_or(|total| all.len() as u64 >= total),
-            (None, Some(has_next)) => has_next != &Value::Bool(true),
-            (None, None) => true,
-        };
-        if is_last || items.is_empty() {
-            return Ok(Value::Array(all));
+        if is_last {
+            return serde_json::to_vec(&all).map_err(|error| Failure::api(error.to_string()));
         }
     }
     Err(Failure::api(format!("the list has more than {MAX_PAGES} pages")))

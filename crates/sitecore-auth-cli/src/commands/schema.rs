@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::graphql::pretty;
 use crate::{
-    api::{graphql, prepare},
+    api::{Query, graphql, prepare},
     args::{Api, Common, Schema, SchemaFormat},
     config::Config,
     failure::{Failure, Result},
@@ -19,9 +19,14 @@ use crate::{
 const LEVELS: usize = 7;
 
 pub(crate) async fn run(options: &Schema, common: &Common, config: &Config) -> Result<String> {
-    let ready = prepare(Api::Authoring, options.host.host.as_deref(), common, config)?;
-    let query = json!({ "query": introspection() });
-    let data = wait_for(common, "reading the schema", graphql(&ready, &query)).await?;
+    let call = async {
+        let host = options.host.host.as_deref();
+        let ready = prepare(Api::Authoring, host, common, config).await?;
+        graphql(&ready, &Query::new(introspection())).await
+    };
+    let data = wait_for(common, "reading the schema", call).await?;
+    let data: Value = serde_json::from_str(data.get())
+        .map_err(|error| Failure::api(format!("the schema is not JSON: {error}")))?;
     let text = match options.format {
         SchemaFormat::Json => pretty(&json!({ "data": data })),
         SchemaFormat::Sdl => sdl(data)?,
@@ -54,13 +59,32 @@ fn introspection() -> String {
     )
 }
 
+/// Escapes what would end a description.
+fn escape_descriptions(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(escape_descriptions),
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(text) if name == "description" => {
+                        *text = text.replace("\"\"\"", "\\\"\"\"");
+                    }
+                    value => escape_descriptions(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Returns the schema in the schema definition language.
-fn sdl(data: Value) -> Result<String> {
+fn sdl(mut data: Value) -> Result<String> {
+    escape_descriptions(&mut data);
     let unreadable = |reason: String| {
         Failure::api(format!("the result of the introspection query is not a schema: {reason}"))
     };
     let query: IntrospectionQuery =
         serde_json::from_value(data).map_err(|error| unreadable(error.to_string()))?;
     let schema = query.into_schema().map_err(|error| unreadable(error.to_string()))?;
-    Ok(schema.to_sdl())
+    Ok(schema.to_sdl().trim_end().to_owned())
 }

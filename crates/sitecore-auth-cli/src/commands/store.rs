@@ -9,7 +9,7 @@ use sitecore_token_store::{FileStore, SharedSource};
 use crate::{
     args::{Common, Format, Store},
     config::Config,
-    failure::Result,
+    failure::{Failure, Result},
     login::Login,
     terminal::{bar, note, wait_for, words},
 };
@@ -28,13 +28,21 @@ impl TokenSource for Offline {
     }
 }
 
-pub(crate) async fn run(command: &Store, common: &Common, config: &Config) -> Result<String> {
+pub(crate) async fn run(
+    command: &Store,
+    format: Format,
+    common: &Common,
+    config: &Config,
+) -> Result<String> {
     let login = Login::find(common, config, None)?;
     let shared = SharedSource::new(Offline(login.token_client()?), FileStore::new()?)?;
     let work = async {
-        shared.check().await?;
+        shared.check().await.map_err(|error| {
+            let failure = Failure::config(error.cause());
+            failure.hint("set XDG_CACHE_HOME to a folder of yours")
+        })?;
         match command {
-            Store::Status { output } => status(output.format, &shared).await,
+            Store::Status => status(format, &shared).await,
             Store::Clear => {
                 shared.forget().await?;
                 note(common, "the stored token of these credentials is gone");

@@ -12,9 +12,9 @@ use sitecore_auth::{ClientKind, Clock as _, SystemClock, Token, TokenCache};
 use crate::{
     args::{self, Common, TokenFormat},
     config::Config,
-    failure::{Failure, Result},
+    failure::{Failure, Kind, Result},
     login::Login,
-    terminal::{note, wait_for},
+    terminal::{note, wait_for, words},
 };
 
 /// The version of the JSON object. It changes if a member is removed or gets another meaning.
@@ -25,10 +25,10 @@ const MIN_VALIDITY: Duration = Duration::from_secs(300);
 pub(crate) async fn run(options: &args::Token, common: &Common, config: &Config) -> Result<String> {
     let login = Login::find(common, config, None)?;
     let work = async {
-        if options.force {
-            login.forget(common).await?;
+        match options.force {
+            true => login.new_token(common).await,
+            false => fetch(options, &login, &login.cache(common).await?).await,
         }
-        fetch(options, &login.cache(common)?).await
     };
     let token = wait_for(common, "requesting a token", work).await?;
     if io::stdout().is_terminal() {
@@ -38,15 +38,25 @@ pub(crate) async fn run(options: &args::Token, common: &Common, config: &Config)
 }
 
 /// Returns a token with enough time left.
-async fn fetch(options: &args::Token, cache: &TokenCache) -> Result<Token> {
+async fn fetch(options: &args::Token, login: &Login, cache: &TokenCache) -> Result<Token> {
     let token = cache.token().await?;
-    let Some(lifetime) = token.lifetime() else { return Ok(token) };
+    // For a person's token, the cache counts from now on.
+    let claimed = token.claims().and_then(|claims| claims.lifetime());
+    let Some(lifetime) = claimed.or_else(|| token.lifetime()) else { return Ok(token) };
     let wanted = options.min_validity.unwrap_or_else(|| MIN_VALIDITY.min(lifetime / 2));
-    if time_left(&token) >= wanted {
+    let left = time_left(&token);
+    if left >= wanted {
         return Ok(token);
     }
+    if login.is_person() {
+        let message =
+            format!("the token of the Sitecore CLI's login has only {} left", words(left));
+        return Err(
+            Failure::config(message).hint("log in again with `dotnet sitecore cloud login`")
+        );
+    }
     let longer = cache.token_valid_for(wanted).await;
-    longer.map_err(|error| Failure::from(error).config_as_usage())
+    longer.map_err(|error| Failure::from(error).config_as(Kind::Usage))
 }
 
 /// Returns how long it is until the token expires.
@@ -69,7 +79,7 @@ fn print(format: TokenFormat, token: &Token) -> Result<String> {
     // In quotation marks, these characters would end them.
     if text.contains(['\'', '"', '`', '$', '\\']) {
         let message = "the token contains characters that cannot be quoted for every shell";
-        return Err(Failure::new(crate::failure::Kind::Unexpected, message));
+        return Err(Failure::new(Kind::Unexpected, message));
     }
     let assign = |prefix: &str, equals: &str| {
         let expiry = expires_at.as_deref().unwrap_or_default();
