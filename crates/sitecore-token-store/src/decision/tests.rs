@@ -141,6 +141,9 @@ fn a_failure_is_passed_on_only_if_it_came_after_the_call_or_its_wait_is_too_long
         // The wait that the issuer specified does not fit, or does.
         (1, &unavailable.clone().with_retry_after(60 * SECOND), before, "fail Unavailable"),
         (1, &unavailable.clone().with_retry_after(9 * SECOND), before, "wait 9"),
+        // An attempt must fit after the wait.
+        (1, &unavailable.clone().with_retry_after(29 * SECOND), before, "wait 29"),
+        (1, &unavailable.clone().with_retry_after(30 * SECOND), before, "fail Unavailable"),
     ] {
         let entry = with_failures(count, error, began_at, NOW);
         let next = visit(cold()).look(Some(&entry), after(Duration::ZERO));
