@@ -121,8 +121,7 @@ impl Config {
         let shown = path.display();
         let known = self.contents.credentials.get(name);
         let credentials = known.ok_or_else(|| {
-            let names: Vec<_> = self.contents.credentials.keys().map(String::as_str).collect();
-            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let names = self.names().unwrap_or_else(|| "none".to_owned());
             Failure::config(format!("{shown} has no credentials `{name}` (it has: {names})"))
         })?;
         Ok((credentials, format!("[credentials.{name}] in {shown}")))

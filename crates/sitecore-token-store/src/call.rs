@@ -126,8 +126,13 @@ impl<'a> Call<'a> {
         let saved = self.save_repeatedly(&result, requested_at).await;
         if saved.is_err() {
             // The others need not wait for a token in turn.
-            let mut entry = Entry::default().with_unwritable(self.parts.now());
-            let _ = timeout(NOTE_TIME, self.parts.write(&self.seal, &mut entry)).await;
+            // What is stored stays, such as a token that the others can still use.
+            let note = async {
+                let entry = self.parts.load(&self.seal).await?;
+                let mut entry = entry.with_unwritable(self.parts.now());
+                self.parts.write(&self.seal, &mut entry).await
+            };
+            let _ = timeout(NOTE_TIME, note).await;
         }
         self.parts.release(&self.seal, lease).await;
         match saved {
