@@ -8,3 +8,4 @@ mod fleet;
 mod processes;
 #[cfg(unix)]
 mod redis;
+mod simulation;
