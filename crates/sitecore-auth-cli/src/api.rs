@@ -84,7 +84,7 @@ impl Api {
         Ok(url)
     }
 
-    fn target(self, url: &Url) -> Result<Target> {
+    pub(crate) fn target(self, url: &Url) -> Result<Target> {
         let target = match self {
             Self::Authoring => Target::authoring(url.as_str()),
             Self::Deploy => Target::deploy().with_origin(origin(url)),

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -13,7 +13,7 @@ use clap_complete::Shell;
 /// .sitecore/user.json.
 ///
 /// Exit codes: 0 success, 1 unforeseen, 2 wrong usage, 3 credentials or configuration, 4 the issuer
-/// refuses the client, 5 try again later, 6 an API reported a failure.
+/// refuses the client, 5 try again later, 6 an API reported a failure. `run` returns the program's.
 #[derive(Debug, Parser)]
 #[command(name = "sitecore-auth", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -77,6 +77,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Start a program that calls the APIs through a proxy of its own
+    ///
+    /// The program finds the proxy in SITECORE_PROXY_URL and the key for the header
+    /// X-Sitecore-Auth-Key in SITECORE_PROXY_KEY. The exit code is that of the program; 126 or 127 if
+    /// it cannot be started, and 128 and the number of the signal if one ended it.
+    Run(RunProgram),
+    /// Pass the calls of other programs on to the APIs, with a token
+    ///
+    /// Callers send the key of the ready line in the header X-Sitecore-Auth-Key, and no credential.
+    /// /authoring/…, /deploy/…, /edge/… and /delivery/… lead to the APIs.
+    Proxy(StartProxy),
+    /// Wait until a server responds with a status of 2xx, such as a proxy's /healthz/ready
+    Wait(Wait),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -266,6 +279,108 @@ pub(crate) enum Store {
     Clear,
 }
 
+/// What a proxy leads to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Selection {
+    /// Lead to the Authoring API of this CM, at /authoring/ [default: every API whose host is known]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) authoring: Option<String>,
+    /// Lead to the Deploy API, at /deploy/
+    #[arg(long)]
+    pub(crate) deploy: bool,
+    /// Lead to the Admin API and the Token API of Edge, at /edge/
+    #[arg(long)]
+    pub(crate) edge: bool,
+    /// Lead to the Delivery API, at /delivery/, with the key of this environment; without a value,
+    /// with the key in SITECORE_EDGE_TOKEN
+    #[arg(long, value_name = "ENVIRONMENT", num_args = 0..=1)]
+    pub(crate) delivery: Option<Option<String>>,
+    /// Lead to this API alone, at /
+    #[arg(long, value_enum, value_name = "API")]
+    pub(crate) only: Option<Api>,
+    #[command(flatten)]
+    pub(crate) guards: Guards,
+}
+
+impl Selection {
+    /// Returns the APIs that were selected.
+    pub(crate) fn apis(&self) -> Vec<Api> {
+        if let Some(only) = self.only {
+            return vec![only];
+        }
+        let selected = [
+            (self.authoring.is_some(), Api::Authoring),
+            (self.deploy, Api::Deploy),
+            (self.edge, Api::Edge),
+            (self.delivery.is_some(), Api::Delivery),
+        ];
+        selected.into_iter().filter(|(is_selected, _)| *is_selected).map(|(_, api)| api).collect()
+    }
+}
+
+/// What callers of a proxy may do.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Guards {
+    /// Pass on GET, HEAD, and GraphQL documents without a mutation only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Pass on DELETE /api/admin/v1/content of Edge, which deletes the tenant's content
+    #[arg(long)]
+    pub(crate) allow_delete_content: bool,
+    /// Pass on the creation of clients, which returns their secrets
+    #[arg(long)]
+    pub(crate) allow_create_clients: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunProgram {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Show a status page at this address, such as 127.0.0.1:0
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) status: Option<SocketAddr>,
+    /// Log each call on stderr
+    #[arg(long)]
+    pub(crate) log: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StartProxy {
+    /// Listen at this address; port 0 stands for any free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Listen at a Unix socket instead, in a folder that no other user can enter
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["listen", "key_file", "no_key", "allow_host"])]
+    pub(crate) unix: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Read the key from this file, or create it there (mode 0600)
+    #[arg(long, value_name = "PATH", conflicts_with = "no_key")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Let every program of this machine call, also those of other users
+    #[arg(long)]
+    pub(crate) no_key: bool,
+    /// A host and port by which callers reach the proxy, in a container network
+    #[arg(long, value_name = "HOST:PORT", requires = "key_file")]
+    pub(crate) allow_host: Vec<String>,
+    /// Show a status page at this address, such as 127.0.0.1:9901
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) status: Option<SocketAddr>,
+    /// End when there has been no call for this time, such as 15m
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) idle_exit: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Wait {
+    /// The URL; without a path, /healthz/ready of that server
+    pub(crate) url: String,
+}
+
 impl Command {
     /// Returns `true` if errors are to be printed as JSON.
     pub(crate) fn is_json(&self) -> bool {
@@ -278,7 +393,7 @@ impl Command {
             | Self::Request(Request { output, .. })
             | Self::EdgeKey { output, .. }
             | Self::Store { output, .. } => output.format == Format::Json,
-            Self::Completions { .. } => false,
+            Self::Run(_) | Self::Proxy(_) | Self::Wait(_) | Self::Completions { .. } => false,
         }
     }
 }

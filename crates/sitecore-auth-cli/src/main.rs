@@ -1,4 +1,5 @@
-//! `sitecore-auth`: tokens for Sitecore's APIs in scripts and CI jobs, and calls to these APIs.
+//! `sitecore-auth`: tokens for Sitecore's APIs in scripts and CI jobs, calls to these APIs, and a
+//! local proxy for programs in any language.
 
 mod api;
 mod args;
@@ -6,6 +7,8 @@ mod commands;
 mod config;
 mod failure;
 mod login;
+mod proxy;
+mod signals;
 mod terminal;
 
 use std::{
@@ -19,7 +22,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::{Arguments, Command, EdgeKey},
-    commands::{check, edge_key, graphql, inspect, request, schema, store, token},
+    commands::{check, edge_key, graphql, inspect, request, run, schema, store, token, wait},
     config::Config,
     failure::{Failure, Kind, Result},
     terminal::error_line,
@@ -34,37 +37,50 @@ fn main() -> ExitCode {
     arguments.common.quiet |= arguments.command.is_json();
     let result = start(&arguments);
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failure) => report(&failure, arguments.command.is_json()),
     }
 }
 
-fn start(arguments: &Arguments) -> Result<()> {
+/// Returns the exit code.
+fn start(arguments: &Arguments) -> Result<u8> {
     let runtime = Runtime::new()?;
-    let output = runtime.block_on(run(arguments));
+    if let Command::Run(options) = &arguments.command {
+        let code = runtime.block_on(async {
+            let config = Config::load(arguments.common.config.as_deref())?;
+            run::run(options, &arguments.common, &config).await
+        });
+        runtime.shutdown_background();
+        return code;
+    }
+    let output = runtime.block_on(execute(arguments));
     // A name lookup that hangs must not delay the end.
     runtime.shutdown_background();
     let printed = print(&output?);
     match &arguments.command {
         // It is not shown again.
-        Command::EdgeKey { command: EdgeKey::Create { label }, .. } => printed.map_err(|error| {
-            let message = format!("cannot print the key: {error}");
-            Failure::new(Kind::Unexpected, message)
-                .hint(format!("revoke it: look for the label {label} in `edge-key list`"))
-        }),
+        Command::EdgeKey { command: EdgeKey::Create { label }, .. } => {
+            printed.map_err(|error| {
+                let message = format!("cannot print the key: {error}");
+                Failure::new(Kind::Unexpected, message)
+                    .hint(format!("revoke it: look for the label {label} in `edge-key list`"))
+            })?;
+        }
         _ => match printed {
             // The reader has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(error) => {
-                Err(Failure::new(Kind::Unexpected, format!("cannot write to stdout: {error}")))
+                let message = format!("cannot write to stdout: {error}");
+                return Err(Failure::new(Kind::Unexpected, message));
             }
-            Ok(()) => Ok(()),
+            Ok(()) => {}
         },
     }
+    Ok(0)
 }
 
 /// Runs the command and returns what it prints on success. On failure, it prints nothing on stdout.
-async fn run(arguments: &Arguments) -> Result<Vec<u8>> {
+async fn execute(arguments: &Arguments) -> Result<Vec<u8>> {
     let Arguments { common, command } = arguments;
     if let Command::Completions { shell } = command {
         let mut script = Vec::new();
@@ -85,7 +101,12 @@ async fn run(arguments: &Arguments) -> Result<Vec<u8>> {
         Command::Store { command, output } => {
             store::run(command, output.format, common, &config).await
         }
-        Command::Completions { .. } => Ok(String::new()),
+        Command::Proxy(options) => {
+            // It prints when it is ready.
+            return commands::proxy::run(options, common, &config).await.map(|()| Vec::new());
+        }
+        Command::Wait(options) => wait::run(options, common).await,
+        Command::Run(_) | Command::Completions { .. } => Ok(String::new()),
     }?;
     Ok(if text.is_empty() { Vec::new() } else { (text + "\n").into_bytes() })
 }

@@ -214,7 +214,13 @@ fn every_test_named_in_failure_modes_exists() {
             false => (format!("{module}::tests"), path),
         });
     let memory = ("memory".to_owned(), root.join("tests/memory/main.rs"));
+    let program = root.join("crates/sitecore-auth-cli");
+    let program = modules_of(program.join("tests/it")).chain(
+        modules_of(program.join("src"))
+            .map(|(module, path)| (module.trim_end_matches("::mod").to_owned() + "::tests", path)),
+    );
     let modules = modules_of(root.join("tests/it")).chain(unit_tests).chain([memory]);
+    let modules = modules.chain(program);
     let tests: HashSet<String> = modules
         .flat_map(|(module, path)| {
             let source = fs::read_to_string(path).unwrap();

@@ -2,7 +2,7 @@
 //! network, the store fails at any step or responds late, the issuer fails, and tokens are rejected.
 //!
 //! Two of the processes have no trouble of their own. Whatever happens to the others, they must get
-//! their tokens. When all trouble is over, one token must be enough for all again.
+//! their tokens. When all trouble has ended, one token must be enough for all again.
 //!
 //! `SIMULATION_CASES` sets the number of cases. A failing case is saved in
 //! `tests/it/store/simulation.regressions`, and later runs start with it.

@@ -1,118 +1,16 @@
-//! The program, against the sandbox: each command, format and exit code.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! Each command, format and exit code, against the sandbox.
 
 use std::{
     fs,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use assert_cmd::cargo::CommandCargoExt as _;
 use serde_json::Value;
-use sitecore_sandbox::{Api, Client, Fault, Sandbox};
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use sitecore_sandbox::{Api, Fault};
 
-/// A sandbox, and a folder in which the program runs.
-struct Place {
-    sandbox: Sandbox,
-    folder: TempDir,
-    _runtime: Runtime,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self::with_lifetime(Duration::from_secs(86_400))
-    }
-
-    fn with_lifetime(lifetime: Duration) -> Self {
-        let runtime = Runtime::new().unwrap();
-        let sandbox = Sandbox::builder().token_lifetime(lifetime).start();
-        let sandbox = runtime.block_on(sandbox).unwrap();
-        Self { sandbox, folder: TempDir::new().unwrap(), _runtime: runtime }
-    }
-
-    fn client(&self, api: Api) -> &Client {
-        match api {
-            Api::Authoring => self.sandbox.environment(),
-            Api::Edge => self.sandbox.edge_administration(),
-            _ => self.sandbox.organization(),
-        }
-    }
-
-    /// Returns the command with the credentials of the client that this API requires.
-    fn command(&self, api: Api, arguments: &[&str]) -> Command {
-        let mut command = self.bare(arguments);
-        let client = self.client(api);
-        command
-            .env("SITECORE_AUTH_CLIENT_ID", client.id())
-            .env("SITECORE_AUTH_CLIENT_SECRET", client.secret());
-        command
-    }
-
-    /// Returns the command without credentials.
-    fn bare(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("sitecore-auth").unwrap();
-        command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.folder.path())
-            .env("XDG_CACHE_HOME", self.folder.path().join("cache"))
-            .env("XDG_CONFIG_HOME", self.folder.path().join("config"))
-            .env("SITECORE_AUTH_AUTHORITY", self.sandbox.authority().as_str())
-            .env("SITECORE_AUTH_AUDIENCE", self.sandbox.audience())
-            .env("SITECORE_AUTHORING_URL", self.sandbox.authoring_url().as_str())
-            .env("SITECORE_DEPLOY_URL", self.sandbox.origin(Api::Deploy).as_str())
-            .env("SITECORE_EDGE_URL", self.sandbox.origin(Api::Edge).as_str())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, api: Api, arguments: &[&str]) -> Output {
-        self.command(api, arguments).output().unwrap()
-    }
-
-    /// Returns what the command prints; it must succeed.
-    fn stdout(&self, api: Api, arguments: &[&str]) -> String {
-        stdout(&self.run(api, arguments))
-    }
-
-    fn json(&self, api: Api, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.stdout(api, arguments)).unwrap()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.folder.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}: {}", output.status, stderr(output));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Asserts that the command failed with this exit code, one sentence, and nothing on stdout.
-#[track_caller]
-fn assert_fails(output: &Output, code: i32, expected: &str) {
-    let message = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{message}");
-    assert!(message.contains(expected), "{message}");
-    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-#[expect(clippy::disallowed_methods, reason = "the rule applies to the libraries only")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
-}
+use crate::support::{Place, assert_fails, pause, stderr, stdout};
 
 #[test]
 fn a_token_is_printed_in_each_format() {

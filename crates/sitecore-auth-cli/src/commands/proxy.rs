@@ -1,0 +1,223 @@
+//! `proxy`: passes calls of programs in any language on to Sitecore's APIs.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value, json};
+use sitecore_auth::{
+    TokenCache,
+    edge::{EdgeKey, EdgeKeySource},
+};
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    api::{self, origin},
+    args::{Api, Common, Selection, StartProxy},
+    config::Config,
+    failure::{Failure, Kind, Result},
+    login::Login,
+    proxy::{Access, Key, Listener, Proxy, Records, StatusPage, Upstream, serve},
+    signals,
+};
+
+/// A proxy that is about to run.
+pub(crate) struct Started {
+    listener: Listener,
+    proxy: Arc<Proxy>,
+    status: Option<(Listener, Arc<StatusPage>)>,
+    /// Where callers find it.
+    pub(crate) url: String,
+    pub(crate) status_url: Option<String>,
+    idle_exit: Option<Duration>,
+}
+
+/// Who may call, and where.
+pub(crate) struct Entrance {
+    pub(crate) listener: Listener,
+    pub(crate) key: Option<Key>,
+    pub(crate) allowed_hosts: Vec<String>,
+}
+
+pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) -> Result<()> {
+    let end = signals::end()?;
+    let entrance = entrance(options).await?;
+    let mut ready = Map::new();
+    ready.insert("version".to_owned(), json!(1));
+    ready.insert("event".to_owned(), json!("ready"));
+    match (&entrance.key, &options.key_file) {
+        (Some(_), Some(file)) => ready.insert("key_file".to_owned(), json!(file)),
+        (Some(key), None) => ready.insert("key".to_owned(), json!(key.reveal())),
+        (None, _) => None,
+    };
+    let started = Started::new(entrance, &options.selection, options.status, common, config);
+    let mut started = started.await?;
+    started.idle_exit = options.idle_exit;
+    #[cfg(unix)]
+    if let Some(path) = &options.unix {
+        ready.insert("socket".to_owned(), json!(path));
+    }
+    ready.insert("url".to_owned(), json!(started.url));
+    ready.insert("upstreams".to_owned(), started.upstreams());
+    ready.insert("status_url".to_owned(), json!(started.status_url));
+    ready.insert("pid".to_owned(), json!(std::process::id()));
+    crate::print(format!("{}\n", Value::Object(ready)).as_bytes()).map_err(|error| {
+        Failure::new(Kind::Unexpected, format!("cannot write the ready line to stdout: {error}"))
+    })?;
+    started.run(end).await;
+    Ok(())
+}
+
+async fn entrance(options: &StartProxy) -> Result<Entrance> {
+    #[cfg(unix)]
+    if let Some(path) = &options.unix {
+        let listener = Listener::unix(path)?;
+        return Ok(Entrance { listener, key: None, allowed_hosts: Vec::new() });
+    }
+    let address = options.listen;
+    if !address.ip().is_loopback() && options.key_file.is_none() {
+        let message = format!("{address} can be reached from other machines");
+        return Err(
+            Failure::usage(message).hint("listen on 127.0.0.1, or set a key with --key-file")
+        );
+    }
+    if address.ip().is_unspecified() && options.allow_host.is_empty() {
+        let message = format!("callers do not reach the proxy as {address}");
+        return Err(Failure::usage(message)
+            .hint("name the host and port that they use with --allow-host, such as proxy:8080"));
+    }
+    let key = match (&options.key_file, options.no_key) {
+        (Some(file), _) => Some(Key::in_file(file)?),
+        (None, true) => None,
+        (None, false) => Some(Key::random()?),
+    };
+    let listener = Listener::tcp(address).await?;
+    Ok(Entrance { listener, key, allowed_hosts: options.allow_host.clone() })
+}
+
+impl Started {
+    pub(crate) async fn new(
+        entrance: Entrance,
+        selection: &Selection,
+        status: Option<SocketAddr>,
+        common: &Common,
+        config: &Config,
+    ) -> Result<Self> {
+        let Entrance { listener, key, allowed_hosts } = entrance;
+        let upstreams: Arc<[Upstream]> = upstreams(selection, common, config).await?.into();
+        let records = Records::new(common.quiet);
+        let (access, url) = match listener.address()? {
+            Some(address) => {
+                (Access::tcp(address, &allowed_hosts, key), format!("http://{address}"))
+            }
+            #[cfg(unix)]
+            None => (Access::unix(), "http://localhost".to_owned()),
+            #[cfg(not(unix))]
+            None => unreachable!("a listener without an address is a Unix socket"),
+        };
+        let guards = selection.guards.clone();
+        let (status, status_url) = match status {
+            Some(address) => {
+                if !address.ip().is_loopback() {
+                    let message = format!("the status page may not listen at {address}");
+                    return Err(Failure::usage(message).hint("use an address such as 127.0.0.1:0"));
+                }
+                let listener = Listener::tcp(address).await?;
+                let address = listener.address()?.unwrap_or(address);
+                let access = Access::tcp(address, &[], None);
+                let page = StatusPage::new(access, Arc::clone(&upstreams), records.clone());
+                (Some((listener, Arc::new(page))), Some(format!("http://{address}/")))
+            }
+            None => (None, None),
+        };
+        let proxy = Arc::new(Proxy { access, upstreams, guards, records });
+        Ok(Self { listener, proxy, status, url, status_url, idle_exit: None })
+    }
+
+    /// Returns the URL of each API at the proxy.
+    fn upstreams(&self) -> Value {
+        let upstreams = self.proxy.upstreams.iter();
+        upstreams.map(|it| (it.api.name(), format!("{}{}/", self.url, it.prefix))).collect()
+    }
+
+    /// Serves calls until `end` is ready, or until there have been none for a while.
+    pub(crate) async fn run(self, end: impl Future<Output = ()>) {
+        let Self { listener, proxy, status, idle_exit, .. } = self;
+        let records = proxy.records.clone();
+        let (stop, stopped) = watch::channel(false);
+        let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+            let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
+        };
+        let respond = move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { proxy.respond(request).await }
+        };
+        let calls = serve(listener, Arc::new(respond), until_stopped(stopped.clone()));
+        let page = async {
+            if let Some((listener, page)) = status {
+                let respond = move |request| {
+                    let response = page.respond(request);
+                    async move { response }
+                };
+                serve(listener, Arc::new(respond), until_stopped(stopped)).await;
+            }
+        };
+        let stop = async {
+            tokio::select! {
+                () = end => {}
+                () = until_idle(&records, idle_exit) => {}
+            }
+            let _ = stop.send(true);
+        };
+        tokio::join!(calls, page, stop);
+    }
+}
+
+async fn until_idle(records: &Records, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    while let Some(left) = limit.checked_sub(records.idle_time()).filter(|left| !left.is_zero()) {
+        sleep(left.max(Duration::from_millis(10))).await;
+    }
+}
+
+/// Prepares the APIs that were selected, or those for which there is everything.
+async fn upstreams(
+    selection: &Selection,
+    common: &Common,
+    config: &Config,
+) -> Result<Vec<Upstream>> {
+    let mut apis = selection.apis();
+    if apis.is_empty() {
+        apis = vec![Api::Deploy, Api::Edge];
+        if Api::Authoring.url(None, config).is_ok() {
+            apis.insert(0, Api::Authoring);
+        }
+    }
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    for api in apis {
+        let url = api.url(selection.authoring.as_deref(), config)?;
+        let (cache, source) = match (api, &selection.delivery) {
+            (Api::Delivery, Some(Some(environment))) => {
+                let login = Login::find(common, config, Api::Deploy.assigned(config))?;
+                let deploy = Api::Deploy.url(None, config)?;
+                let ready = api::ready(Api::Deploy, deploy.clone(), login.cache(common).await?)?;
+                let source = EdgeKeySource::deploy_api(ready.client, environment);
+                let source = source.with_origin(origin(&deploy))?;
+                (TokenCache::new(source), format!("the key of environment {environment}"))
+            }
+            (Api::Delivery, _) => {
+                (TokenCache::new(EdgeKey::from_env()?), "SITECORE_EDGE_TOKEN".to_owned())
+            }
+            _ => {
+                let login = Login::find(common, config, api.assigned(config))?;
+                let known = upstreams.iter().find(|it| it.source == login.place);
+                let cache = match known {
+                    Some(known) => known.cache.clone(),
+                    None => login.cache(common).await?,
+                };
+                (cache, login.place)
+            }
+        };
+        let is_only = selection.only.is_some();
+        upstreams.push(Upstream::new(api, &url, cache, source, is_only)?);
+    }
+    Ok(upstreams)
+}

@@ -1,0 +1,81 @@
+//! `run`: starts a program that calls Sitecore's APIs through a proxy of its own.
+
+use std::{io, net::Ipv4Addr, process::ExitStatus};
+
+use tokio::{process::Command, sync::oneshot};
+
+use super::proxy::{Entrance, Started};
+use crate::{
+    args::{Common, RunProgram},
+    config::Config,
+    failure::{Failure, Kind, Result},
+    proxy::{Key, Listener},
+    signals,
+    terminal::note,
+};
+
+/// What shells return for a program that cannot be started.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Returns the exit code of the program.
+pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) -> Result<u8> {
+    let key = Key::random()?;
+    let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let entrance = Entrance { listener, key: Some(key.clone()), allowed_hosts: Vec::new() };
+    // The program's own output is not to be mixed with a log.
+    let common = Common { quiet: common.quiet || !options.log, ..common.clone() };
+    let started =
+        Started::new(entrance, &options.selection, options.status, &common, config).await?;
+    if let Some(url) = &started.status_url {
+        note(&Common { quiet: false, ..common.clone() }, &format!("the status page is at {url}"));
+    }
+    let [program, arguments @ ..] = &options.command[..] else {
+        return Err(Failure::usage("a command is missing after `--`"));
+    };
+    let mut signals = signals::Forwarded::new()?;
+    let child = Command::new(program)
+        .args(arguments)
+        .env("SITECORE_PROXY_URL", &started.url)
+        .env("SITECORE_PROXY_KEY", key.reveal())
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            let name = program.to_string_lossy();
+            let code = match error.kind() {
+                io::ErrorKind::NotFound => NOT_FOUND,
+                _ => NOT_EXECUTABLE,
+            };
+            crate::terminal::error_line(&format!("sitecore-auth: cannot start {name}: {error}"));
+            return Ok(code);
+        }
+    };
+    let id = child.id();
+    let (ended, end) = oneshot::channel();
+    let program = async {
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                signal = signals.next() => signals::forward(signal, id),
+            }
+        };
+        let _ = ended.send(());
+        status
+    };
+    let proxy = started.run(async { drop(end.await) });
+    let (status, ()) = tokio::join!(program, proxy);
+    let status = status.map_err(|error| {
+        Failure::new(Kind::Unexpected, format!("cannot wait for the program: {error}"))
+    })?;
+    Ok(exit_code(status))
+}
+
+/// Returns a program's exit code, or 128 and the number of the signal that ended it.
+fn exit_code(status: ExitStatus) -> u8 {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    }
+    status.code().map_or(1, |code| u8::try_from(code & 0xff).unwrap_or(1))
+}

@@ -1,0 +1,156 @@
+//! Who may call the proxy, and how.
+//!
+//! Other users of the machine and web pages in a browser can reach a port on loopback too.
+
+use std::net::SocketAddr;
+
+use hyper::{
+    Method,
+    header::{self, HeaderName},
+    http::request::Parts,
+};
+use subtle::ConstantTimeEq as _;
+
+use super::{headers, key::Key, problem::Problem};
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Decides whether a request may be looked at.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// What the header `Host` may contain.
+    hosts: Vec<String>,
+    key: Option<Key>,
+}
+
+impl Access {
+    pub(crate) fn tcp(address: SocketAddr, allowed: &[String], key: Option<Key>) -> Self {
+        let mut hosts = vec![address.to_string()];
+        if address.port() == 80 {
+            hosts.extend(address.to_string().strip_suffix(":80").map(str::to_owned));
+        }
+        hosts.extend(allowed.iter().map(|host| host.to_ascii_lowercase()));
+        Self { hosts, key }
+    }
+
+    /// A socket is protected by its folder. Clients write `http://localhost/`.
+    #[cfg(unix)]
+    pub(crate) fn unix() -> Self {
+        Self { hosts: vec!["localhost".to_owned()], key: None }
+    }
+
+    /// Checks everything but what the request is about. Returns the host by which the caller
+    /// reached the proxy.
+    pub(crate) fn check(&self, request: &Parts) -> Result<String, Problem> {
+        let host = self.host(request)?;
+        let headers = &request.headers;
+        let own = format!("http://{host}");
+        let is_foreign = |value: &header::HeaderValue| value.as_bytes() != own.as_bytes();
+        if headers.get_all(header::ORIGIN).iter().any(is_foreign) {
+            return Err(Problem::forbidden("foreign_origin", "web pages may not use this proxy"));
+        }
+        let is_cross = |value: &header::HeaderValue| {
+            !["same-origin", "none"].contains(&value.to_str().unwrap_or_default())
+        };
+        if headers.get_all(FETCH_SITE).iter().any(is_cross) {
+            return Err(Problem::forbidden("foreign_origin", "web pages may not use this proxy"));
+        }
+        if request.method == Method::OPTIONS
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        {
+            return Err(Problem::forbidden("preflight", "web pages may not use this proxy"));
+        }
+        self.check_key(request)?;
+        let uri = &request.uri;
+        if uri.scheme().is_some() || uri.authority().is_some() || !uri.path().starts_with('/') {
+            let detail = "this is not a forward proxy; send a path, such as /deploy/…";
+            return Err(Problem::bad_request("absolute_target", detail));
+        }
+        if is_ambiguous(uri.path()) {
+            let detail = "the path contains `.` or `..`, or an encoded slash or control character";
+            return Err(Problem::bad_request("ambiguous_path", detail));
+        }
+        if let Some(name) = headers::credential(headers, uri.query()) {
+            let detail =
+                format!("the request carries a credential of its own ({name}); leave it out");
+            return Err(Problem::bad_request("own_credential", detail));
+        }
+        let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
+        if upgrade.is_some_and(|protocol| protocol.to_ascii_lowercase().contains("websocket")) {
+            let detail = "WebSockets are not supported; use server-sent events";
+            return Err(Problem::bad_request("websocket", detail));
+        }
+        Ok(host)
+    }
+
+    fn host(&self, request: &Parts) -> Result<String, Problem> {
+        let mut values = request.headers.get_all(header::HOST).iter();
+        let host = match (values.next(), values.next()) {
+            (Some(host), None) => host.to_str().ok(),
+            _ => None,
+        };
+        let host = host.map(str::to_ascii_lowercase).filter(|host| self.hosts.contains(host));
+        host.ok_or_else(|| {
+            let hosts = self.hosts.join(" or ");
+            Problem::misdirected(format!("expected exactly one header Host, with {hosts}"))
+        })
+    }
+
+    fn check_key(&self, request: &Parts) -> Result<(), Problem> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let mut values = request.headers.get_all(headers::KEY).iter();
+        let detail = match (values.next(), values.next()) {
+            (None, _) => "the header X-Sitecore-Auth-Key is missing",
+            (Some(given), None) if key.as_bytes().ct_eq(given.as_bytes()).into() => return Ok(()),
+            (Some(_), None) => "the key in X-Sitecore-Auth-Key is not that of this proxy",
+            (Some(_), Some(_)) => "there are several headers X-Sitecore-Auth-Key",
+        };
+        Err(Problem::forbidden("wrong_key", detail))
+    }
+}
+
+/// Returns `true` if an API could read this path as another one than the proxy did.
+fn is_ambiguous(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    if lower.contains(['\\', '%']) {
+        let decoded = percent_encoding::percent_decode_str(&lower);
+        let hides = |byte: u8| byte == b'\\' || byte.is_ascii_control();
+        if lower.contains("%2f") || decoded.clone().any(hides) {
+            return true;
+        }
+    }
+    let mut segments = lower.split('/');
+    segments.any(|segment| {
+        let segment = segment.replace("%2e", ".");
+        // A parameter can follow the dots.
+        let name = segment.split([';', '%']).next().unwrap_or_default();
+        name == "." || name == ".."
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_could_be_read_in_two_ways_is_ambiguous() {
+        for path in [
+            "/deploy/../edge",
+            "/deploy/%2e%2e/edge",
+            "/deploy/.%2E/edge",
+            "/deploy/./x",
+            "/deploy/x/..",
+            "/deploy/..;/x",
+            "/deploy/a%2Fb",
+            "/deploy/a%5cb",
+            "/deploy/a\\b",
+            "/deploy/a%00",
+            "/deploy/a%0d%0ab",
+        ] {
+            assert!(is_ambiguous(path), "{path}");
+        }
+        for path in ["/", "/deploy/a.b", "/deploy/..a", "/deploy/%C3%A4", "/deploy/a%20b", "//x"] {
+            assert!(!is_ambiguous(path), "{path}");
+        }
+    }
+}

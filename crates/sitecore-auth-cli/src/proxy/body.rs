@@ -1,0 +1,127 @@
+//! Bodies: buffered if they are small, otherwise streamed.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tower_http::timeout::TimeoutBody;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The longest body that is buffered. A request with a longer one cannot be replayed, and a
+/// response with a longer one is not rewritten.
+const MAX_BUFFERED: usize = 1 << 20;
+
+/// How long a stream may pause. There is no limit for the whole.
+pub(crate) const IDLE_TIME: Duration = Duration::from_secs(600);
+
+pub(crate) fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body after its start was read.
+pub(crate) enum Read<B> {
+    Whole(Bytes),
+    /// It is longer than what may be buffered.
+    Long(Resumed<B>),
+}
+
+/// Reads a body, unless it is long.
+pub(crate) async fn read<B>(body: B) -> Result<Read<B>, BoxError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let mut body = body;
+    let mut start = BytesMut::new();
+    // A body that is known to be long is not waited for.
+    if body.size_hint().lower() > MAX_BUFFERED as u64 {
+        return Ok(Read::Long(Resumed { start: None, rest: body }));
+    }
+    while let Some(frame) = body.frame().await {
+        // Trailers are dropped.
+        let Ok(data) = frame.map_err(Into::into)?.into_data() else { continue };
+        start.extend_from_slice(&data);
+        if start.len() > MAX_BUFFERED {
+            return Ok(Read::Long(Resumed { start: Some(start.freeze()), rest: body }));
+        }
+    }
+    Ok(Read::Whole(start.freeze()))
+}
+
+/// A body whose start has been read.
+pub(crate) struct Resumed<B> {
+    start: Option<Bytes>,
+    rest: B,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Resumed<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.start.take() {
+            Some(start) => Poll::Ready(Some(Ok(Frame::data(start)))),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let start = self.start.as_ref().map_or(0, |start| start.len() as u64);
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + start);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + start);
+        }
+        hint
+    }
+}
+
+/// Ends a body that pauses for too long.
+pub(crate) fn with_idle_time<B>(body: B) -> Pin<Box<TimeoutBody<B>>>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    Box::pin(TimeoutBody::new(IDLE_TIME, body))
+}
+
+/// A body that drops a value when it ends or is abandoned.
+pub(crate) struct Guarded<T> {
+    pub(crate) body: Body,
+    pub(crate) guard: Option<T>,
+}
+
+impl<T: Unpin> HttpBody for Guarded<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.guard = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,210 @@
+//! The local proxy: programs in any language call Sitecore's APIs through it and never see a token.
+
+mod access;
+mod body;
+mod document;
+mod guard;
+mod headers;
+mod key;
+mod problem;
+mod record;
+mod rewrite;
+mod server;
+mod status;
+mod upstream;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::{
+    Method, Request, Response,
+    body::{Body as _, Incoming},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
+    http::request::Parts,
+};
+
+pub(crate) use self::{
+    access::Access,
+    key::Key,
+    record::Records,
+    server::{Listener, serve},
+    status::StatusPage,
+    upstream::Upstream,
+};
+use self::{
+    body::{Body, Guarded, Read, full, read, with_idle_time},
+    document::Documents,
+    problem::Problem,
+    record::Call,
+    rewrite::Place,
+};
+use crate::args::{Api, Guards};
+
+/// What a proxy does with a request.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) access: Access,
+    pub(crate) upstreams: Arc<[Upstream]>,
+    pub(crate) guards: Guards,
+    pub(crate) records: Records,
+}
+
+impl Proxy {
+    /// Responds to a request: with the API's response, or with an error of the proxy's own.
+    pub(crate) async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let mut call = self.records.begin(request.method().as_str(), request.uri().path());
+        let response = match self.pass_on(request, &mut call).await {
+            Ok(response) => {
+                call.set_status(response.status(), false);
+                response
+            }
+            Err(problem) => {
+                call.set_status(problem.status(), true);
+                problem.response()
+            }
+        };
+        // The call ends with its body.
+        response.map(|body| Guarded { body, guard: Some(call) }.boxed_unsync())
+    }
+
+    async fn pass_on(
+        &self,
+        request: Request<Incoming>,
+        call: &mut Call,
+    ) -> Result<Response<Body>, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let host = self.access.check(&parts)?;
+        let (upstream, path) = self.route(parts.uri.path())?;
+        call.set_upstream(upstream.api.name());
+        let path = path.to_owned();
+        let query = parts.uri.query().map(str::to_owned);
+        let is_empty = body.is_end_stream();
+        let body = read(with_idle_time(body)).await.map_err(|error| {
+            Problem::bad_request("body", format!("the body could not be read: {error}"))
+        })?;
+        let start = match &body {
+            Read::Whole(bytes) => Some(bytes.clone()),
+            Read::Long(_) => None,
+        };
+        self.guards.check(&guard::Call {
+            api: upstream.api,
+            method: &parts.method,
+            path: &path,
+            query: query.as_deref(),
+            endpoint: upstream.endpoint.as_deref(),
+            body: start.as_deref(),
+        })?;
+        headers::strip_request(&mut parts.headers);
+        let url = upstream.url(&path, query.as_deref());
+        let sends_nothing = is_empty && !sends_body(&parts.method);
+        let Parts { method, headers, .. } = parts;
+        let request = upstream.client.request(method, url).headers(headers);
+        let request = match body {
+            Read::Whole(_) if sends_nothing => request,
+            Read::Whole(bytes) => request.body(bytes),
+            Read::Long(stream) => request.body(reqwest::Body::wrap(stream)),
+        };
+        let response = request.with_extension(call.sent.clone()).send().await?;
+        Ok(self.for_caller(upstream, &host, &path, start.as_deref(), response).await)
+    }
+
+    fn route<'a>(&'a self, path: &'a str) -> Result<(&'a Upstream, &'a str), Problem> {
+        let found = self.upstreams.iter().find_map(|it| Some((it, it.path(path)?)));
+        found.ok_or_else(|| {
+            let known: Vec<_> =
+                self.upstreams.iter().map(|it| format!("{}/…", it.prefix)).collect();
+            Problem::not_found(format!("this proxy has {}", known.join(", ")))
+        })
+    }
+
+    /// Returns a response as the caller gets it. URLs that would lead past the proxy are rewritten.
+    async fn for_caller(
+        &self,
+        upstream: &Upstream,
+        host: &str,
+        path: &str,
+        sent: Option<&[u8]>,
+        response: reqwest::Response,
+    ) -> Response<Body> {
+        let url = response.url().clone();
+        let (mut parts, body) = Response::<reqwest::Body>::from(response).into_parts();
+        headers::strip_response(&mut parts.headers);
+        parts.extensions.clear();
+        let proxied = format!("http://{host}{}", upstream.prefix);
+        let place = Place { origin: &upstream.origin, proxied: &proxied };
+        let location = parts.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.and_then(|text| url.join(text).ok());
+        if let Some(location) = location.and_then(|location| place.url(location.as_str()))
+            && let Ok(value) = location.try_into()
+        {
+            parts.headers.insert(LOCATION, value);
+        }
+        let is_readable = parts.status.is_success()
+            && is_json(&parts.headers)
+            && !parts.headers.contains_key(CONTENT_ENCODING);
+        let names = match (upstream.api, sent) {
+            (Api::Authoring, Some(sent)) if is_readable && contains(sent, b"Upload") => {
+                let documents = Documents::of_body(sent);
+                documents.map(|documents| documents.response_keys("presignedUploadUrl"))
+            }
+            _ => None,
+        };
+        let delivery = self.upstreams.iter().find(|it| it.api == Api::Delivery);
+        let edge =
+            delivery.filter(|_| is_readable && rewrite::is_obtain_edge_token(upstream.api, path));
+        let body = match (names, edge) {
+            (Some(names), _) if !names.is_empty() => {
+                rewritten(body, |text| rewrite::members(text, &names, |url| place.url(url))).await
+            }
+            (_, Some(delivery)) => {
+                let names = ["edgeUrl".to_owned()].into();
+                let proxied = format!("http://{host}{}", delivery.prefix);
+                let replace = |url: &str| {
+                    let place = Place { origin: &delivery.origin, proxied: &proxied };
+                    place.url(url).map(|url| url.trim_end_matches('/').to_owned())
+                };
+                rewritten(body, |text| rewrite::members(text, &names, replace)).await
+            }
+            _ => return Response::from_parts(parts, stream(body)),
+        };
+        parts.headers.remove(CONTENT_LENGTH);
+        Response::from_parts(parts, body)
+    }
+}
+
+/// Returns `true` if a request with this method usually has a body, so that an empty one is sent.
+fn sends_body(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH].contains(method)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.starts_with("application/") && kind.ends_with("json")
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn stream(body: reqwest::Body) -> Body {
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// Returns a body with this change, unless it is long or the change does not apply.
+async fn rewritten(body: reqwest::Body, change: impl Fn(&str) -> Option<String>) -> Body {
+    match read(body).await {
+        Ok(Read::Whole(bytes)) => {
+            let changed = std::str::from_utf8(&bytes).ok().and_then(change);
+            full(changed.map_or(bytes, Bytes::from))
+        }
+        Ok(Read::Long(body)) => body.map_err(Into::into).boxed_unsync(),
+        // The caller notices that the body is incomplete.
+        Err(error) => {
+            let error = std::io::Error::other(error.to_string());
+            http_body_util::StreamBody::new(futures_util::stream::once(async { Err(error.into()) }))
+                .boxed_unsync()
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The proxy's own errors. Callers can tell them from Sitecore's by the header
+//! `X-Sitecore-Auth-Error`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use serde_json::json;
+use sitecore_auth::ErrorKind;
+
+use super::body::{Body, full};
+
+const MARK: HeaderName = HeaderName::from_static("x-sitecore-auth-error");
+
+/// Why the proxy did not pass a request on, or got no response.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    detail: String,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, detail: detail.into(), retry_after: None }
+    }
+
+    /// The request is one that the proxy does not pass on.
+    pub(crate) fn bad_request(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, kind, detail)
+    }
+
+    /// The caller may not do this.
+    pub(crate) fn forbidden(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, kind, detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_such_upstream", detail)
+    }
+
+    /// The request is meant for another server.
+    pub(crate) fn misdirected(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail)
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn response(self) -> Response<Body> {
+        let wait = self.retry_after.map(|wait| wait.as_secs_f64().ceil() as u64);
+        let object = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "kind": self.kind,
+            "detail": self.detail,
+            "retry_after": wait,
+        });
+        let mut response = Response::new(full(Bytes::from(object.to_string())));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(MARK, HeaderValue::from_static(self.kind));
+        if let Some(wait) = wait {
+            headers.insert(RETRY_AFTER, wait.into());
+        }
+        response
+    }
+}
+
+/// The request could not be sent.
+impl From<reqwest_middleware::Error> for Problem {
+    fn from(error: reqwest_middleware::Error) -> Self {
+        let Some(auth) = sitecore_auth::Error::find(&error) else {
+            return Self::upstream(error);
+        };
+        let kind = match auth.kind() {
+            ErrorKind::Config if auth.cause().contains("outside the targets") => {
+                let detail = "this path is outside the API, so it gets no token";
+                return Self::forbidden("outside_api", detail);
+            }
+            ErrorKind::Config => "config",
+            ErrorKind::Refused => "refused",
+            ErrorKind::RateLimited => "rate_limited",
+            ErrorKind::Malformed => "malformed",
+            _ => "unavailable",
+        };
+        let detail = format!("there is no token: {}", auth.cause());
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail);
+        problem.retry_after = auth.retry_after().filter(|wait| !wait.is_zero());
+        problem
+    }
+}
+
+impl Problem {
+    fn upstream(error: reqwest_middleware::Error) -> Self {
+        let detail = match error {
+            reqwest_middleware::Error::Reqwest(error) => {
+                // The URL may contain a key in its query.
+                let error = error.without_url();
+                let causes =
+                    std::iter::successors(Some(&error as &dyn std::error::Error), |&e| e.source());
+                let reason = causes.last().map(ToString::to_string).unwrap_or_default();
+                format!("the API could not be reached: {reason}")
+            }
+            reqwest_middleware::Error::Middleware(error) => error.to_string(),
+        };
+        Self::new(StatusCode::BAD_GATEWAY, "upstream", detail)
+    }
+}

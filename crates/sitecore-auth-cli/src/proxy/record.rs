@@ -1,0 +1,167 @@
+//! What the proxy remembers and logs about its calls: no query, headers or bodies.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use hyper::StatusCode;
+use serde::{Serialize, Serializer};
+use tokio::time::Instant;
+
+use super::upstream::Sent;
+use crate::{commands::token::now, terminal::error_line};
+
+/// How many calls the status page lists.
+const KEPT: usize = 100;
+
+/// A call that has ended.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Record {
+    #[serde(serialize_with = "as_text")]
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) method: String,
+    /// Empty if the call was for no API.
+    pub(crate) upstream: &'static str,
+    pub(crate) path: String,
+    pub(crate) status: u16,
+    pub(crate) milliseconds: u64,
+    /// How long the call waited for a token.
+    pub(crate) waited_milliseconds: u64,
+    pub(crate) is_replayed: bool,
+    /// The proxy responded itself.
+    pub(crate) is_own_error: bool,
+}
+
+fn as_text<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// The latest calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Records(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    latest: Mutex<VecDeque<Record>>,
+    in_flight: AtomicUsize,
+    last_activity: Mutex<Instant>,
+    is_quiet: bool,
+}
+
+impl Records {
+    pub(crate) fn new(is_quiet: bool) -> Self {
+        Self(Arc::new(State {
+            latest: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            last_activity: Mutex::new(Instant::now()),
+            is_quiet,
+        }))
+    }
+
+    /// Begins a call. It ends when the result is dropped.
+    pub(crate) fn begin(&self, method: &str, path: &str) -> Call {
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        Call {
+            records: self.clone(),
+            started: Instant::now(),
+            sent: Sent::default(),
+            record: Record {
+                at: now(),
+                method: method.to_owned(),
+                upstream: "",
+                path: path.chars().take(500).collect(),
+                status: 0,
+                milliseconds: 0,
+                waited_milliseconds: 0,
+                is_replayed: false,
+                is_own_error: false,
+            },
+        }
+    }
+
+    /// Returns the latest calls, the newest first.
+    pub(crate) fn latest(&self) -> Vec<Record> {
+        lock(&self.0.latest).iter().rev().cloned().collect()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Returns how long there has been no call.
+    pub(crate) fn idle_time(&self) -> Duration {
+        match self.in_flight() {
+            0 => lock(&self.0.last_activity).elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn end(&self, record: Record) {
+        *lock(&self.0.last_activity) = Instant::now();
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.0.is_quiet {
+            error_line(&format!(
+                "{} {} {} {} {} {} ms",
+                record.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+                record.method,
+                if record.upstream.is_empty() { "-" } else { record.upstream },
+                record.path,
+                record.status,
+                record.milliseconds,
+            ));
+        }
+        let mut latest = lock(&self.0.latest);
+        if latest.len() == KEPT {
+            latest.pop_front();
+        }
+        latest.push_back(record);
+    }
+}
+
+/// A call that is being made.
+#[derive(Debug)]
+pub(crate) struct Call {
+    records: Records,
+    started: Instant,
+    pub(crate) sent: Sent,
+    record: Record,
+}
+
+impl Call {
+    pub(crate) fn set_upstream(&mut self, name: &'static str) {
+        self.record.upstream = name;
+    }
+
+    pub(crate) fn set_status(&mut self, status: StatusCode, is_own_error: bool) {
+        self.record.status = status.as_u16();
+        self.record.is_own_error = is_own_error;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut record = self.record.clone();
+        let ended_waiting = self.sent.first().unwrap_or_else(Instant::now);
+        record.milliseconds = millis(self.started.elapsed());
+        // Without an API, there was nothing to wait for.
+        if !record.upstream.is_empty() {
+            record.waited_milliseconds = millis(ended_waiting - self.started);
+        }
+        record.is_replayed = self.sent.is_replayed();
+        self.records.end(record);
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
