@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use chrono::SecondsFormat;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
@@ -184,7 +183,9 @@ impl StatusPage {
 fn account_card(account: &Account) -> String {
     let Account { source, apis, owner, status } = account;
     let (state, label) = match (status.freshness(), status.last_error()) {
-        (Some(Freshness::Fresh), _) => ("fresh", "fresh"),
+        (Some(Freshness::Fresh), None) => ("fresh", "fresh"),
+        // For example, an API rejected it.
+        (Some(Freshness::Fresh), Some(_)) => ("stale", "fresh, but it could not be replaced"),
         (Some(Freshness::Stale), None) => ("stale", "stale, still in use"),
         (Some(Freshness::Stale), Some(_)) => ("stale", "stale, still in use; the refresh failed"),
         (_, Some(_)) => ("failed", "no token"),
@@ -214,7 +215,7 @@ fn account_card(account: &Account) -> String {
         ("Token", status.fingerprint().map_or_else(unknown, |it| it.to_string())),
     ];
     if let Some(at) = status.expires_at() {
-        facts.insert(4, ("Expires", at.to_rfc3339_opts(SecondsFormat::Secs, true)));
+        facts.insert(4, ("Expires", at.format("%Y-%m-%d %H:%M UTC").to_string()));
     }
     let facts = facts.iter().fold(String::new(), |mut html, (name, value)| {
         let _ = write!(html, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(value));
@@ -248,7 +249,7 @@ fn bar(status: &CacheStatus) -> String {
     };
     let now = at(age);
     let cooldown = match (status.last_error(), status.next_attempt_in()) {
-        (Some(_), Some(wait)) => {
+        (Some(_), Some(wait)) if !is_fresh => {
             let width = at(wait).clamp(4.0, BAR - now.min(BAR - 4.0));
             format!("<rect class=\"cooldown\" x=\"{now:.0}\" width=\"{width:.0}\" height=\"24\"/>")
         }
