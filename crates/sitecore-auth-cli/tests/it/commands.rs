@@ -7,6 +7,9 @@ use std::{
     time::Duration,
 };
 
+use graphql_client_codegen::{
+    CodegenMode, GraphQLClientCodegenOptions, generate_module_token_stream,
+};
 use serde_json::Value;
 use sitecore_sandbox::{Api, Fault};
 
@@ -300,6 +303,13 @@ fn the_schema_is_printed_within_the_depth_limit() {
     assert_eq!(fs::read_to_string(place.folder.path().join("schema.graphql")).unwrap(), sdl);
     let json = place.json(Api::Authoring, &["schema", "--format", "json"]);
     assert!(json["data"]["__schema"]["types"].as_array().unwrap().len() > 20);
+    // Code for the example's query can be generated from it.
+    let query =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/graphql/children.graphql");
+    let schema = place.folder.path().join("schema.graphql");
+    let options = GraphQLClientCodegenOptions::new(CodegenMode::Cli);
+    let code = generate_module_token_stream(query, &schema, options).unwrap().to_string();
+    assert!(code.contains("struct ResponseData") && code.contains("struct Variables"), "{code}");
     let output = place.run(Api::Authoring, &["schema", "-o", "no/such/folder"]);
     assert_fails(&output, 2, "cannot write");
 }

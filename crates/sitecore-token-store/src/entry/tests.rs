@@ -289,6 +289,9 @@ fn hosts_whose_clocks_differ_share_the_budget() {
     assert_eq!(twice.budget_wait(at(NOW)), BUDGET_REGAIN);
     let given_back = twice.with_budget_given_back();
     assert!(given_back.budget_wait(at(NOW)).is_zero());
+    // What else is stored stays.
+    let with_token = saved_token(HOUR).with_budget_spent(at(NOW)).with_budget_given_back();
+    assert_eq!(adopted_age(&with_token, NOW), Some(0));
 }
 
 #[test]
