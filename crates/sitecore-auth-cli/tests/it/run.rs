@@ -1,10 +1,13 @@
 //! `run`: a program with a proxy of its own.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
+use serde_json::Value;
 use sitecore_sandbox::Api;
 
 use crate::support::{Place, assert_fails, stderr, stdout};
@@ -62,4 +65,46 @@ fn signals_reach_the_program() {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
     }
+}
+
+/// Returns the blocks of docs/proxy.md in this language.
+fn documented(language: &str) -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/proxy.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks = page.split("```").skip(1).step_by(2);
+    let blocks = blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+    blocks.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_documented_programs_and_commands_work() {
+    let place = Place::new();
+    place.write("migrate.py", &documented("python")[0]);
+    let print = "console.log(await response.text());";
+    place.write("publish.mjs", &format!("{}{print}", documented("js")[0]));
+    let run =
+        |api, program: &str, file: &str| stdout(&place.run(api, &["run", "--", program, file]));
+    assert!(run(Api::Deploy, "python3", "migrate.py").contains("acme-site"));
+    assert!(run(Api::Authoring, "node", "publish.mjs").contains("acme-campaigns"));
+
+    let free_port = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port().to_string()
+    };
+    let program = place.command(Api::Deploy, &[]);
+    let folder = Path::new(program.get_program()).parent().unwrap().to_owned();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    for block in documented("sh") {
+        let script = block.replace("8080", &free_port()).replace("9901", &free_port());
+        let mut bash = Command::new("bash");
+        bash.args(["-euc", &format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}")]);
+        for (name, value) in program.get_envs() {
+            bash.env(name, value.unwrap());
+        }
+        let output = bash.env("PATH", &path).current_dir(place.folder.path()).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", stderr(&output));
+    }
+    let ready = fs::read_to_string(place.folder.path().join("ready.json")).unwrap();
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!(ready["event"], "ready");
 }
