@@ -74,7 +74,9 @@ impl Api {
         });
         let mut url = parsed.map_err(|error| {
             let kind = if is_flag { Kind::Usage } else { Kind::Config };
-            Failure::new(kind, format!("{place}: `{text}` is not a host or a URL: {error}"))
+            // A password is not repeated.
+            let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
+            Failure::new(kind, format!("{place}: `{shown}` is not a host or a URL: {error}"))
         })?;
         match self {
             Self::Authoring if url.path() == "/" => url.set_path(AUTHORING_PATH),

@@ -5,6 +5,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::failure::Failure;
+
 /// Tokens for Sitecore's APIs in scripts and CI jobs, and calls to these APIs.
 ///
 /// Credentials are looked up in this order: --credentials NAME in sitecore-auth.toml, --client-id
@@ -304,17 +306,26 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// Returns the APIs that were selected.
-    pub(crate) fn apis(&self) -> Vec<Api> {
-        if let Some(only) = self.only {
-            return vec![only];
-        }
+    pub(crate) fn apis(&self) -> Result<Vec<Api>, Failure> {
         let selected = [
             (self.authoring.is_some(), Api::Authoring),
             (self.deploy, Api::Deploy),
             (self.edge, Api::Edge),
             (self.delivery.is_some(), Api::Delivery),
         ];
-        selected.into_iter().filter(|(is_selected, _)| *is_selected).map(|(_, api)| api).collect()
+        let selected: Vec<_> = selected
+            .into_iter()
+            .filter(|(is_selected, _)| *is_selected)
+            .map(|(_, api)| api)
+            .collect();
+        match self.only {
+            Some(only) if selected.iter().any(|api| *api != only) => {
+                let message = format!("--only {} excludes the other APIs", only.name());
+                Err(Failure::usage(message).hint("leave out --only or the others"))
+            }
+            Some(only) => Ok(vec![only]),
+            None => Ok(selected),
+        }
     }
 }
 

@@ -57,6 +57,12 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// Names an argument as the command at hand does.
+    pub(crate) fn renamed(self, name: &str, here: &str) -> Self {
+        let hint = self.hint.map(|hint| hint.replace(name, here));
+        Self { message: self.message.replace(name, here), hint, ..self }
+    }
+
     pub(crate) fn retry_after(self, wait: Option<Duration>) -> Self {
         Self { retry_after: wait, ..self }
     }

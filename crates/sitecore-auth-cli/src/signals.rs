@@ -2,24 +2,22 @@
 
 use crate::failure::Result;
 
-/// Begins to listen for the signals that end a proxy: SIGTERM, SIGINT and SIGHUP, or Ctrl-C.
+/// The signals that end a proxy: SIGTERM, SIGINT and SIGHUP.
 #[cfg(unix)]
-pub(crate) fn end() -> Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
+pub(crate) struct End(Forwarded);
 
-    let mut signals = Vec::new();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
-        let mut signal = signal(kind)?;
-        signals.push(Box::pin(async move {
-            let _ = signal.recv().await;
-        }));
+#[cfg(unix)]
+impl End {
+    pub(crate) fn new() -> Result<Self> {
+        use rustix::process::Signal;
+
+        Ok(Self(Forwarded::of(&[Signal::TERM, Signal::INT, Signal::HUP])?))
     }
-    Ok(async move { drop(futures_util::future::select_all(signals).await) })
-}
 
-#[cfg(not(unix))]
-pub(crate) fn end() -> Result<impl Future<Output = ()>> {
-    Ok(async { drop(tokio::signal::ctrl_c().await) })
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        let _ = self.0.next().await;
+    }
 }
 
 /// The signals that a program gets if this process does.
@@ -29,25 +27,27 @@ pub(crate) struct Forwarded(Vec<(rustix::process::Signal, tokio::signal::unix::S
 #[cfg(unix)]
 impl Forwarded {
     pub(crate) fn new() -> Result<Self> {
-        use std::io::{IsTerminal as _, stdin};
-
         use rustix::process::Signal;
+
+        Self::of(&[
+            Signal::TERM,
+            Signal::HUP,
+            Signal::USR1,
+            Signal::USR2,
+            Signal::INT,
+            Signal::QUIT,
+        ])
+    }
+
+    fn of(numbers: &[rustix::process::Signal]) -> Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
-        // A terminal sends these to the program too.
-        let from_terminal = [Signal::INT, Signal::QUIT];
+        let ignored = ignored();
         let mut signals = Vec::new();
-        for (number, kind) in [
-            (Signal::TERM, SignalKind::terminate()),
-            (Signal::HUP, SignalKind::hangup()),
-            (Signal::USR1, SignalKind::user_defined1()),
-            (Signal::USR2, SignalKind::user_defined2()),
-            (Signal::INT, SignalKind::interrupt()),
-            (Signal::QUIT, SignalKind::quit()),
-        ] {
-            let received = signal(kind)?;
-            if !(stdin().is_terminal() && from_terminal.contains(&number)) {
-                signals.push((number, received));
+        for &number in numbers {
+            // For example, `nohup` has this process ignore SIGHUP.
+            if ignored >> (number.as_raw() - 1) & 1 == 0 {
+                signals.push((number, signal(SignalKind::from_raw(number.as_raw()))?));
             }
         }
         Ok(Self(signals))
@@ -55,6 +55,9 @@ impl Forwarded {
 
     /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> rustix::process::Signal {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
         let waits = self.0.iter_mut().map(|(number, signal)| {
             let number = *number;
             Box::pin(async move {
@@ -66,13 +69,49 @@ impl Forwarded {
     }
 }
 
+/// Returns the set of signals that this process ignores, where the system tells. Bit 0 is signal 1.
+#[cfg(unix)]
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Returns `true` if this process is in the foreground of a terminal. What is typed there reaches
+/// the program too.
+#[cfg(unix)]
+fn is_in_foreground() -> bool {
+    let Ok(terminal) = std::fs::File::open("/dev/tty") else { return false };
+    rustix::termios::tcgetpgrp(terminal).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
 /// Passes a signal on to a program.
 #[cfg(unix)]
 pub(crate) fn forward(signal: rustix::process::Signal, id: Option<u32>) {
+    use rustix::process::Signal;
+
+    if [Signal::INT, Signal::QUIT].contains(&signal) && is_in_foreground() {
+        return;
+    }
     let id = id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(id) = id {
         // It may have ended just now.
         let _ = rustix::process::kill_process(id, signal);
+    }
+}
+
+/// Ctrl-C, which ends a proxy.
+#[cfg(not(unix))]
+pub(crate) struct End;
+
+#[cfg(not(unix))]
+impl End {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
     }
 }
 

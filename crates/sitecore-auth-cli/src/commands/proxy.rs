@@ -1,6 +1,6 @@
 //! `proxy`: passes calls of programs in any language on to Sitecore's APIs.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use sitecore_auth::{
@@ -38,7 +38,7 @@ pub(crate) struct Entrance {
 }
 
 pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) -> Result<()> {
-    let end = signals::end()?;
+    let end = signals::End::new()?;
     let entrance = entrance(options).await?;
     let mut ready = Map::new();
     ready.insert("version".to_owned(), json!(1));
@@ -62,8 +62,10 @@ pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) 
     crate::print(format!("{}\n", Value::Object(ready)).as_bytes()).map_err(|error| {
         Failure::new(Kind::Unexpected, format!("cannot write the ready line to stdout: {error}"))
     })?;
-    started.run(end).await;
-    Ok(())
+    match started.run(end).await {
+        0 => Ok(()),
+        calls => Err(Failure::new(Kind::Unexpected, format!("ended with {calls} calls in flight"))),
+    }
 }
 
 async fn entrance(options: &StartProxy) -> Result<Entrance> {
@@ -138,11 +140,37 @@ impl Started {
         upstreams.map(|it| (it.api.name(), format!("{}{}/", self.url, it.prefix))).collect()
     }
 
-    /// Serves calls until `end` is ready, or until there have been none for a while.
-    pub(crate) async fn run(self, end: impl Future<Output = ()>) {
-        let Self { listener, proxy, status, idle_exit, .. } = self;
-        let records = proxy.records.clone();
+    /// Serves calls until the first signal, or until there have been none for a while. Calls in
+    /// flight are completed, until a second signal. Returns how many were not.
+    pub(crate) async fn run(mut self, mut signals: signals::End) -> usize {
+        let records = self.proxy.records.clone();
+        let idle_exit = self.idle_exit.take();
         let (stop, stopped) = watch::channel(false);
+        let end = async {
+            tokio::select! {
+                () = signals.next() => {}
+                () = until_idle(&records, idle_exit) => {}
+            }
+            let _ = stop.send(true);
+            signals.next().await;
+        };
+        tokio::select! {
+            () = self.serve(stopped) => 0,
+            () = end => records.in_flight(),
+        }
+    }
+
+    /// Serves calls until it is dropped.
+    pub(crate) async fn serve_forever(self) -> Infallible {
+        let (_stop, stopped) = watch::channel(false);
+        self.serve(stopped).await;
+        pending().await
+    }
+
+    /// Serves calls until it is stopped, and completes those in flight.
+    async fn serve(self, stopped: watch::Receiver<bool>) {
+        let Self { listener, proxy, status, .. } = self;
+        let records = proxy.records.clone();
         let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
         };
@@ -150,29 +178,23 @@ impl Started {
             let proxy = Arc::clone(&proxy);
             async move { proxy.respond(request).await }
         };
-        let calls = serve(listener, Arc::new(respond), until_stopped(stopped.clone()));
+        let is_busy = || records.in_flight() > 0;
+        let calls = serve(listener, Arc::new(respond), until_stopped(stopped.clone()), is_busy);
         let page = async {
             if let Some((listener, page)) = status {
                 let respond = move |request| {
                     let response = page.respond(request);
                     async move { response }
                 };
-                serve(listener, Arc::new(respond), until_stopped(stopped)).await;
+                serve(listener, Arc::new(respond), until_stopped(stopped), || false).await;
             }
         };
-        let stop = async {
-            tokio::select! {
-                () = end => {}
-                () = until_idle(&records, idle_exit) => {}
-            }
-            let _ = stop.send(true);
-        };
-        tokio::join!(calls, page, stop);
+        tokio::join!(calls, page);
     }
 }
 
 async fn until_idle(records: &Records, limit: Option<Duration>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+    let Some(limit) = limit else { return pending().await };
     while let Some(left) = limit.checked_sub(records.idle_time()).filter(|left| !left.is_zero()) {
         sleep(left.max(Duration::from_millis(10))).await;
     }
@@ -184,7 +206,7 @@ async fn upstreams(
     common: &Common,
     config: &Config,
 ) -> Result<Vec<Upstream>> {
-    let mut apis = selection.apis();
+    let mut apis = selection.apis()?;
     if apis.is_empty() {
         apis = vec![Api::Deploy, Api::Edge];
         if Api::Authoring.url(None, config).is_ok() {
@@ -193,7 +215,8 @@ async fn upstreams(
     }
     let mut upstreams: Vec<Upstream> = Vec::new();
     for api in apis {
-        let url = api.url(selection.authoring.as_deref(), config)?;
+        let url = api.url(selection.authoring.as_deref(), config);
+        let url = url.map_err(|failure| failure.renamed("--host", "--authoring"))?;
         let (cache, source) = match (api, &selection.delivery) {
             (Api::Delivery, Some(Some(environment))) => {
                 let login = Login::find(common, config, Api::Deploy.assigned(config))?;

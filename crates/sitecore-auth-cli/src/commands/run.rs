@@ -2,7 +2,7 @@
 
 use std::{io, net::Ipv4Addr, process::ExitStatus};
 
-use tokio::{process::Command, sync::oneshot};
+use tokio::process::Command;
 
 use super::proxy::{Entrance, Started};
 use crate::{
@@ -52,19 +52,19 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
         }
     };
     let id = child.id();
-    let (ended, end) = oneshot::channel();
     let program = async {
-        let status = loop {
+        loop {
             tokio::select! {
                 status = child.wait() => break status,
                 signal = signals.next() => signals::forward(signal, id),
             }
-        };
-        let _ = ended.send(());
-        status
+        }
     };
-    let proxy = started.run(async { drop(end.await) });
-    let (status, ()) = tokio::join!(program, proxy);
+    // The proxy ends with the program, whatever is left in flight.
+    let status = tokio::select! {
+        status = program => status,
+        never = started.serve_forever() => match never {},
+    };
     let status = status.map_err(|error| {
         Failure::new(Kind::Unexpected, format!("cannot wait for the program: {error}"))
     })?;

@@ -17,12 +17,15 @@ const ATTEMPT_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(options: &Wait, common: &Common) -> Result<String> {
     let invalid = |reason: &str| {
-        Failure::usage(format!("`{}`: {reason}", options.url))
+        Failure::usage(format!("this is not a URL to wait for: {reason}"))
             .hint("expected a URL such as http://127.0.0.1:9901/healthz/ready")
     };
     let mut url = Url::parse(&options.url).map_err(|error| invalid(&error.to_string()))?;
     if !["http", "https"].contains(&url.scheme()) {
         return Err(invalid("the scheme is neither http nor https"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("it contains a user name or a password"));
     }
     if url.path() == "/" {
         url.set_path("/healthz/ready");
@@ -44,7 +47,8 @@ pub(crate) async fn run(options: &Wait, common: &Common) -> Result<String> {
     let waited = timeout(common.timeout, wait).await;
     waited.map(|()| String::new()).map_err(|_| {
         let limit = humantime::format_duration(common.timeout);
-        let message = format!("{url} was not ready within {limit}: {last}");
+        let shown = &url[..url::Position::AfterPath];
+        let message = format!("{shown} was not ready within {limit}: {last}");
         Failure::new(Kind::Unavailable, message).hint("allow more time with --timeout")
     })
 }

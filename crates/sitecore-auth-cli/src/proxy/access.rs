@@ -15,6 +15,17 @@ use super::{headers, key::Key, problem::Problem};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// `TRACE` would return the token, and an API could read other spellings as one of these.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
 /// Decides whether a request may be looked at.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -66,8 +77,12 @@ impl Access {
             let detail = "this is not a forward proxy; send a path, such as /deploy/…";
             return Err(Problem::bad_request("absolute_target", detail));
         }
+        if !METHODS.contains(&request.method) {
+            let detail = "the proxy passes on GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS only";
+            return Err(Problem::bad_request("method", detail));
+        }
         if is_ambiguous(uri.path()) {
-            let detail = "the path contains `.` or `..`, or an encoded slash or control character";
+            let detail = "the path contains `.` or `..`, or an escape sequence that is encoded twice, invalid, or for a character such as a slash";
             return Err(Problem::bad_request("ambiguous_path", detail));
         }
         if let Some(name) = headers::credential(headers, uri.query()) {
@@ -112,12 +127,26 @@ impl Access {
 /// Returns `true` if an API could read this path as another one than the proxy did.
 fn is_ambiguous(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
-    if lower.contains(['\\', '%']) {
-        let decoded = percent_encoding::percent_decode_str(&lower);
-        let hides = |byte: u8| byte == b'\\' || byte.is_ascii_control();
-        if lower.contains("%2f") || decoded.clone().any(hides) {
-            return true;
-        }
+    let escapes = lower.split('%').skip(1);
+    let is_valid = |rest: &str| {
+        rest.len() >= 2 && rest.is_char_boundary(2) && u8::from_str_radix(&rest[..2], 16).is_ok()
+    };
+    if lower.contains('\\') || escapes.clone().any(|rest| !is_valid(rest)) {
+        return true;
+    }
+    let decoded = percent_encoding::percent_decode_str(&lower);
+    let hides = |byte: u8| byte == b'\\' || byte.is_ascii_control();
+    // What an escape sequence must not stand for.
+    let special = ["2f", "3f", "23", "3b", "5c"];
+    let twice = decoded.clone().collect::<Vec<_>>();
+    let is_encoded_twice = twice
+        .windows(3)
+        .any(|window| window[0] == b'%' && (window[1] == b'u' || window[1].is_ascii_hexdigit()));
+    if is_encoded_twice
+        || decoded.clone().any(hides)
+        || escapes.clone().any(|rest| special.iter().any(|code| rest.starts_with(code)))
+    {
+        return true;
     }
     let mut segments = lower.split('/');
     segments.any(|segment| {
@@ -146,6 +175,12 @@ mod tests {
             "/deploy/a\\b",
             "/deploy/a%00",
             "/deploy/a%0d%0ab",
+            "/deploy/%u0063",
+            "/deploy/a%",
+            "/deploy/a%3fb",
+            "/deploy/a%23",
+            "/deploy/%2563",
+            "/deploy/%252525",
         ] {
             assert!(is_ambiguous(path), "{path}");
         }

@@ -87,13 +87,43 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Resumed<B> {
     }
 }
 
-/// Ends a body that pauses for too long.
-pub(crate) fn with_idle_time<B>(body: B) -> Pin<Box<TimeoutBody<B>>>
+/// A body that ends if it pauses for too long.
+pub(crate) struct Limited<B> {
+    body: Pin<Box<TimeoutBody<B>>>,
+    /// What is still to come, if that is known.
+    left: SizeHint,
+}
+
+impl<B: HttpBody> Limited<B> {
+    pub(crate) fn new(body: B) -> Self {
+        Self { left: body.size_hint(), body: Box::pin(TimeoutBody::new(IDLE_TIME, body)) }
+    }
+}
+
+impl<B> HttpBody for Limited<B>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    Box::pin(TimeoutBody::new(IDLE_TIME, body))
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(self.body.as_mut().poll_frame(context));
+        let length =
+            frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref().map(Bytes::len));
+        if let (Some(length), Some(left)) = (length, self.left.exact()) {
+            self.left = SizeHint::with_exact(left.saturating_sub(length as u64));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.clone()
+    }
 }
 
 /// A body that drops a value when it ends or is abandoned.

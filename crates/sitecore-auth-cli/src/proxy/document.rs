@@ -26,18 +26,8 @@ impl Documents {
     /// Reads the body of a `POST`. `None` if there is a document that cannot be read, or might not
     /// be the one that is executed.
     pub(crate) fn of_body(body: &[u8]) -> Option<Self> {
-        let is_batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-        let operations = match is_batch {
-            true => serde_json::from_slice::<Vec<Operation>>(body).ok()?,
-            // A member that occurs twice is an error here.
-            false => vec![serde_json::from_slice::<Operation>(body).ok()?],
-        };
-        let documents = operations.into_iter().map(|operation| {
-            let is_other = |name: &String| {
-                // An API may ignore the case of names, or look a stored document up.
-                ["query", "id", "documentid", "doc_id"].contains(&&*name.to_ascii_lowercase())
-            };
-            match operation.others.keys().any(is_other) {
+        let documents = operations(body)?.into_iter().map(|operation| {
+            match operation.others.keys().any(|name| may_name_document(name)) {
                 true => None,
                 false => parse(&operation.query?),
             }
@@ -46,10 +36,16 @@ impl Documents {
         (!documents.is_empty()).then_some(Self(documents))
     }
 
+    /// Reads the documents of a body, and leaves out what cannot be read.
+    pub(crate) fn that_can_be_read(body: &[u8]) -> Option<Self> {
+        let documents = operations(body)?.into_iter();
+        Some(Self(documents.filter_map(|operation| parse(&operation.query?)).collect()))
+    }
+
     /// Reads the document in the query of a `GET`. `None` as for a body.
     pub(crate) fn of_query(query: &str) -> Option<Self> {
         let parameters = url::form_urlencoded::parse(query.as_bytes());
-        let mut documents = parameters.filter(|(name, _)| name.eq_ignore_ascii_case("query"));
+        let mut documents = parameters.filter(|(name, _)| may_name_document(name));
         let (name, document) = documents.next()?;
         match name == "query" && documents.next().is_none() {
             true => Some(Self(vec![parse(&document)?])),
@@ -81,6 +77,22 @@ impl Documents {
         }
         keys
     }
+}
+
+fn operations(body: &[u8]) -> Option<Vec<Operation>> {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => serde_json::from_slice(body).ok(),
+        // A member that occurs twice is an error here.
+        _ => Some(vec![serde_json::from_slice(body).ok()?]),
+    }
+}
+
+/// Returns `true` if an API may find a document by this member. It may ignore the case of names, or
+/// look a stored document up.
+pub(crate) fn may_name_document(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["query", "id", "queryid", "query_id", "documentid", "document_id", "doc_id"].contains(&&*name)
 }
 
 fn collect(set: &SelectionSet, field: &str, keys: &mut HashSet<String>) {
@@ -174,6 +186,7 @@ mod tests {
             r#"{"query":"{ a }","query":"mutation { a }"}"#,
             r#"{"query":"{ a }","Query":"mutation { a }"}"#,
             r#"{"query":"{ a }","documentId":"1"}"#,
+            r#"{"query":"{ a }","queryId":"1"}"#,
             r#"{"extensions":{"persistedQuery":{}}}"#,
             "query=mutation { a }",
         ] {
@@ -184,6 +197,8 @@ mod tests {
         assert_eq!(of_query("query=mutation%7Ba%7D"), Some(true));
         assert_eq!(of_query("query=%7Ba%7D&query=mutation%7Ba%7D"), None);
         assert_eq!(of_query("Query=mutation%7Ba%7D"), None);
+        assert_eq!(of_query("query=%7Ba%7D&documentId=1"), None);
+        assert_eq!(contains("\u{feff}{\"query\":\"{ a }\"}"), Some(false));
     }
 
     #[test]

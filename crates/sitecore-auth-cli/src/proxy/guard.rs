@@ -1,8 +1,11 @@
 //! What callers may do.
 
-use hyper::Method;
+use hyper::{Method, header::HeaderValue};
 
-use super::{document::Documents, problem::Problem};
+use super::{
+    document::{Documents, may_name_document},
+    problem::Problem,
+};
 use crate::args::{Api, Guards};
 
 /// A call as an API will see it.
@@ -13,6 +16,7 @@ pub(crate) struct Call<'a> {
     pub(crate) query: Option<&'a str>,
     /// The path of the API's GraphQL endpoint, if it has one.
     pub(crate) endpoint: Option<&'a str>,
+    pub(crate) content_type: Option<&'a HeaderValue>,
     /// `None` if it is too long to be looked at.
     pub(crate) body: Option<&'a [u8]>,
 }
@@ -43,16 +47,35 @@ impl Guards {
 }
 
 fn is_read(call: &Call<'_>, path: &str) -> bool {
-    let is_graphql = call.endpoint.is_some_and(|endpoint| plain(endpoint) == path);
+    let query = call.query.unwrap_or_default();
+    let names_document = || {
+        let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+        parameters.any(|(name, _)| may_name_document(&name) || name == "extensions")
+    };
     let documents = match *call.method {
-        Method::POST if is_graphql => call.body.and_then(Documents::of_body),
-        Method::GET if is_graphql && call.query.is_some_and(|query| !query.is_empty()) => {
-            Documents::of_query(call.query.unwrap_or_default())
+        Method::POST if call.endpoint.is_some_and(|endpoint| plain(endpoint) == path) => {
+            let body = call.body.filter(|_| is_json(call.content_type) && query.is_empty());
+            body.and_then(Documents::of_body)
+        }
+        // An API that looks at the body of such a request could find a mutation there.
+        Method::GET | Method::HEAD if call.body != Some(b"") => return false,
+        // A CM has several GraphQL endpoints.
+        Method::GET | Method::HEAD if call.endpoint.is_some() && names_document() => {
+            Documents::of_query(query)
         }
         Method::GET | Method::HEAD => return true,
         _ => return false,
     };
     documents.is_some_and(|documents| !documents.contain_mutation())
+}
+
+/// Returns `true` if an API can read this body only as JSON in UTF-8.
+fn is_json(content_type: Option<&HeaderValue>) -> bool {
+    let text = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase().replace('"', ""));
+    let kind = parts.next().unwrap_or_default();
+    ["application/json", "application/graphql+json"].contains(&&*kind)
+        && parts.all(|parameter| parameter == "charset=utf-8")
 }
 
 /// Returns a path as a lenient server may read it: decoded, in lower case, without empty segments.
@@ -65,7 +88,9 @@ fn plain(path: &str) -> String {
     let decoded = decoded.to_lowercase();
     let segments = decoded.split(['/', '\\']).map(|segment| {
         // A parameter can follow a segment.
-        segment.split(';').next().unwrap_or_default().trim()
+        let segment = segment.split(';').next().unwrap_or_default();
+        // Windows ignores what follows a name.
+        segment.trim().trim_end_matches(['.', ' '])
     });
     let segments: Vec<_> = segments.filter(|segment| !segment.is_empty()).collect();
     format!("/{}", segments.join("/"))
@@ -80,6 +105,7 @@ mod tests {
     use super::*;
 
     fn check(guards: &Guards, api: Api, method: Method, path: &str, body: &str) -> bool {
+        let json = HeaderValue::from_static("application/json");
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let call = Call {
             api,
@@ -87,6 +113,7 @@ mod tests {
             path,
             query: Some(query),
             endpoint: (api == Api::Authoring).then_some("/graphql/v1/"),
+            content_type: Some(&json),
             body: Some(body.as_bytes()),
         };
         guards.check(&call).is_ok()
@@ -102,6 +129,7 @@ mod tests {
             "/api/admin/v1/%63ontent",
             "/api/admin/v1/%2563ontent",
             "/api/admin/v1/content;x",
+            "/api/admin/v1/content.",
             "/api/admin/v1/content?x=1",
         ] {
             assert!(!check(&guards, Api::Edge, Method::DELETE, path, ""), "{path}");
@@ -137,6 +165,11 @@ mod tests {
             (Method::GET, "/graphql/v1/?query=%7Ba%7D", "", true),
             (Method::GET, "/graphql/v1?query=mutation%7Ba%7D", "", false),
             (Method::GET, "/graphql/v1?extensions=%7B%7D", "", false),
+            (Method::GET, "/graphql/v1/x?query=mutation%7Ba%7D", "", false),
+            (Method::GET, "/graph/items?query=mutation%7Ba%7D", "", false),
+            (Method::HEAD, "/graphql/v1/?query=mutation%7Ba%7D", "", false),
+            (Method::GET, "/graphql/v1/", write, false),
+            (Method::POST, "/graphql/v1/?query=mutation%7Ba%7D", read, false),
             (Method::PUT, "/x", "", false),
             (Method::DELETE, "/x", "", false),
             (Method::OPTIONS, "/x", "", false),
@@ -145,5 +178,15 @@ mod tests {
             assert_eq!(allowed, expected, "{method} {path} {body}");
         }
         assert!(!check(&guards, Api::Deploy, Method::POST, "/graphql/v1/", read));
+        for (kind, expected) in [
+            ("application/json", true),
+            ("application/json; charset=UTF-8", true),
+            ("application/json; charset=utf-7", false),
+            ("application/x-www-form-urlencoded", false),
+            ("text/plain", false),
+        ] {
+            assert_eq!(is_json(Some(&HeaderValue::from_static(kind))), expected, "{kind}");
+        }
+        assert!(!is_json(None));
     }
 }

@@ -19,7 +19,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// What else is not passed on to an API.
-const NOT_FOR_APIS: [HeaderName; 11] = [
+const NOT_FOR_APIS: [HeaderName; 8] = [
     KEY,
     header::COOKIE,
     header::FORWARDED,
@@ -31,10 +31,16 @@ const NOT_FOR_APIS: [HeaderName; 11] = [
     header::EXPECT,
     // Responses must be readable: some are rewritten, and some reject the token.
     header::ACCEPT_ENCODING,
-    // These would make a request another one after it was checked.
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
+];
+
+/// Headers that make a request another one after it was checked.
+const OVERRIDES: [&str; 6] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
 ];
 
 /// Headers with a credential of the caller's own, with the Delivery API's context id.
@@ -67,12 +73,21 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
     for name in NOT_FOR_APIS {
         headers.remove(name);
     }
-    strip(headers, |name| name.as_str().starts_with("x-forwarded-"));
+    strip(headers, |name| {
+        // Some servers read one for the other.
+        let name = name.as_str().replace('_', "-");
+        name.starts_with("x-forwarded-") || OVERRIDES.contains(&&*name)
+    });
 }
 
 /// Removes what a caller must not see, and what would open the proxy to other web pages.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // It does not count then (RFC 9112, section 6.3).
+        headers.remove(header::CONTENT_LENGTH);
+    }
     strip_connection(headers);
+    headers.remove(super::problem::MARK);
     headers.remove(header::SET_COOKIE);
     headers.remove(header::STRICT_TRANSPORT_SECURITY);
     headers.remove(header::ALT_SVC);

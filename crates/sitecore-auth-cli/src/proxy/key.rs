@@ -61,13 +61,15 @@ impl Key {
     }
 }
 
-/// Returns `true` if others can read the file, or the group can write it. The group may read it, as in
-/// a volume of Kubernetes.
+/// Returns `true` if others can read the file, or the group can write it, or it belongs to another
+/// user. The group may read it, as in a volume of Kubernetes.
 #[cfg(unix)]
 fn is_open(path: &Path) -> Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
 
-    Ok(fs::metadata(path)?.mode() & 0o027 != 0)
+    let metadata = fs::metadata(path)?;
+    let own = rustix::process::geteuid().as_raw();
+    Ok(metadata.mode() & 0o027 != 0 || ![own, 0].contains(&metadata.uid()))
 }
 
 impl fmt::Debug for Key {

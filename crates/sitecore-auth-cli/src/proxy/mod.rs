@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{
-    Method, Request, Response,
+    Method, Request, Response, Version,
     body::{Body as _, Incoming},
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
     http::request::Parts,
@@ -33,7 +33,7 @@ pub(crate) use self::{
     upstream::Upstream,
 };
 use self::{
-    body::{Body, Guarded, Read, full, read, with_idle_time},
+    body::{Body, Guarded, Limited, Read, full, read},
     document::Documents,
     problem::Problem,
     record::Call,
@@ -80,7 +80,7 @@ impl Proxy {
         let path = path.to_owned();
         let query = parts.uri.query().map(str::to_owned);
         let is_empty = body.is_end_stream();
-        let body = read(with_idle_time(body)).await.map_err(|error| {
+        let body = read(Limited::new(body)).await.map_err(|error| {
             Problem::bad_request("body", format!("the body could not be read: {error}"))
         })?;
         let start = match &body {
@@ -93,20 +93,24 @@ impl Proxy {
             path: &path,
             query: query.as_deref(),
             endpoint: upstream.endpoint.as_deref(),
+            content_type: parts.headers.get(CONTENT_TYPE),
             body: start.as_deref(),
         })?;
         headers::strip_request(&mut parts.headers);
         let url = upstream.url(&path, query.as_deref());
-        let sends_nothing = is_empty && !sends_body(&parts.method);
-        let Parts { method, headers, .. } = parts;
+        let Parts { method, mut headers, .. } = parts;
+        if is_empty && sends_body(&method) {
+            // IIS requires it.
+            headers.insert(CONTENT_LENGTH, 0.into());
+        }
         let request = upstream.client.request(method, url).headers(headers);
         let request = match body {
-            Read::Whole(_) if sends_nothing => request,
+            Read::Whole(_) if is_empty => request,
             Read::Whole(bytes) => request.body(bytes),
             Read::Long(stream) => request.body(reqwest::Body::wrap(stream)),
         };
         let response = request.with_extension(call.sent.clone()).send().await?;
-        Ok(self.for_caller(upstream, &host, &path, start.as_deref(), response).await)
+        self.for_caller(upstream, &host, &path, start.as_deref(), response).await
     }
 
     fn route<'a>(&'a self, path: &'a str) -> Result<(&'a Upstream, &'a str), Problem> {
@@ -126,11 +130,17 @@ impl Proxy {
         path: &str,
         sent: Option<&[u8]>,
         response: reqwest::Response,
-    ) -> Response<Body> {
+    ) -> Result<Response<Body>, Problem> {
+        if response.status().is_informational() {
+            let detail = "the API changed the protocol, which the proxy did not request";
+            return Err(Problem::bad_response(detail));
+        }
         let url = response.url().clone();
         let (mut parts, body) = Response::<reqwest::Body>::from(response).into_parts();
         headers::strip_response(&mut parts.headers);
         parts.extensions.clear();
+        // Otherwise, the end of a body could look like a cut.
+        parts.version = Version::HTTP_11;
         let proxied = format!("http://{host}{}", upstream.prefix);
         let place = Place { origin: &upstream.origin, proxied: &proxied };
         let location = parts.headers.get(LOCATION).and_then(|value| value.to_str().ok());
@@ -145,7 +155,7 @@ impl Proxy {
             && !parts.headers.contains_key(CONTENT_ENCODING);
         let names = match (upstream.api, sent) {
             (Api::Authoring, Some(sent)) if is_readable && contains(sent, b"Upload") => {
-                let documents = Documents::of_body(sent);
+                let documents = Documents::that_can_be_read(sent);
                 documents.map(|documents| documents.response_keys("presignedUploadUrl"))
             }
             _ => None,
@@ -155,21 +165,22 @@ impl Proxy {
             delivery.filter(|_| is_readable && rewrite::is_obtain_edge_token(upstream.api, path));
         let body = match (names, edge) {
             (Some(names), _) if !names.is_empty() => {
-                rewritten(body, |text| rewrite::members(text, &names, |url| place.url(url))).await
+                rewritten(body, |text| rewrite::members(text, &names, |url| place.absolute(url)))
+                    .await?
             }
             (_, Some(delivery)) => {
                 let names = ["edgeUrl".to_owned()].into();
                 let proxied = format!("http://{host}{}", delivery.prefix);
                 let replace = |url: &str| {
                     let place = Place { origin: &delivery.origin, proxied: &proxied };
-                    place.url(url).map(|url| url.trim_end_matches('/').to_owned())
+                    place.absolute(url).map(|url| url.trim_end_matches('/').to_owned())
                 };
-                rewritten(body, |text| rewrite::members(text, &names, replace)).await
+                rewritten(body, |text| rewrite::members(text, &names, replace)).await?
             }
-            _ => return Response::from_parts(parts, stream(body)),
+            _ => return Ok(Response::from_parts(parts, stream(body))),
         };
         parts.headers.remove(CONTENT_LENGTH);
-        Response::from_parts(parts, body)
+        Ok(Response::from_parts(parts, body))
     }
 }
 
@@ -193,18 +204,16 @@ fn stream(body: reqwest::Body) -> Body {
 }
 
 /// Returns a body with this change, unless it is long or the change does not apply.
-async fn rewritten(body: reqwest::Body, change: impl Fn(&str) -> Option<String>) -> Body {
+async fn rewritten(
+    body: reqwest::Body,
+    change: impl Fn(&str) -> Option<String>,
+) -> Result<Body, Problem> {
     match read(body).await {
         Ok(Read::Whole(bytes)) => {
             let changed = std::str::from_utf8(&bytes).ok().and_then(change);
-            full(changed.map_or(bytes, Bytes::from))
+            Ok(full(changed.map_or(bytes, Bytes::from)))
         }
-        Ok(Read::Long(body)) => body.map_err(Into::into).boxed_unsync(),
-        // The caller notices that the body is incomplete.
-        Err(error) => {
-            let error = std::io::Error::other(error.to_string());
-            http_body_util::StreamBody::new(futures_util::stream::once(async { Err(error.into()) }))
-                .boxed_unsync()
-        }
+        Ok(Read::Long(body)) => Ok(body.map_err(Into::into).boxed_unsync()),
+        Err(_) => Err(Problem::bad_response("the API's response ended early")),
     }
 }

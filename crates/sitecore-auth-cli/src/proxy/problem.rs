@@ -13,7 +13,8 @@ use sitecore_auth::ErrorKind;
 
 use super::body::{Body, full};
 
-const MARK: HeaderName = HeaderName::from_static("x-sitecore-auth-error");
+/// Marks the proxy's own errors.
+pub(crate) const MARK: HeaderName = HeaderName::from_static("x-sitecore-auth-error");
 
 /// Why the proxy did not pass a request on, or got no response.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ impl Problem {
     /// The request is meant for another server.
     pub(crate) fn misdirected(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail)
+    }
+
+    /// The API's response cannot be passed on.
+    pub(crate) fn bad_response(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "upstream", detail)
     }
 
     pub(crate) fn status(&self) -> StatusCode {

@@ -15,7 +15,10 @@ use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use super::upstream::Sent;
-use crate::{commands::token::now, terminal::error_line};
+use crate::{
+    commands::token::now,
+    terminal::{error_line, printable},
+};
 
 /// How many calls the status page lists.
 const KEPT: usize = 100;
@@ -75,7 +78,7 @@ impl Records {
                 at: now(),
                 method: method.to_owned(),
                 upstream: "",
-                path: path.chars().take(500).collect(),
+                path: printable(path).chars().take(500).collect(),
                 status: 0,
                 milliseconds: 0,
                 waited_milliseconds: 0,
@@ -103,7 +106,10 @@ impl Records {
     }
 
     fn end(&self, record: Record) {
-        *lock(&self.0.last_activity) = Instant::now();
+        // A call that was refused does not keep the proxy alive.
+        if !record.upstream.is_empty() {
+            *lock(&self.0.last_activity) = Instant::now();
+        }
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.0.is_quiet {
             error_line(&format!(

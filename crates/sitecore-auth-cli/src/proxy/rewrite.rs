@@ -16,6 +16,11 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Returns the URL at the proxy that stands for this absolute one, if it is at the API's origin.
+    pub(crate) fn absolute(&self, text: &str) -> Option<String> {
+        Url::parse(text).is_ok().then(|| self.url(text)).flatten()
+    }
+
     /// Returns the URL at the proxy that stands for this one, if it is at the API's origin.
     pub(crate) fn url(&self, text: &str) -> Option<String> {
         let url = self.origin.join(text).ok()?;
@@ -31,7 +36,8 @@ pub(crate) fn members(
     names: &HashSet<String>,
     replace: impl Fn(&str) -> Option<String>,
 ) -> Option<String> {
-    serde_json::from_str::<IgnoredAny>(text).ok()?;
+    // Some servers begin with a byte order mark.
+    serde_json::from_str::<IgnoredAny>(text.trim_start_matches('\u{feff}')).ok()?;
     let mut written = String::new();
     // What has been written, and where the search goes on.
     let (mut done, mut at) = (0, 0);
@@ -83,11 +89,14 @@ mod tests {
         let names = HashSet::from(["url".to_owned()]);
         let replace = |text: &str| {
             let origin = Url::parse("https://cm.example/").unwrap();
-            Place { origin: &origin, proxied: "http://127.0.0.1:1/authoring" }.url(text)
+            Place { origin: &origin, proxied: "http://127.0.0.1:1/authoring" }.absolute(text)
         };
         let text = "{\"data\": {\"url\" : \"https:\\/\\/cm.example/up?token=a\\u0026b\", \"n\": 1.50,\n \"other\": \"https://cm.example/\", \"list\": [\"url\", {\"url\":\"https://other.example/x\"}]}}";
         let expected = "{\"data\": {\"url\" : \"http://127.0.0.1:1/authoring/up?token=a&b\", \"n\": 1.50,\n \"other\": \"https://cm.example/\", \"list\": [\"url\", {\"url\":\"https://other.example/x\"}]}}";
         assert_eq!(members(text, &names, replace).as_deref(), Some(expected));
+        // Another member of that name may be no URL.
+        assert_eq!(members("{\"url\": \"/about us\"}", &names, replace), None);
+        assert!(members("\u{feff}{\"url\": \"https://cm.example/a\"}", &names, replace).is_some());
         assert_eq!(members("{\"url\": null, \"a\": \"url\"}", &names, replace), None);
         assert_eq!(members("{\"url\": \"https://cm.example/\"", &names, replace), None);
     }

@@ -30,7 +30,7 @@ use crate::failure::{Failure, Kind, Result};
 const DRAIN_TIME: Duration = Duration::from_secs(25);
 
 /// How long a caller may take to send the headers, and keep a connection without a request.
-const HEADER_TIME: Duration = Duration::from_secs(300);
+const HEADER_TIME: Duration = Duration::from_secs(60);
 
 /// Where a proxy or its status page listens.
 #[derive(Debug)]
@@ -110,9 +110,14 @@ impl Drop for Listener {
     }
 }
 
-/// Serves connections until `end` is ready. Then calls in flight may be completed.
-pub(crate) async fn serve<R, F>(listener: Listener, respond: Arc<R>, end: impl Future<Output = ()>)
-where
+/// Serves connections until `end` is ready. Then calls in flight may be completed, as long as there
+/// are any that count.
+pub(crate) async fn serve<R, F>(
+    listener: Listener,
+    respond: Arc<R>,
+    end: impl Future<Output = ()>,
+    is_busy: impl Fn() -> bool,
+) where
     R: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -146,7 +151,23 @@ where
         }
     }
     drop(listener);
-    let _ = timeout(DRAIN_TIME, graceful.shutdown()).await;
+    let drained = async {
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            // What is left are connections without a call.
+            () = until_idle(is_busy) => {}
+        }
+    };
+    let _ = timeout(DRAIN_TIME, drained).await;
+}
+
+/// Waits until there has been no call for a moment, so that the last response is sent.
+async fn until_idle(is_busy: impl Fn() -> bool) {
+    let mut idle = 0;
+    while idle < 10 {
+        sleep(Duration::from_millis(50)).await;
+        idle = if is_busy() { 0 } else { idle + 1 };
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -47,6 +47,7 @@ impl Upstream {
         let auth = auth.require_target(true).build()?;
         // A redirect is for the caller to follow. There is no limit for the whole call.
         let http = reqwest::Client::builder().redirect(Policy::none()).read_timeout(IDLE_TIME);
+        let http = http.no_gzip().no_brotli().no_zstd().no_deflate();
         let is_local =
             url.host_str().is_some_and(|host| ["127.0.0.1", "[::1]", "localhost"].contains(&host));
         let http = if is_local { http.no_proxy() } else { http };

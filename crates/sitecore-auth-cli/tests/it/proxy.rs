@@ -325,6 +325,9 @@ fn only_headers_for_the_api_are_passed_on() {
         ("proxy-authorization", "Basic eA=="),
         ("accept-encoding", "gzip"),
         ("x-http-method-override", "DELETE"),
+        ("x_http_method_override", "DELETE"),
+        ("x-original-url", "/api/other"),
+        ("x_forwarded_host", "a.example"),
         ("x-kept", "1"),
         ("user-agent", "mine"),
     ] {
@@ -391,6 +394,75 @@ fn a_target_that_is_no_plain_path_is_rejected() {
     assert_ne!(status("OPTIONS * HTTP/1.1"), "200");
     assert_eq!(api.count(), 0);
     assert_eq!(status("GET /deploy/api/x HTTP/1.1"), "200");
+}
+
+#[test]
+fn only_common_methods_are_passed_on() {
+    let (_place, api, proxy) = echo(&[]);
+    // TRACE would return the token.
+    for method in ["TRACE", "delete", "Post", "PROPFIND"] {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        proxy.assert_refused(proxy.request(method, "/deploy/api/x"), 400, "method");
+    }
+    assert_eq!(api.count(), 0);
+    for method in [Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+        let seen = proxy.json(proxy.request(method.clone(), "/deploy/api/x"));
+        assert_eq!(seen["method"], method.as_str());
+    }
+}
+
+#[test]
+fn a_bodys_length_is_passed_on() {
+    let (_place, _api, proxy) = echo(&[]);
+    for length in [0, 1, 3_000_000] {
+        let request = proxy.request(Method::POST, "/deploy/api/x").body(vec![b'a'; length]);
+        let seen = proxy.json(request);
+        assert_eq!(
+            (&seen["length"], &seen["headers"]["content-length"]),
+            (&json!(length), &json!(length.to_string()))
+        );
+    }
+    assert_eq!(proxy.json(proxy.get("/deploy/api/x"))["headers"]["content-length"], Value::Null);
+}
+
+/// Starts an API that sends these bytes in response to every request.
+fn canned(bytes: &'static str) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4_096];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(bytes.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn odd_responses_of_an_api_do_not_mislead_the_caller() {
+    let place = Place::new();
+    let raw = |response| {
+        let mut command = place.command(Api::Deploy, &["proxy", "--deploy"]);
+        command.env("SITECORE_DEPLOY_URL", format!("http://{}", canned(response)));
+        let proxy = Running::spawn(command);
+        proxy.raw("GET /deploy/api/x HTTP/1.1\r\nHost: HOST\r\nX-Sitecore-Auth-Key: KEY\r\nConnection: close\r\n\r\n")
+    };
+    // Without a length, a cut would look like the end.
+    let old = raw("HTTP/1.0 200 OK\r\n\r\n[1,2,3]");
+    assert!(old.starts_with("HTTP/1.1 200") && old.contains("transfer-encoding: chunked"), "{old}");
+    let both = raw(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    );
+    assert!(both.contains("hello") && !both.contains("content-length"), "{both}");
+    let upgrade =
+        raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n");
+    assert!(upgrade.starts_with("HTTP/1.1 502"), "{upgrade}");
+    let marked = raw(
+        "HTTP/1.1 403 Forbidden\r\nX-Sitecore-Auth-Error: wrong_key\r\nContent-Length: 0\r\n\r\n",
+    );
+    assert!(marked.starts_with("HTTP/1.1 403") && !marked.contains("wrong_key"), "{marked}");
 }
 
 #[test]
@@ -622,6 +694,29 @@ fn calls_in_flight_are_completed_before_the_proxy_ends() {
 }
 
 #[test]
+fn a_second_signal_ends_the_proxy_at_once() {
+    let (_place, _api, mut proxy) = echo(&[]);
+    let call = proxy.runtime.spawn(proxy.get("/deploy/api/hang").send());
+    pause(Duration::from_millis(500));
+    let started = Instant::now();
+    proxy.signal("-TERM");
+    pause(Duration::from_millis(500));
+    proxy.signal("-TERM");
+    let (code, log) = proxy.wait();
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(code, Some(1));
+    assert!(log.contains("ended with 1 calls in flight"), "{log}");
+    assert!(proxy.runtime.block_on(call).unwrap().is_err());
+    // A connection without a call does not delay the end.
+    let (_place, _api, proxy) = echo(&[]);
+    let mut silent = TcpStream::connect(proxy.address()).unwrap();
+    silent.write_all(b"GET /deploy HTTP/1.1\r\nHost").unwrap();
+    let started = Instant::now();
+    assert_eq!(proxy.end().0, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
 fn a_proxy_that_stood_still_goes_on() {
     let place = Place::with_lifetime(Duration::from_secs(5));
     let proxy = Running::start(&place, Api::Deploy, &["--deploy"]);
@@ -641,6 +736,18 @@ fn an_idle_proxy_ends_if_it_is_to() {
         pause(Duration::from_millis(500));
     }
     assert_eq!(proxy.wait().0, Some(0));
+    // Calls that are refused do not keep it alive.
+    let (_place, _api, mut proxy) = echo(&["--idle-exit", "1s"]);
+    let refused = proxy.runtime.spawn({
+        let request = proxy.http.get(proxy.url("/deploy/api/x"));
+        async move {
+            while request.try_clone().unwrap().send().await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    });
+    assert_eq!(proxy.wait().0, Some(0));
+    refused.abort();
 }
 
 #[test]
@@ -649,8 +756,11 @@ fn the_log_shows_no_query_header_or_body() {
     let key = proxy.key().to_owned();
     let request = proxy.request(Method::POST, "/deploy/api/x?secret-in-query=1");
     proxy.send(request.header("x-mine", "secret-in-header").body("secret-in-body"));
+    // A control sequence of a terminal, from a caller without the key.
+    proxy.raw("GET /x\u{9b}31m HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n");
     let (code, log) = proxy.end();
     assert_eq!(code, Some(0));
+    assert!(!log.contains('\u{9b}'), "{log}");
     let line = log.lines().find(|line| line.contains(" POST ")).unwrap();
     let words: Vec<_> = line.split(' ').skip(1).take(4).collect();
     assert_eq!(words, ["POST", "deploy", "/deploy/api/x", "200"], "{log}");
@@ -809,6 +919,10 @@ fn wrong_use_of_the_proxy_is_explained() {
     assert_fails(&run(&["--no-key", "--key-file", "key"]), 2, "--key-file");
     assert_fails(&run(&["--only", "everything"]), 2, "everything");
     assert_fails(&run(&["--unix", "a/b", "--no-key"]), 2, "--no-key");
+    assert_fails(&run(&["--only", "deploy", "--edge"]), 2, "--only");
+    let output = run(&["--authoring", "https://u:password@cm.example"]);
+    assert_fails(&output, 2, "--authoring");
+    assert!(!stderr(&output).contains("password"), "{}", stderr(&output));
     assert_fails(&run(&["--delivery"]), 3, "SITECORE_EDGE_TOKEN");
     let bare = place.bare(&["proxy", "--deploy"]).output().unwrap();
     assert_fails(&bare, 3, "no credentials found");
