@@ -641,7 +641,7 @@ fn content_is_deleted_and_clients_are_created_only_if_allowed() {
 }
 
 #[test]
-fn the_proxys_errors_differ_from_the_apis() {
+fn errors_of_the_proxy_differ_from_those_of_the_apis() {
     let place = Place::new();
     let proxy = Running::start(&place, Api::Deploy, &["--deploy"]);
     // Sitecore's own error is passed on as it is.
