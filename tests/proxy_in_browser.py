@@ -46,7 +46,7 @@ async function attempt(name, url, options) {
   await attempt("header", "PROXY/deploy/api/header", { headers: { "X-Sitecore-Auth-Key": "x" } });
   // The attacker's own name now leads to the proxy.
   await attempt("rebound", "http://attacker.example:PORT/deploy/api/rebound", { mode: "no-cors" });
-  await attempt("status", "STATUSstatus.json");
+  await attempt("status", "STATUS/status.json");
   document.getElementById("results").textContent = JSON.stringify(results);
 })();
 </script>"""
@@ -109,7 +109,7 @@ def main():
     try:
         ready = json.loads(proxy.stdout.readline())
         port = ready["url"].rsplit(":", 1)[1]
-        page = PAGE.replace("PROXY", ready["url"]).replace("STATUS", ready["status_url"])
+        page = PAGE.replace("PROXY", ready["url"]).replace("STATUS/", ready["status_url"])
         Attacker.page = page.replace("PORT", port)
         dom = browse(f"http://attacker.example:{attacker}/")
         results = json.loads(dom.split('<pre id="results">')[1].split("</pre>")[0])
