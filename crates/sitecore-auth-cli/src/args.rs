@@ -85,10 +85,11 @@ pub(crate) enum Command {
     /// X-Sitecore-Auth-Key in SITECORE_PROXY_KEY. The exit code is that of the program; 126 or 127 if
     /// it cannot be started, and 128 and the number of the signal if one ended it.
     Run(RunProgram),
-    /// Pass the calls of other programs on to the APIs, with a token
+    /// Forward other programs' calls to the APIs, with a token
     ///
-    /// Callers send the key of the ready line in the header X-Sitecore-Auth-Key, and no credential.
-    /// /authoring/…, /deploy/…, /edge/… and /delivery/… lead to the APIs.
+    /// Callers send the key from the ready line in the header X-Sitecore-Auth-Key. They send no
+    /// credential. The APIs are at /authoring/…, /deploy/…, /edge/… and /delivery/…. Without
+    /// --authoring, --deploy, --edge and --delivery, all but Delivery are served, if the host is known.
     Proxy(StartProxy),
     /// Wait until a server responds with a status of 2xx, such as a proxy's /healthz/ready
     Wait(Wait),
@@ -281,23 +282,23 @@ pub(crate) enum Store {
     Clear,
 }
 
-/// What a proxy leads to.
+/// Which APIs a proxy serves.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Selection {
-    /// Lead to the Authoring API of this CM, at /authoring/ [default: every API whose host is known]
+    /// Serve the Authoring API of this CM, at /authoring/
     #[arg(long, value_name = "HOST")]
     pub(crate) authoring: Option<String>,
-    /// Lead to the Deploy API, at /deploy/
+    /// Serve the Deploy API, at /deploy/
     #[arg(long)]
     pub(crate) deploy: bool,
-    /// Lead to the Admin API and the Token API of Edge, at /edge/
+    /// Serve the Admin API and the Token API of Edge, at /edge/
     #[arg(long)]
     pub(crate) edge: bool,
-    /// Lead to the Delivery API, at /delivery/, with the key of this environment; without a value,
+    /// Serve the Delivery API, at /delivery/, with the key of this environment; without a value,
     /// with the key in SITECORE_EDGE_TOKEN
     #[arg(long, value_name = "ENVIRONMENT", num_args = 0..=1)]
     pub(crate) delivery: Option<Option<String>>,
-    /// Lead to this API alone, at /
+    /// Serve only this API, at /
     #[arg(long, value_enum, value_name = "API")]
     pub(crate) only: Option<Api>,
     #[command(flatten)]
@@ -332,13 +333,13 @@ impl Selection {
 /// What callers of a proxy may do.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Guards {
-    /// Pass on GET, HEAD, and GraphQL documents without a mutation only
+    /// Allow only GET, HEAD, and GraphQL documents without a mutation
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Pass on DELETE /api/admin/v1/content of Edge, which deletes the tenant's content
+    /// Allow DELETE /api/admin/v1/content of Edge, which deletes the tenant's content
     #[arg(long)]
     pub(crate) allow_delete_content: bool,
-    /// Pass on the creation of clients, which returns their secrets
+    /// Allow the creation of clients, which returns their secrets
     #[arg(long)]
     pub(crate) allow_create_clients: bool,
 }
@@ -348,7 +349,7 @@ pub(crate) struct RunProgram {
     #[command(flatten)]
     pub(crate) selection: Selection,
     /// Show a status page at this address, such as 127.0.0.1:0
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) status: Option<SocketAddr>,
     /// Log each call on stderr
     #[arg(long)]
@@ -361,7 +362,7 @@ pub(crate) struct RunProgram {
 #[derive(Args, Debug)]
 pub(crate) struct StartProxy {
     /// Listen at this address; port 0 stands for any free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// Listen at a Unix socket instead, in a folder that no other user can enter
     #[cfg(unix)]
@@ -372,14 +373,14 @@ pub(crate) struct StartProxy {
     /// Read the key from this file, or create it there (mode 0600)
     #[arg(long, value_name = "PATH", conflicts_with = "no_key")]
     pub(crate) key_file: Option<PathBuf>,
-    /// Let every program of this machine call, also those of other users
+    /// Let every program on this machine call, including other users' programs
     #[arg(long)]
     pub(crate) no_key: bool,
     /// A host and port by which callers reach the proxy, in a container network
     #[arg(long, value_name = "HOST:PORT", requires = "key_file")]
     pub(crate) allow_host: Vec<String>,
     /// Show a status page at this address, such as 127.0.0.1:9901
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) status: Option<SocketAddr>,
     /// End when there has been no call for this time, such as 15m
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -407,6 +408,10 @@ impl Command {
             Self::Run(_) | Self::Proxy(_) | Self::Wait(_) | Self::Completions { .. } => false,
         }
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
 fn time(text: &str) -> Result<Duration, String> {

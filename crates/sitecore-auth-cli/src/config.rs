@@ -133,6 +133,11 @@ impl Config {
         names.next().filter(|_| names.next().is_none()).map(String::as_str)
     }
 
+    /// Returns the variables that contain secrets.
+    pub(crate) fn secret_variables(&self) -> impl Iterator<Item = &str> {
+        self.contents.credentials.values().filter_map(|it| it.secret_variable.as_deref())
+    }
+
     /// Returns a list of the credentials for a hint.
     pub(crate) fn names(&self) -> Option<String> {
         let names: Vec<_> = self.contents.credentials.keys().map(String::as_str).collect();

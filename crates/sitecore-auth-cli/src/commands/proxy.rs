@@ -82,7 +82,7 @@ async fn entrance(options: &StartProxy) -> Result<Entrance> {
         );
     }
     if address.ip().is_unspecified() && options.allow_host.is_empty() {
-        let message = format!("callers do not reach the proxy as {address}");
+        let message = format!("callers cannot use {address} as the proxy's address");
         return Err(Failure::usage(message)
             .hint("name the host and port that they use with --allow-host, such as proxy:8080"));
     }
@@ -119,7 +119,8 @@ impl Started {
         let (status, status_url) = match status {
             Some(address) => {
                 if !address.ip().is_loopback() {
-                    let message = format!("the status page may not listen at {address}");
+                    let message =
+                        format!("the status page can only listen on loopback, not on {address}");
                     return Err(Failure::usage(message).hint("use an address such as 127.0.0.1:0"));
                 }
                 let listener = Listener::tcp(address).await?;
@@ -200,7 +201,7 @@ async fn until_idle(records: &Records, limit: Option<Duration>) {
     }
 }
 
-/// Prepares the APIs that were selected, or those for which there is everything.
+/// Prepares the selected APIs or, if none is selected, Deploy, Edge, and Authoring if its host is known.
 async fn upstreams(
     selection: &Selection,
     common: &Common,

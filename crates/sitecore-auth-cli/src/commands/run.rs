@@ -1,6 +1,6 @@
 //! `run`: starts a program that calls Sitecore's APIs through a proxy of its own.
 
-use std::{io, net::Ipv4Addr, process::ExitStatus};
+use std::{env, io, net::Ipv4Addr, process::ExitStatus};
 
 use tokio::process::Command;
 
@@ -13,6 +13,12 @@ use crate::{
     signals,
     terminal::note,
 };
+
+/// The variables that the library reads secrets from.
+const SECRETS: [&str; 3] =
+    ["SITECORE_AUTH_CLIENT_SECRET", "SITECORE_CLIENT_SECRET", "SITECORE_EDGE_TOKEN"];
+
+const LOOPBACK: &str = "127.0.0.1";
 
 /// What shells return for a program that cannot be started.
 const NOT_EXECUTABLE: u8 = 126;
@@ -34,11 +40,23 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
         return Err(Failure::usage("a command is missing after `--`"));
     };
     let mut signals = signals::Forwarded::new()?;
-    let child = Command::new(program)
+    let mut child = Command::new(program);
+    child
         .args(arguments)
         .env("SITECORE_PROXY_URL", &started.url)
-        .env("SITECORE_PROXY_KEY", key.reveal())
-        .spawn();
+        .env("SITECORE_PROXY_KEY", key.reveal());
+    // The program needs none of them, and could bypass the proxy.
+    for variable in SECRETS.into_iter().chain(config.secret_variables()) {
+        child.env_remove(variable);
+    }
+    // A proxy of the network must not get the key.
+    for variable in ["NO_PROXY", "no_proxy"] {
+        let others = env::var(variable).ok().filter(|others| !others.is_empty());
+        let all =
+            others.map_or_else(|| LOOPBACK.to_owned(), |others| format!("{others},{LOOPBACK}"));
+        child.env(variable, all);
+    }
+    let child = child.spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {

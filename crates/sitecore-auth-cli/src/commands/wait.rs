@@ -17,7 +17,7 @@ const ATTEMPT_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(options: &Wait, common: &Common) -> Result<String> {
     let invalid = |reason: &str| {
-        Failure::usage(format!("this is not a URL to wait for: {reason}"))
+        Failure::usage(format!("cannot wait for this URL: {reason}"))
             .hint("expected a URL such as http://127.0.0.1:9901/healthz/ready")
     };
     let mut url = Url::parse(&options.url).map_err(|error| invalid(&error.to_string()))?;

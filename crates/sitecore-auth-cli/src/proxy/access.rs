@@ -50,7 +50,7 @@ impl Access {
         Self { hosts: vec!["localhost".to_owned()], key: None }
     }
 
-    /// Checks everything but what the request is about. Returns the host by which the caller
+    /// Checks everything except what the request does. Returns the host by which the caller
     /// reached the proxy.
     pub(crate) fn check(&self, request: &Parts) -> Result<String, Problem> {
         let host = self.host(request)?;
@@ -82,7 +82,7 @@ impl Access {
             return Err(Problem::bad_request("method", detail));
         }
         if is_ambiguous(uri.path()) {
-            let detail = "the path contains `.` or `..`, or an escape sequence that is encoded twice, invalid, or for a character such as a slash";
+            let detail = "the path contains a segment `.` or `..`, or an escape sequence that is invalid, encoded twice, or stands for a special character such as a slash";
             return Err(Problem::bad_request("ambiguous_path", detail));
         }
         if let Some(name) = headers::credential(headers, uri.query()) {
@@ -107,7 +107,7 @@ impl Access {
         let host = host.map(str::to_ascii_lowercase).filter(|host| self.hosts.contains(host));
         host.ok_or_else(|| {
             let hosts = self.hosts.join(" or ");
-            Problem::misdirected(format!("expected exactly one header Host, with {hosts}"))
+            Problem::misdirected(format!("send exactly one Host header: {hosts}"))
         })
     }
 
@@ -117,8 +117,8 @@ impl Access {
         let detail = match (values.next(), values.next()) {
             (None, _) => "the header X-Sitecore-Auth-Key is missing",
             (Some(given), None) if key.as_bytes().ct_eq(given.as_bytes()).into() => return Ok(()),
-            (Some(_), None) => "the key in X-Sitecore-Auth-Key is not that of this proxy",
-            (Some(_), Some(_)) => "there are several headers X-Sitecore-Auth-Key",
+            (Some(_), None) => "the key in X-Sitecore-Auth-Key is wrong",
+            (Some(_), Some(_)) => "X-Sitecore-Auth-Key is repeated",
         };
         Err(Problem::forbidden("wrong_key", detail))
     }

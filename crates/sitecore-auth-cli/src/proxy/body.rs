@@ -18,7 +18,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// response with a longer one is not rewritten.
 const MAX_BUFFERED: usize = 1 << 20;
 
-/// How long a stream may pause. There is no limit for the whole.
+/// How long a stream may pause. Its total time is not limited.
 pub(crate) const IDLE_TIME: Duration = Duration::from_secs(600);
 
 pub(crate) fn full(bytes: Bytes) -> Body {

@@ -33,7 +33,7 @@ const NOT_FOR_APIS: [HeaderName; 8] = [
     header::ACCEPT_ENCODING,
 ];
 
-/// Headers that make a request another one after it was checked.
+/// Headers that would change a request's meaning after it was checked.
 const OVERRIDES: [&str; 6] = [
     "x-http-method",
     "x-http-method-override",
@@ -83,7 +83,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
 /// Removes what a caller must not see, and what would open the proxy to other web pages.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        // It does not count then (RFC 9112, section 6.3).
+        // It is ignored in that case (RFC 9112, section 6.3).
         headers.remove(header::CONTENT_LENGTH);
     }
     strip_connection(headers);

@@ -14,7 +14,7 @@ impl Key {
     pub(crate) fn random() -> Result<Self> {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|error| {
-            Failure::new(Kind::Unexpected, format!("no random numbers: {error}"))
+            Failure::new(Kind::Unexpected, format!("cannot generate a key: {error}"))
         })?;
         Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
@@ -33,7 +33,7 @@ impl Key {
             let key = sitecore_token::read_credential(path)?;
             if key.expose_secret().len() < 32 {
                 return Err(Failure::config(format!("the key in {shown} is too short"))
-                    .hint("remove the file, and the proxy creates one"));
+                    .hint("remove the file, and the proxy will create a new one"));
             }
             return Ok(Self(key.expose_secret().to_owned()));
         }
@@ -42,9 +42,7 @@ impl Key {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let written = options
-            .open(path)
-            .and_then(|mut file| file.write_all(format!("{}\n", key.0).as_bytes()));
+        let written = options.open(path).and_then(|mut file| file.write_all(key.0.as_bytes()));
         written.map_err(|error| {
             Failure::config(format!("cannot write the key to {shown}: {error}"))
         })?;

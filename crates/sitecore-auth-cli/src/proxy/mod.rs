@@ -122,7 +122,7 @@ impl Proxy {
         })
     }
 
-    /// Returns a response as the caller gets it. URLs that would lead past the proxy are rewritten.
+    /// Returns a response as the caller gets it. URLs that would bypass the proxy are rewritten.
     async fn for_caller(
         &self,
         upstream: &Upstream,

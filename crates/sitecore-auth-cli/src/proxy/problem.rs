@@ -89,7 +89,7 @@ impl From<reqwest_middleware::Error> for Problem {
         };
         let kind = match auth.kind() {
             ErrorKind::Config if auth.cause().contains("outside the targets") => {
-                let detail = "this path is outside the API, so it gets no token";
+                let detail = "this path is outside the API, so it gets no token; check it for a double slash or a missing prefix";
                 return Self::forbidden("outside_api", detail);
             }
             ErrorKind::Config => "config",
@@ -109,12 +109,18 @@ impl Problem {
     fn upstream(error: reqwest_middleware::Error) -> Self {
         let detail = match error {
             reqwest_middleware::Error::Reqwest(error) => {
+                let is_connect = error.is_connect();
                 // The URL may contain a key in its query.
                 let error = error.without_url();
                 let causes =
                     std::iter::successors(Some(&error as &dyn std::error::Error), |&e| e.source());
                 let reason = causes.last().map(ToString::to_string).unwrap_or_default();
-                format!("the API could not be reached: {reason}")
+                match is_connect {
+                    true => format!("the API could not be reached: {reason}"),
+                    false => format!(
+                        "the API did not complete its response: {reason}; the call may have been carried out"
+                    ),
+                }
             }
             reqwest_middleware::Error::Middleware(error) => error.to_string(),
         };

@@ -1,4 +1,4 @@
-//! URLs in responses that would lead past the proxy.
+//! URLs in responses that would bypass the proxy.
 
 use std::collections::HashSet;
 

@@ -178,7 +178,7 @@ async fn accept(listener: &Listener) -> io::Result<Box<dyn Stream>> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
-            // Small responses are not to wait for more.
+            // Send small responses at once.
             let _ = stream.set_nodelay(true);
             Ok(Box::new(stream))
         }

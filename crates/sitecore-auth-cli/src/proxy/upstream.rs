@@ -45,7 +45,7 @@ impl Upstream {
     ) -> Result<Self> {
         let auth = AuthMiddleware::builder(cache.clone()).target(api.target(url)?);
         let auth = auth.require_target(true).build()?;
-        // A redirect is for the caller to follow. There is no limit for the whole call.
+        // A redirect is for the caller to follow. The total time is not limited.
         let http = reqwest::Client::builder().redirect(Policy::none()).read_timeout(IDLE_TIME);
         let http = http.no_gzip().no_brotli().no_zstd().no_deflate();
         let is_local =

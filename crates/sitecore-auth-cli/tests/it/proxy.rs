@@ -650,6 +650,9 @@ fn errors_of_the_proxy_differ_from_those_of_the_apis() {
     assert!(!response.headers().contains_key("x-sitecore-auth-error"));
     place.sandbox.break_down(Api::Deploy, Fault::cut());
     proxy.assert_refused(proxy.get("/deploy/api/projects/v1"), 502, "upstream");
+    let cut = proxy.send(proxy.get("/deploy/api/projects/v1"));
+    let cut: Value = proxy.runtime.block_on(cut.json()).unwrap();
+    assert!(cut["detail"].as_str().unwrap().contains("may have been carried out"), "{cut}");
 
     let refused = Place::new();
     let fault = Fault::status(429).header("retry-after", "77");
@@ -915,7 +918,7 @@ fn wait_ends_when_the_server_is_ready() {
 fn wrong_use_of_the_proxy_is_explained() {
     let place = Place::new();
     let run = |arguments: &[&str]| place.run(Api::Deploy, &[&["proxy"], arguments].concat());
-    assert_fails(&run(&["--listen", "localhost"]), 2, "--listen");
+    assert_fails(&run(&["--listen", "localhost"]), 2, "such as 127.0.0.1:8080");
     assert_fails(&run(&["--no-key", "--key-file", "key"]), 2, "--key-file");
     assert_fails(&run(&["--only", "everything"]), 2, "everything");
     assert_fails(&run(&["--unix", "a/b", "--no-key"]), 2, "--no-key");

@@ -34,6 +34,30 @@ fn the_program_calls_the_apis_without_a_token() {
 }
 
 #[test]
+fn the_program_gets_no_secret_and_no_proxy_of_the_network_gets_the_key() {
+    let place = Place::new();
+    place.write(
+        "sitecore-auth.toml",
+        "[credentials.a]\nclient_id = \"a\"\nsecret_variable = \"MY_SECRET\"\n",
+    );
+    let environment = |no_proxy: &str| {
+        let mut command = place.command(Api::Deploy, &["run", "--deploy", "--", "env"]);
+        command
+            .env("MY_SECRET", "sentinel-0123456789-0123456789-01")
+            .env("SITECORE_EDGE_TOKEN", "sentinel")
+            .env("no_proxy", no_proxy);
+        stdout(&command.output().unwrap())
+    };
+    let seen = environment("a.example");
+    assert!(!seen.contains("sentinel") && !seen.contains("SECRET"), "{seen}");
+    assert!(seen.contains("no_proxy=a.example,127.0.0.1\n"), "{seen}");
+    assert!(
+        seen.contains("NO_PROXY=127.0.0.1\n") && seen.contains("SITECORE_PROXY_KEY="),
+        "{seen}"
+    );
+}
+
+#[test]
 fn the_exit_code_is_that_of_the_program() {
     let place = Place::new();
     for (script, code) in
