@@ -154,10 +154,11 @@ impl Started {
             }
             let _ = stop.send(true);
             signals.next().await;
+            records.in_flight()
         };
         tokio::select! {
             () = self.serve(stopped) => 0,
-            () = end => records.in_flight(),
+            calls = end => calls,
         }
     }
 
