@@ -308,19 +308,23 @@ async fn five_hundred_tenants_of_one_process_save_their_tokens_with_few_open_fil
             TokenCache::new(shared.unwrap())
         })
         .collect();
-    let open_files = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = open_files();
+    // Other tests of this process open files too.
+    let open_files = || {
+        let files = fs::read_dir("/proc/self/fd").unwrap();
+        let paths = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
+        paths.filter(|path| path.starts_with(folder.path())).count()
+    };
     let watch = async {
         let mut most = 0;
         while source.calls() < 500 {
-            most = most.max(open_files() - before);
+            most = most.max(open_files());
             sleep(Duration::from_millis(5)).await;
         }
         most
     };
     let (tokens, most) = tokio::join!(join_all(tenants.iter().map(TokenCache::token)), watch);
     assert!(tokens.iter().all(std::result::Result::is_ok));
-    assert!(most < 200, "{most} open files");
+    assert!((1..200).contains(&most), "{most} open files");
     let entries = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
     assert_eq!(entries.filter(|path| path.extension().unwrap() == "entry").count(), 500);
 }
