@@ -53,7 +53,8 @@ impl Api {
             Self::Deploy => (&hosts.deploy, "deploy", "SITECORE_DEPLOY_URL", Some(DEPLOY)),
             Self::Edge | Self::Delivery => (&hosts.edge, "edge", "SITECORE_EDGE_URL", Some(EDGE)),
         };
-        let host = host.filter(|_| self == Self::Authoring).map(|host| ("--host".to_owned(), host));
+        let host = host.filter(|_| self == Self::Authoring);
+        let host = host.map(|host| ("the host of the CM".to_owned(), host));
         let from_variable = env::var(variable).ok().filter(|url| !url.trim().is_empty());
         let from_variable = from_variable.as_deref().map(|url| (variable.to_owned(), url));
         let configured = configured.as_deref().map(|url| (format!("[hosts] {name}"), url));
@@ -62,7 +63,7 @@ impl Api {
         let found = found.or_else(|| Some((String::new(), default?)));
         let (place, text) = found.ok_or_else(|| {
             Failure::usage("the host of the CM is not known")
-                .hint("give --host, set SITECORE_AUTHORING_URL, or add [hosts] authoring to sitecore-auth.toml")
+                .hint("give --host (for a proxy: --authoring), set SITECORE_AUTHORING_URL, or add [hosts] authoring to sitecore-auth.toml")
         })?;
         let text = text.trim();
         let url = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };

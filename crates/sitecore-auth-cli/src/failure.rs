@@ -57,12 +57,6 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// Names an argument as the command at hand does.
-    pub(crate) fn renamed(self, name: &str, here: &str) -> Self {
-        let hint = self.hint.map(|hint| hint.replace(name, here));
-        Self { message: self.message.replace(name, here), hint, ..self }
-    }
-
     pub(crate) fn retry_after(self, wait: Option<Duration>) -> Self {
         Self { retry_after: wait, ..self }
     }
@@ -174,16 +168,20 @@ impl From<reqwest_middleware::Error> for Failure {
     }
 }
 
+/// Returns the last of an error's causes, which says what happened.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
+}
+
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
         let host = error.url().and_then(|url| url.host_str()).unwrap_or("the API").to_owned();
         // The URL may contain a key in its query.
         let error = error.without_url();
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |&e| e.source());
-        let causes: Vec<_> = causes.map(ToString::to_string).collect();
-        let reason = causes.last().map_or("", String::as_str);
+        let reason = root_cause(&error);
         let failure = Self::new(Kind::Unavailable, format!("the call to {host} failed: {reason}"));
-        if causes.iter().any(|cause| cause.contains("certificate")) {
+        if reason.contains("certificate") {
             return failure.hint(
                 "if a proxy inspects TLS here, add its root certificate to this machine's store",
             );

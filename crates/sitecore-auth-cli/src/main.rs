@@ -45,18 +45,11 @@ fn main() -> ExitCode {
 /// Returns the exit code.
 fn start(arguments: &Arguments) -> Result<u8> {
     let runtime = Runtime::new()?;
-    if let Command::Run(options) = &arguments.command {
-        let code = runtime.block_on(async {
-            let config = Config::load(arguments.common.config.as_deref())?;
-            run::run(options, &arguments.common, &config).await
-        });
-        runtime.shutdown_background();
-        return code;
-    }
     let output = runtime.block_on(execute(arguments));
     // A name lookup that hangs must not delay the end.
     runtime.shutdown_background();
-    let printed = print(&output?);
+    let Output { text, code } = output?;
+    let printed = print(&text);
     match &arguments.command {
         // It is not shown again.
         Command::EdgeKey { command: EdgeKey::Create { label }, .. } => {
@@ -76,16 +69,28 @@ fn start(arguments: &Arguments) -> Result<u8> {
             Ok(()) => {}
         },
     }
-    Ok(0)
+    Ok(code)
 }
 
-/// Runs the command and returns what it prints on success. On failure, it prints nothing on stdout.
-async fn execute(arguments: &Arguments) -> Result<Vec<u8>> {
+/// What a command prints on success, and its exit code.
+struct Output {
+    text: Vec<u8>,
+    code: u8,
+}
+
+impl From<Vec<u8>> for Output {
+    fn from(text: Vec<u8>) -> Self {
+        Self { text, code: 0 }
+    }
+}
+
+/// Runs the command. On failure, it prints nothing on stdout.
+async fn execute(arguments: &Arguments) -> Result<Output> {
     let Arguments { common, command } = arguments;
     if let Command::Completions { shell } = command {
         let mut script = Vec::new();
         clap_complete::generate(*shell, &mut Arguments::command(), "sitecore-auth", &mut script);
-        return Ok(script);
+        return Ok(script.into());
     }
     let config = Config::load(common.config.as_deref())?;
     let text = match command {
@@ -93,7 +98,9 @@ async fn execute(arguments: &Arguments) -> Result<Vec<u8>> {
         Command::Inspect(options) => inspect::run(options, common, &config).await,
         Command::Check(options) => check::run(options, common, &config).await,
         Command::Graphql(options) => graphql::run(options, common, &config).await,
-        Command::Request(options) => return request::run(options, common, &config).await,
+        Command::Request(options) => {
+            return request::run(options, common, &config).await.map(Output::from);
+        }
         Command::EdgeKey { command, output } => {
             edge_key::run(command, output.format, common, &config).await
         }
@@ -101,14 +108,18 @@ async fn execute(arguments: &Arguments) -> Result<Vec<u8>> {
         Command::Store { command, output } => {
             store::run(command, output.format, common, &config).await
         }
+        Command::Run(options) => {
+            let code = run::run(options, common, &config).await?;
+            return Ok(Output { text: Vec::new(), code });
+        }
         Command::Proxy(options) => {
             // It prints when it is ready.
-            return commands::proxy::run(options, common, &config).await.map(|()| Vec::new());
+            commands::proxy::run(options, common, &config).await.map(|()| String::new())
         }
-        Command::Wait(options) => wait::run(options, common).await,
-        Command::Run(_) | Command::Completions { .. } => Ok(String::new()),
+        Command::Wait(options) => wait::run(options, common).await.map(|()| String::new()),
+        Command::Completions { .. } => Ok(String::new()),
     }?;
-    Ok(if text.is_empty() { Vec::new() } else { (text + "\n").into_bytes() })
+    Ok(if text.is_empty() { Vec::new() } else { (text + "\n").into_bytes() }.into())
 }
 
 fn print(output: &[u8]) -> io::Result<()> {

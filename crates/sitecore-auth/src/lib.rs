@@ -135,6 +135,8 @@ pub use freshness::Freshness;
 pub use middleware::{
     AuthMiddleware, AuthMiddlewareBuilder, NoAuth, Rejections, Replay, WrongClient,
 };
+#[doc(hidden)]
+pub use middleware::{CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS};
 pub use policy::{Backoff, RefreshPolicy};
 #[cfg(feature = "retry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "retry")))]

@@ -1,6 +1,9 @@
 //! `proxy`: passes calls of programs in any language on to Sitecore's APIs.
 
-use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, convert::Infallible, future::pending, net::SocketAddr, sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
 use sitecore_auth::{
@@ -24,37 +27,38 @@ pub(crate) struct Started {
     listener: Listener,
     proxy: Arc<Proxy>,
     status: Option<(Listener, Arc<StatusPage>)>,
-    /// Where callers find it.
     pub(crate) url: String,
     pub(crate) status_url: Option<String>,
-    idle_exit: Option<Duration>,
 }
 
-/// Who may call, and where.
+/// Where callers find a proxy, and who may call.
 pub(crate) struct Entrance {
-    pub(crate) listener: Listener,
-    pub(crate) key: Option<Key>,
-    pub(crate) allowed_hosts: Vec<String>,
+    listener: Listener,
+    access: Access,
+    url: String,
+}
+
+impl Entrance {
+    /// Listens at this address. Callers may also use these hosts.
+    pub(crate) async fn tcp(
+        address: SocketAddr,
+        hosts: &[String],
+        key: Option<Key>,
+    ) -> Result<Self> {
+        let (listener, address) = Listener::tcp(address).await?;
+        let access = Access::tcp(address, hosts, key);
+        Ok(Self { listener, access, url: format!("http://{address}") })
+    }
 }
 
 pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) -> Result<()> {
     let end = signals::End::new()?;
-    let entrance = entrance(options).await?;
     let mut ready = Map::new();
+    let entrance = entrance(options, &mut ready).await?;
+    let started = Started::new(entrance, &options.selection, options.status, common, config);
+    let started = started.await?;
     ready.insert("version".to_owned(), json!(1));
     ready.insert("event".to_owned(), json!("ready"));
-    match (&entrance.key, &options.key_file) {
-        (Some(_), Some(file)) => ready.insert("key_file".to_owned(), json!(file)),
-        (Some(key), None) => ready.insert("key".to_owned(), json!(key.reveal())),
-        (None, _) => None,
-    };
-    let started = Started::new(entrance, &options.selection, options.status, common, config);
-    let mut started = started.await?;
-    started.idle_exit = options.idle_exit;
-    #[cfg(unix)]
-    if let Some(path) = &options.unix {
-        ready.insert("socket".to_owned(), json!(path));
-    }
     ready.insert("url".to_owned(), json!(started.url));
     ready.insert("upstreams".to_owned(), started.upstreams());
     ready.insert("status_url".to_owned(), json!(started.status_url));
@@ -62,17 +66,19 @@ pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) 
     crate::print(format!("{}\n", Value::Object(ready)).as_bytes()).map_err(|error| {
         Failure::new(Kind::Unexpected, format!("cannot write the ready line to stdout: {error}"))
     })?;
-    match started.run(end).await {
+    match started.run(end, options.idle_exit).await {
         0 => Ok(()),
         calls => Err(Failure::new(Kind::Unexpected, format!("ended with {calls} calls in flight"))),
     }
 }
 
-async fn entrance(options: &StartProxy) -> Result<Entrance> {
+/// Listens, and adds to the ready line how callers get in.
+async fn entrance(options: &StartProxy, ready: &mut Map<String, Value>) -> Result<Entrance> {
     #[cfg(unix)]
     if let Some(path) = &options.unix {
-        let listener = Listener::unix(path)?;
-        return Ok(Entrance { listener, key: None, allowed_hosts: Vec::new() });
+        let (listener, access) = (Listener::unix(path)?, Access::unix());
+        ready.insert("socket".to_owned(), json!(path));
+        return Ok(Entrance { listener, access, url: "http://localhost".to_owned() });
     }
     let address = options.listen;
     if !address.ip().is_loopback() && options.key_file.is_none() {
@@ -87,12 +93,18 @@ async fn entrance(options: &StartProxy) -> Result<Entrance> {
             .hint("name the host and port that they use with --allow-host, such as proxy:8080"));
     }
     let key = match (&options.key_file, options.no_key) {
-        (Some(file), _) => Some(Key::in_file(file)?),
+        (Some(file), _) => {
+            ready.insert("key_file".to_owned(), json!(file));
+            Some(Key::in_file(file)?)
+        }
         (None, true) => None,
-        (None, false) => Some(Key::random()?),
+        (None, false) => {
+            let key = Key::random()?;
+            ready.insert("key".to_owned(), json!(key.reveal()));
+            Some(key)
+        }
     };
-    let listener = Listener::tcp(address).await?;
-    Ok(Entrance { listener, key, allowed_hosts: options.allow_host.clone() })
+    Entrance::tcp(address, &options.allow_host, key).await
 }
 
 impl Started {
@@ -103,19 +115,9 @@ impl Started {
         common: &Common,
         config: &Config,
     ) -> Result<Self> {
-        let Entrance { listener, key, allowed_hosts } = entrance;
+        let Entrance { listener, access, url } = entrance;
         let upstreams: Arc<[Upstream]> = upstreams(selection, common, config).await?.into();
         let records = Records::new(common.quiet);
-        let (access, url) = match listener.address()? {
-            Some(address) => {
-                (Access::tcp(address, &allowed_hosts, key), format!("http://{address}"))
-            }
-            #[cfg(unix)]
-            None => (Access::unix(), "http://localhost".to_owned()),
-            #[cfg(not(unix))]
-            None => unreachable!("a listener without an address is a Unix socket"),
-        };
-        let guards = selection.guards.clone();
         let (status, status_url) = match status {
             Some(address) => {
                 if !address.ip().is_loopback() {
@@ -123,16 +125,15 @@ impl Started {
                         format!("the status page can only listen on loopback, not on {address}");
                     return Err(Failure::usage(message).hint("use an address such as 127.0.0.1:0"));
                 }
-                let listener = Listener::tcp(address).await?;
-                let address = listener.address()?.unwrap_or(address);
-                let access = Access::tcp(address, &[], None);
+                let Entrance { listener, access, url } = Entrance::tcp(address, &[], None).await?;
                 let page = StatusPage::new(access, Arc::clone(&upstreams), records.clone());
-                (Some((listener, Arc::new(page))), Some(format!("http://{address}/")))
+                (Some((listener, Arc::new(page))), Some(format!("{url}/")))
             }
             None => (None, None),
         };
+        let guards = selection.guards.clone();
         let proxy = Arc::new(Proxy { access, upstreams, guards, records });
-        Ok(Self { listener, proxy, status, url, status_url, idle_exit: None })
+        Ok(Self { listener, proxy, status, url, status_url })
     }
 
     /// Returns the URL of each API at the proxy.
@@ -143,9 +144,8 @@ impl Started {
 
     /// Serves calls until the first signal, or until there have been none for a while. Calls in
     /// flight are completed, until a second signal. Returns how many were not.
-    pub(crate) async fn run(mut self, mut signals: signals::End) -> usize {
+    async fn run(self, mut signals: signals::End, idle_exit: Option<Duration>) -> usize {
         let records = self.proxy.records.clone();
-        let idle_exit = self.idle_exit.take();
         let (stop, stopped) = watch::channel(false);
         let end = async {
             tokio::select! {
@@ -202,7 +202,8 @@ async fn until_idle(records: &Records, limit: Option<Duration>) {
     }
 }
 
-/// Prepares the selected APIs or, if none is selected, Deploy, Edge, and Authoring if its host is known.
+/// Prepares the selected APIs or, if none is selected, Deploy, Edge, and Authoring if its host is
+/// known.
 async fn upstreams(
     selection: &Selection,
     common: &Common,
@@ -215,34 +216,45 @@ async fn upstreams(
             apis.insert(0, Api::Authoring);
         }
     }
-    let mut upstreams: Vec<Upstream> = Vec::new();
+    let mut caches = Caches { common, config, known: BTreeMap::new() };
+    let mut upstreams = Vec::new();
     for api in apis {
-        let url = api.url(selection.authoring.as_deref(), config);
-        let url = url.map_err(|failure| failure.renamed("--host", "--authoring"))?;
+        let url = api.url(selection.authoring.as_deref(), config)?;
         let (cache, source) = match (api, &selection.delivery) {
             (Api::Delivery, Some(Some(environment))) => {
-                let login = Login::find(common, config, Api::Deploy.assigned(config))?;
                 let deploy = Api::Deploy.url(None, config)?;
-                let ready = api::ready(Api::Deploy, deploy.clone(), login.cache(common).await?)?;
-                let source = EdgeKeySource::deploy_api(ready.client, environment);
-                let source = source.with_origin(origin(&deploy))?;
-                (TokenCache::new(source), format!("the key of environment {environment}"))
+                let (cache, _) = caches.get(Api::Deploy).await?;
+                let client = api::ready(Api::Deploy, deploy.clone(), cache)?.client;
+                let key = EdgeKeySource::deploy_api(client, environment);
+                let key = key.with_origin(origin(&deploy))?;
+                (TokenCache::new(key), format!("the key of environment {environment}"))
             }
             (Api::Delivery, _) => {
                 (TokenCache::new(EdgeKey::from_env()?), "SITECORE_EDGE_TOKEN".to_owned())
             }
-            _ => {
-                let login = Login::find(common, config, api.assigned(config))?;
-                let known = upstreams.iter().find(|it| it.source == login.place);
-                let cache = match known {
-                    Some(known) => known.cache.clone(),
-                    None => login.cache(common).await?,
-                };
-                (cache, login.place)
-            }
+            _ => caches.get(api).await?,
         };
-        let is_only = selection.only.is_some();
-        upstreams.push(Upstream::new(api, &url, cache, source, is_only)?);
+        upstreams.push(Upstream::new(api, &url, cache, source, selection.only.is_some())?);
     }
     Ok(upstreams)
+}
+
+/// One cache for each set of credentials.
+struct Caches<'a> {
+    common: &'a Common,
+    config: &'a Config,
+    known: BTreeMap<String, TokenCache>,
+}
+
+impl Caches<'_> {
+    /// Returns the cache for an API, and where its credentials come from.
+    async fn get(&mut self, api: Api) -> Result<(TokenCache, String)> {
+        let login = Login::find(self.common, self.config, api.assigned(self.config))?;
+        let cache = match self.known.get(&login.place) {
+            Some(cache) => cache.clone(),
+            None => login.cache(self.common).await?,
+        };
+        self.known.insert(login.place.clone(), cache.clone());
+        Ok((cache, login.place))
+    }
 }

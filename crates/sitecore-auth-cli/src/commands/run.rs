@@ -9,9 +9,9 @@ use crate::{
     args::{Common, RunProgram},
     config::Config,
     failure::{Failure, Kind, Result},
-    proxy::{Key, Listener},
+    proxy::Key,
     signals,
-    terminal::note,
+    terminal::{error_line, note},
 };
 
 /// The variables that the library reads secrets from.
@@ -27,14 +27,13 @@ const NOT_FOUND: u8 = 127;
 /// Returns the exit code of the program.
 pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) -> Result<u8> {
     let key = Key::random()?;
-    let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let entrance = Entrance { listener, key: Some(key.clone()), allowed_hosts: Vec::new() };
-    // The program's own output is not to be mixed with a log.
-    let common = Common { quiet: common.quiet || !options.log, ..common.clone() };
+    let entrance = Entrance::tcp((Ipv4Addr::LOCALHOST, 0).into(), &[], Some(key.clone())).await?;
+    // A log would be mixed with what the program prints.
+    let logged = Common { quiet: common.quiet || !options.log, ..common.clone() };
     let started =
-        Started::new(entrance, &options.selection, options.status, &common, config).await?;
+        Started::new(entrance, &options.selection, options.status, &logged, config).await?;
     if let Some(url) = &started.status_url {
-        note(&Common { quiet: false, ..common.clone() }, &format!("the status page is at {url}"));
+        note(common, &format!("the status page is at {url}"));
     }
     let [program, arguments @ ..] = &options.command[..] else {
         return Err(Failure::usage("a command is missing after `--`"));
@@ -65,7 +64,7 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
                 io::ErrorKind::NotFound => NOT_FOUND,
                 _ => NOT_EXECUTABLE,
             };
-            crate::terminal::error_line(&format!("sitecore-auth: cannot start {name}: {error}"));
+            error_line(&format!("sitecore-auth: cannot start {name}: {error}"));
             return Ok(code);
         }
     };

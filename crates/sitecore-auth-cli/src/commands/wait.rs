@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long one attempt may take.
 const ATTEMPT_TIME: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(options: &Wait, common: &Common) -> Result<String> {
+pub(crate) async fn run(options: &Wait, common: &Common) -> Result<()> {
     let invalid = |reason: &str| {
         Failure::usage(format!("cannot wait for this URL: {reason}"))
             .hint("expected a URL such as http://127.0.0.1:9901/healthz/ready")
@@ -45,7 +45,7 @@ pub(crate) async fn run(options: &Wait, common: &Common) -> Result<String> {
         }
     };
     let waited = timeout(common.timeout, wait).await;
-    waited.map(|()| String::new()).map_err(|_| {
+    waited.map_err(|_| {
         let limit = humantime::format_duration(common.timeout);
         let shown = &url[..url::Position::AfterPath];
         let message = format!("{shown} was not ready within {limit}: {last}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use async_graphql_parser::{
     parse_query,
-    types::{DocumentOperations, ExecutableDocument, OperationType, Selection, SelectionSet},
+    types::{ExecutableDocument, OperationType, Selection, SelectionSet},
 };
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -36,12 +36,6 @@ impl Documents {
         (!documents.is_empty()).then_some(Self(documents))
     }
 
-    /// Reads the documents of a body, and leaves out what cannot be read.
-    pub(crate) fn that_can_be_read(body: &[u8]) -> Option<Self> {
-        let documents = operations(body)?.into_iter();
-        Some(Self(documents.filter_map(|operation| parse(&operation.query?)).collect()))
-    }
-
     /// Reads the document in the query of a `GET`. `None` as for a body.
     pub(crate) fn of_query(query: &str) -> Option<Self> {
         let parameters = url::form_urlencoded::parse(query.as_bytes());
@@ -61,22 +55,22 @@ impl Documents {
                 .any(|(_, operation)| operation.node.ty == OperationType::Mutation)
         })
     }
+}
 
-    /// Returns the names under which a response contains this field.
-    pub(crate) fn response_keys(&self, field: &str) -> HashSet<String> {
-        let mut keys = HashSet::new();
-        for document in &self.0 {
-            let operations: Vec<_> = match &document.operations {
-                DocumentOperations::Single(operation) => vec![operation],
-                DocumentOperations::Multiple(operations) => operations.values().collect(),
-            };
-            let fragments = document.fragments.values().map(|it| &it.node.selection_set.node);
-            for set in operations.iter().map(|it| &it.node.selection_set.node).chain(fragments) {
-                collect(set, field, &mut keys);
-            }
+/// Returns the names under which the response to a body contains this field.
+pub(crate) fn response_keys(body: &[u8], field: &str) -> HashSet<String> {
+    let mut keys = HashSet::new();
+    let queries = operations(body).into_iter().flatten().filter_map(|operation| operation.query);
+    // A name in a document cannot be escaped.
+    for document in queries.filter(|query| query.contains(field)).filter_map(|query| parse(&query))
+    {
+        let operations = document.operations.iter().map(|(_, it)| &it.node.selection_set.node);
+        let fragments = document.fragments.values().map(|it| &it.node.selection_set.node);
+        for set in operations.chain(fragments) {
+            collect(set, field, &mut keys);
         }
-        keys
     }
+    keys
 }
 
 fn operations(body: &[u8]) -> Option<Vec<Operation>> {
@@ -217,7 +211,7 @@ mod tests {
         let query = "mutation { a: uploadMedia { url: presignedUploadUrl ...F } }
             fragment F on P { ... on P { presignedUploadUrl } }";
         let body = json!({ "query": query }).to_string();
-        let keys = Documents::of_body(body.as_bytes()).unwrap().response_keys("presignedUploadUrl");
+        let keys = response_keys(body.as_bytes(), "presignedUploadUrl");
         let mut keys: Vec<_> = keys.into_iter().collect();
         keys.sort();
         assert_eq!(keys, ["presignedUploadUrl", "url"]);

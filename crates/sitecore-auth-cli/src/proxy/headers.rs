@@ -1,6 +1,7 @@
 //! Which headers are passed on.
 
 use hyper::header::{self, HeaderMap, HeaderName};
+use sitecore_auth::{CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS};
 
 /// The header with the proxy's own key.
 pub(crate) const KEY: HeaderName = HeaderName::from_static("x-sitecore-auth-key");
@@ -43,20 +44,9 @@ const OVERRIDES: [&str; 6] = [
     "x-rewrite-url",
 ];
 
-/// Headers with a credential of the caller's own, with the Delivery API's context id.
-const CREDENTIALS: [HeaderName; 4] = [
-    header::AUTHORIZATION,
-    HeaderName::from_static("sc_apikey"),
-    HeaderName::from_static("x-gql-token"),
-    HeaderName::from_static("x-sitecore-contextid"),
-];
-
-/// Query parameters with a credential of the caller's own.
-const CREDENTIAL_PARAMETERS: [&str; 2] = ["sc_apikey", "sitecoreContextId"];
-
 /// Returns the name of a credential that a request carries, if there is one.
 pub(crate) fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
-    let header = CREDENTIALS.into_iter().find(|name| headers.contains_key(name));
+    let header = CREDENTIAL_HEADERS.into_iter().find(|name| headers.contains_key(name));
     if let Some(name) = header {
         return Some(name.to_string());
     }

@@ -13,13 +13,13 @@ mod server;
 mod status;
 mod upstream;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{
     Method, Request, Response, Version,
-    body::{Body as _, Incoming},
+    body::{Body as HttpBody, Incoming},
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
     http::request::Parts,
 };
@@ -33,8 +33,7 @@ pub(crate) use self::{
     upstream::Upstream,
 };
 use self::{
-    body::{Body, Guarded, Limited, Read, full, read},
-    document::Documents,
+    body::{Body, BoxError, Guarded, Limited, Read, full, read},
     problem::Problem,
     record::Call,
     rewrite::Place,
@@ -139,48 +138,43 @@ impl Proxy {
         let (mut parts, body) = Response::<reqwest::Body>::from(response).into_parts();
         headers::strip_response(&mut parts.headers);
         parts.extensions.clear();
-        // Otherwise, the end of a body could look like a cut.
+        // With HTTP/1.0, a cut would look like the end of the body.
         parts.version = Version::HTTP_11;
-        let proxied = format!("http://{host}{}", upstream.prefix);
-        let place = Place { origin: &upstream.origin, proxied: &proxied };
+        let place = upstream.place(host);
         let location = parts.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.and_then(|text| url.join(text).ok());
-        if let Some(location) = location.and_then(|location| place.url(location.as_str()))
-            && let Ok(value) = location.try_into()
-        {
+        let location = location.and_then(|text| place.url(url.join(text).ok()?.as_str()));
+        if let Some(value) = location.and_then(|location| location.try_into().ok()) {
             parts.headers.insert(LOCATION, value);
         }
         let is_readable = parts.status.is_success()
             && is_json(&parts.headers)
             && !parts.headers.contains_key(CONTENT_ENCODING);
-        let names = match (upstream.api, sent) {
-            (Api::Authoring, Some(sent)) if is_readable && contains(sent, b"Upload") => {
-                let documents = Documents::that_can_be_read(sent);
-                documents.map(|documents| documents.response_keys("presignedUploadUrl"))
-            }
-            _ => None,
-        };
-        let delivery = self.upstreams.iter().find(|it| it.api == Api::Delivery);
-        let edge =
-            delivery.filter(|_| is_readable && rewrite::is_obtain_edge_token(upstream.api, path));
-        let body = match (names, edge) {
-            (Some(names), _) if !names.is_empty() => {
-                rewritten(body, |text| rewrite::members(text, &names, |url| place.absolute(url)))
-                    .await?
-            }
-            (_, Some(delivery)) => {
-                let names = ["edgeUrl".to_owned()].into();
-                let proxied = format!("http://{host}{}", delivery.prefix);
-                let replace = |url: &str| {
-                    let place = Place { origin: &delivery.origin, proxied: &proxied };
-                    place.absolute(url).map(|url| url.trim_end_matches('/').to_owned())
-                };
-                rewritten(body, |text| rewrite::members(text, &names, replace)).await?
-            }
-            _ => return Ok(Response::from_parts(parts, stream(body))),
+        let found = is_readable.then(|| self.urls_in_body(upstream, host, path, sent)).flatten();
+        let Some((names, place)) = found else {
+            return Ok(Response::from_parts(parts, stream(body)));
         };
         parts.headers.remove(CONTENT_LENGTH);
-        Ok(Response::from_parts(parts, body))
+        let body =
+            rewritten(body, |text| rewrite::members(text, &names, |url| place.absolute(url)));
+        Ok(Response::from_parts(parts, body.await?))
+    }
+
+    /// Returns the members of a response whose URLs would bypass the proxy, and where those URLs
+    /// lead.
+    fn urls_in_body(
+        &self,
+        upstream: &Upstream,
+        host: &str,
+        path: &str,
+        sent: Option<&[u8]>,
+    ) -> Option<(HashSet<String>, Place)> {
+        if upstream.api == Api::Authoring {
+            let names = document::response_keys(sent?, "presignedUploadUrl");
+            return (!names.is_empty()).then(|| (names, upstream.place(host)));
+        }
+        let delivery = self.upstreams.iter().find(|it| it.api == Api::Delivery)?;
+        rewrite::is_obtain_edge_token(upstream.api, path)
+            .then(|| (HashSet::from(["edgeUrl".to_owned()]), delivery.place(host)))
     }
 }
 
@@ -195,11 +189,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.starts_with("application/") && kind.ends_with("json")
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
-fn stream(body: reqwest::Body) -> Body {
+fn stream<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     body.map_err(Into::into).boxed_unsync()
 }
 
@@ -213,7 +206,7 @@ async fn rewritten(
             let changed = std::str::from_utf8(&bytes).ok().and_then(change);
             Ok(full(changed.map_or(bytes, Bytes::from)))
         }
-        Ok(Read::Long(body)) => Ok(body.map_err(Into::into).boxed_unsync()),
+        Ok(Read::Long(body)) => Ok(stream(body)),
         Err(_) => Err(Problem::bad_response("the API's response ended early")),
     }
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use sitecore_auth::ErrorKind;
 
 use super::body::{Body, full};
+use crate::failure::root_cause;
 
 /// Marks the proxy's own errors.
 pub(crate) const MARK: HeaderName = HeaderName::from_static("x-sitecore-auth-error");
@@ -98,7 +99,7 @@ impl From<reqwest_middleware::Error> for Problem {
             ErrorKind::Malformed => "malformed",
             _ => "unavailable",
         };
-        let detail = format!("there is no token: {}", auth.cause());
+        let detail = format!("no token is available: {}", auth.cause());
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail);
         problem.retry_after = auth.retry_after().filter(|wait| !wait.is_zero());
         problem
@@ -111,10 +112,7 @@ impl Problem {
             reqwest_middleware::Error::Reqwest(error) => {
                 let is_connect = error.is_connect();
                 // The URL may contain a key in its query.
-                let error = error.without_url();
-                let causes =
-                    std::iter::successors(Some(&error as &dyn std::error::Error), |&e| e.source());
-                let reason = causes.last().map(ToString::to_string).unwrap_or_default();
+                let reason = root_cause(&error.without_url());
                 match is_connect {
                     true => format!("the API could not be reached: {reason}"),
                     false => format!(
@@ -124,6 +122,6 @@ impl Problem {
             }
             reqwest_middleware::Error::Middleware(error) => error.to_string(),
         };
-        Self::new(StatusCode::BAD_GATEWAY, "upstream", detail)
+        Self::bad_response(detail)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -24,7 +25,7 @@ use crate::{
 const KEPT: usize = 100;
 
 /// A call that has ended.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Record {
     #[serde(serialize_with = "as_text")]
     pub(crate) at: DateTime<Utc>,
@@ -77,13 +78,8 @@ impl Records {
             record: Record {
                 at: now(),
                 method: method.to_owned(),
-                upstream: "",
                 path: printable(path).chars().take(500).collect(),
-                status: 0,
-                milliseconds: 0,
-                waited_milliseconds: 0,
-                is_replayed: false,
-                is_own_error: false,
+                ..Record::default()
             },
         }
     }
@@ -152,7 +148,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let mut record = self.record.clone();
+        let mut record = mem::take(&mut self.record);
         let ended_waiting = self.sent.first().unwrap_or_else(Instant::now);
         record.milliseconds = millis(self.started.elapsed());
         // Without an API, there was nothing to wait for.

@@ -8,14 +8,14 @@ use url::Url;
 use crate::args::Api;
 
 /// Where callers find an API.
-pub(crate) struct Place<'a> {
+pub(crate) struct Place {
     /// The API's own origin, with the path `/`.
-    pub(crate) origin: &'a Url,
+    pub(crate) origin: Url,
     /// The URL of the same origin at the proxy, without a slash at the end.
-    pub(crate) proxied: &'a str,
+    pub(crate) proxied: String,
 }
 
-impl Place<'_> {
+impl Place {
     /// Returns the URL at the proxy that stands for this absolute one, if it is at the API's origin.
     pub(crate) fn absolute(&self, text: &str) -> Option<String> {
         Url::parse(text).is_ok().then(|| self.url(text)).flatten()
@@ -24,8 +24,10 @@ impl Place<'_> {
     /// Returns the URL at the proxy that stands for this one, if it is at the API's origin.
     pub(crate) fn url(&self, text: &str) -> Option<String> {
         let url = self.origin.join(text).ok()?;
-        (url.origin() == self.origin.origin())
-            .then(|| format!("{}{}", self.proxied, &url[url::Position::BeforePath..]))
+        // An origin alone has the path `/`.
+        let is_origin = text.matches('/').count() == 2;
+        let rest = if is_origin { "" } else { &url[url::Position::BeforePath..] };
+        (url.origin() == self.origin.origin()).then(|| format!("{}{rest}", self.proxied))
     }
 }
 
@@ -84,12 +86,15 @@ pub(crate) fn is_obtain_edge_token(api: Api, path: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn place(origin: &str, proxied: &str) -> Place {
+        Place { origin: Url::parse(origin).unwrap(), proxied: proxied.to_owned() }
+    }
+
     #[test]
     fn only_the_named_members_are_replaced() {
         let names = HashSet::from(["url".to_owned()]);
         let replace = |text: &str| {
-            let origin = Url::parse("https://cm.example/").unwrap();
-            Place { origin: &origin, proxied: "http://127.0.0.1:1/authoring" }.absolute(text)
+            place("https://cm.example/", "http://127.0.0.1:1/authoring").absolute(text)
         };
         let text = "{\"data\": {\"url\" : \"https:\\/\\/cm.example/up?token=a\\u0026b\", \"n\": 1.50,\n \"other\": \"https://cm.example/\", \"list\": [\"url\", {\"url\":\"https://other.example/x\"}]}}";
         let expected = "{\"data\": {\"url\" : \"http://127.0.0.1:1/authoring/up?token=a&b\", \"n\": 1.50,\n \"other\": \"https://cm.example/\", \"list\": [\"url\", {\"url\":\"https://other.example/x\"}]}}";
@@ -103,11 +108,12 @@ mod tests {
 
     #[test]
     fn a_location_stays_at_the_proxy_or_is_foreign() {
-        let origin = Url::parse("https://api.example/").unwrap();
-        let place = Place { origin: &origin, proxied: "http://127.0.0.1:1/deploy" };
+        let place = place("https://api.example/", "http://127.0.0.1:1/deploy");
         for (location, expected) in [
             ("https://api.example/a?b#c", Some("http://127.0.0.1:1/deploy/a?b#c")),
             ("/a", Some("http://127.0.0.1:1/deploy/a")),
+            ("https://api.example", Some("http://127.0.0.1:1/deploy")),
+            ("https://api.example/", Some("http://127.0.0.1:1/deploy/")),
             ("https://other.example/a", None),
             ("//other.example/a", None),
             ("http://api.example/a", None),

@@ -41,17 +41,12 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    pub(crate) async fn tcp(address: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(address).await;
-        listener.map(Self::Tcp).map_err(|error| cannot_listen(&address.to_string(), &error))
-    }
-
-    pub(crate) fn address(&self) -> io::Result<Option<SocketAddr>> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map(Some),
-            #[cfg(unix)]
-            Self::Unix(..) => Ok(None),
-        }
+    /// Listens at this address. Returns it with the port that the system chose, if it did.
+    pub(crate) async fn tcp(address: SocketAddr) -> Result<(Self, SocketAddr)> {
+        let failed = |error| cannot_listen(&address.to_string(), &error);
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok((Self::Tcp(listener), address))
     }
 
     /// Listens at this path. The folder keeps other users out, from the first moment on.
@@ -110,8 +105,8 @@ impl Drop for Listener {
     }
 }
 
-/// Serves connections until `end` is ready. Then calls in flight may be completed, as long as there
-/// are any that count.
+/// Serves connections until `end` is ready. Then it completes the calls in flight. It waits for
+/// connections only while `is_busy`.
 pub(crate) async fn serve<R, F>(
     listener: Listener,
     respond: Arc<R>,
@@ -155,14 +150,14 @@ pub(crate) async fn serve<R, F>(
         tokio::select! {
             () = graceful.shutdown() => {}
             // What is left are connections without a call.
-            () = until_idle(is_busy) => {}
+            () = until_quiet(is_busy) => {}
         }
     };
     let _ = timeout(DRAIN_TIME, drained).await;
 }
 
 /// Waits until there has been no call for a moment, so that the last response is sent.
-async fn until_idle(is_busy: impl Fn() -> bool) {
+async fn until_quiet(is_busy: impl Fn() -> bool) {
     let mut idle = 0;
     while idle < 10 {
         sleep(Duration::from_millis(50)).await;

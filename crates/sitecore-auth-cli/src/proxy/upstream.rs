@@ -1,4 +1,4 @@
-//! The APIs that a proxy leads to. They are fixed when it starts.
+//! The APIs that a proxy serves. They are fixed when it starts.
 
 use std::sync::{
     Arc, OnceLock,
@@ -11,9 +11,9 @@ use reqwest::{Request, Response, redirect::Policy};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use sitecore_auth::{AuthMiddleware, TokenCache};
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
-use super::body::IDLE_TIME;
+use super::{body::IDLE_TIME, rewrite::Place};
 use crate::{
     api::origin,
     args::Api,
@@ -48,8 +48,12 @@ impl Upstream {
         // A redirect is for the caller to follow. The total time is not limited.
         let http = reqwest::Client::builder().redirect(Policy::none()).read_timeout(IDLE_TIME);
         let http = http.no_gzip().no_brotli().no_zstd().no_deflate();
-        let is_local =
-            url.host_str().is_some_and(|host| ["127.0.0.1", "[::1]", "localhost"].contains(&host));
+        let is_local = match url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
         let http = if is_local { http.no_proxy() } else { http };
         let http = http.build().map_err(|error| {
             Failure::new(Kind::Unexpected, format!("cannot create an HTTP client: {error}"))
@@ -75,6 +79,11 @@ impl Upstream {
             ("", None) => Some("/"),
             _ => rest.starts_with('/').then_some(rest),
         }
+    }
+
+    /// Returns where callers find it who reach the proxy by this host.
+    pub(crate) fn place(&self, host: &str) -> Place {
+        Place { origin: self.origin.clone(), proxied: format!("http://{host}{}", self.prefix) }
     }
 
     pub(crate) fn url(&self, path: &str, query: Option<&str>) -> Url {

@@ -130,6 +130,7 @@ async fn redirect(State(counters): State<Counters>, request: Request) -> Respons
     (StatusCode::FOUND, [(header::LOCATION, to)]).into_response()
 }
 
-async fn hang() {
+async fn hang(State(counters): State<Counters>) {
+    counters.requests.fetch_add(1, Ordering::SeqCst);
     std::future::pending::<()>().await;
 }

@@ -48,8 +48,13 @@ const GRAPHQL_KEY: HeaderName = HeaderName::from_static("x-gql-token");
 /// The header in which Sitecore's own client for websites sends a context id.
 const CONTEXT_ID: HeaderName = HeaderName::from_static("x-sitecore-contextid");
 
+/// The headers that carry a credential of the caller's own.
+#[doc(hidden)]
+pub const CREDENTIAL_HEADERS: [HeaderName; 4] = [AUTHORIZATION, API_KEY, CONTEXT_ID, GRAPHQL_KEY];
+
 /// The query parameters that carry a credential.
-const CREDENTIAL_PARAMETERS: [&str; 2] = ["sc_apikey", "sitecoreContextId"];
+#[doc(hidden)]
+pub const CREDENTIAL_PARAMETERS: [&str; 2] = ["sc_apikey", "sitecoreContextId"];
 
 /// How many middlewares there are. If there are several, they tell each other which requests they
 /// have authenticated, which costs two allocations.

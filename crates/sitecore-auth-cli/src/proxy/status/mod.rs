@@ -88,7 +88,7 @@ impl StatusPage {
             "/icon.svg" => content("image/svg+xml", include_str!("icon.svg").to_owned()),
             "/healthz/live" => text(StatusCode::OK, "live\n"),
             "/healthz/ready" => self.readiness(),
-            _ => text(StatusCode::NOT_FOUND, "there is no such page\n"),
+            _ => text(StatusCode::NOT_FOUND, "page not found\n"),
         }
     }
 
@@ -101,7 +101,7 @@ impl StatusPage {
         };
         match self.upstreams.iter().all(is_ready) {
             true => text(StatusCode::OK, "ready\n"),
-            false => text(StatusCode::SERVICE_UNAVAILABLE, "there is no token\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "no token is available\n"),
         }
     }
 
