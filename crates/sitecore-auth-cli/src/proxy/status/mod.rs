@@ -244,8 +244,8 @@ fn bar(status: &CacheStatus) -> String {
     let stale_at = match (is_fresh, status.next_attempt_in()) {
         (true, Some(wait)) => at(age + wait),
         (true, None) => BAR,
-        // It has passed, and nothing says when.
-        (false, _) => at(age).min(BAR * 0.75),
+        // It has become stale, and the status does not say when.
+        (false, _) => 0.0,
     };
     let now = at(age);
     let cooldown = match (status.last_error(), status.next_attempt_in()) {
