@@ -473,7 +473,11 @@ fn odd_responses_of_an_api_do_not_mislead_the_caller() {
     );
     assert!(both.contains("hello") && !both.contains("content-length"), "{both}");
     let cut = raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
-    assert!(cut.contains("content-length: 10") && cut.ends_with("\r\n\r\nabc"), "{cut}");
+    // The cut may be noticed before anything has been sent to the caller.
+    assert!(
+        cut.is_empty() || cut.contains("content-length: 10") && cut.ends_with("\r\n\r\nabc"),
+        "{cut}"
+    );
     let upgrade =
         raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n");
     assert!(upgrade.starts_with("HTTP/1.1 502"), "{upgrade}");
