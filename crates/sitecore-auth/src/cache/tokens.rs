@@ -55,8 +55,10 @@ impl Tokens {
                 self.records().filter(met).find(|it| !it.rejected_by.contains(by))
             }
             Need::TokenOf(api) => {
-                let good = self.records().filter(met).find(|it| !it.rejected_by.contains(api));
-                good.or_else(|| self.usable(now))
+                let usable = || self.records().filter(met);
+                let good = usable().find(|it| !it.rejected_by.contains(api));
+                // A new token that was rejected may only have been too new.
+                good.or_else(|| usable().last())
             }
         };
         record.map(|record| record.token.clone())

@@ -227,10 +227,44 @@ fn an_api_gets_a_token_that_it_has_not_rejected_if_there_is_one() {
     table.grant(DAY);
     assert!(matches!(table.reject_token(&first, &api), Got::Token(_)));
     assert_eq!(table.next(Need::TokenOf(&api)), is_token("token-3"));
-    // If there is none, it gets the current one.
+    // If there is none, it gets the newest one. The others keep the current one.
     let third = table.state.tokens.newest().cloned().expect("a token");
     table.reject_token(&third, &api);
-    assert_eq!(table.next(Need::TokenOf(&api)), is_token("token-1"));
+    assert_eq!(table.next(Need::TokenOf(&api)), is_token("token-3"));
+    assert_eq!(table.next(Need::TokenOf(&by("healthy"))), is_token("token-1"));
+}
+
+#[test]
+fn a_replacement_that_was_too_new_is_sent_again_before_it_is_replaced() {
+    let mut table = Table::with_token(DAY);
+    let newest = |table: &Table| table.state.tokens.newest().cloned().expect("a token");
+    let apis = ["one", "two"];
+    // Each of them rejects two tokens in a row, and accepts the third.
+    for api in apis {
+        for _ in 0..2 {
+            let token = newest(&table);
+            assert_eq!(table.reject_token(&token, &by(api)), Got::Waits);
+            table.grant(DAY);
+            table.advance(4 * MINUTE);
+        }
+        let token = newest(&table);
+        apis.iter().for_each(|api| table.accept(api, &token));
+    }
+    table.advance(HOUR);
+    let old = newest(&table);
+    assert_eq!(table.next(Need::Token), Got::Token(text(&old)));
+    // The issuer has a new key, and the clocks of both APIs are behind: they reject the old token
+    // because of its key, and the new one because it is from the future.
+    assert_eq!(table.reject_token(&old, &by("one")), Got::Waits);
+    let new = table.grant(DAY);
+    assert_eq!(table.reject_token(&old, &by("two")), Got::Token(text(&new)));
+    for api in apis {
+        table.state.tokens.record_rejection(&new, &by(api));
+    }
+    table.advance(5 * MINUTE);
+    for api in apis {
+        assert_eq!(table.next(Need::TokenOf(&by(api))), Got::Token(text(&new)));
+    }
 }
 
 #[test]
