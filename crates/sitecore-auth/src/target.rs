@@ -3,6 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use http::HeaderName;
+use memchr::memchr2;
 use percent_encoding::percent_decode_str;
 use sitecore_token::{ClientKind, is_loopback};
 use url::{Host, Url};
@@ -358,7 +359,7 @@ impl Rule {
 /// Returns `true` if a server that decodes the path, once or repeatedly, would find a `..` segment
 /// in it. The URL parser has already resolved plain ones.
 fn has_encoded_dot_dot(path: &str) -> bool {
-    if !path.bytes().any(|byte| matches!(byte, b'%' | b';')) {
+    if memchr2(b'%', b';', path.as_bytes()).is_none() {
         return false;
     }
     let mut path = path.to_owned();

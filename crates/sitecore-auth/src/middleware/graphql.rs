@@ -2,9 +2,12 @@
 //!
 //! Pure functions of bytes. A replay must not repeat what was executed, so they do not guess.
 
-use std::{borrow::Cow, fmt, mem};
+use std::{borrow::Cow, fmt, mem, sync::LazyLock};
 
-use memchr::memmem;
+use memchr::{
+    memchr,
+    memmem::{self, Finder},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -61,8 +64,10 @@ pub(crate) fn begins_like_rejection(start: &[u8]) -> bool {
 
 /// Returns `true` if the code occurs in the text, as it is or with escape sequences.
 fn may_contain_code(text: &[u8]) -> bool {
-    memmem::find(text, NOT_AUTHENTICATED.as_bytes()).is_some()
-        || memmem::find(text, b"\\u").is_some()
+    // To build it takes longer than to search a short response.
+    static CODE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(NOT_AUTHENTICATED));
+    let has_escapes = || memchr(b'\\', text).is_some() && memmem::find(text, b"\\u").is_some();
+    CODE.find(text).is_some() || has_escapes()
 }
 
 /// Returns `true` if the body of a `POST` is clearly not a mutation: each document can be read,

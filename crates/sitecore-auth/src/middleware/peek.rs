@@ -105,9 +105,13 @@ impl PeekedResponse {
 
     /// Returns the response as it was.
     pub(super) fn into_response(mut self) -> Response {
-        let with_url = http::Response::builder().url(self.url).body(());
-        let with_url = with_url.unwrap_or_default().into_parts().0.extensions;
-        self.parts.extensions.extend(with_url);
+        // Only a builder can record the URL.
+        let mut builder = http::Response::builder();
+        if let Some(extensions) = builder.extensions_mut() {
+            mem::swap(extensions, &mut self.parts.extensions);
+        }
+        let with_url = builder.url(self.url).body(()).unwrap_or_default();
+        self.parts.extensions = with_url.into_parts().0.extensions;
         http::Response::from_parts(self.parts, reqwest::Body::wrap(self.body)).into()
     }
 }
