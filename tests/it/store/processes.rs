@@ -125,7 +125,7 @@ async fn a_hundred_cold_starts_cost_one_token_request() {
 #[tokio::test]
 async fn a_killed_lease_holder_delays_the_others_only_until_its_lease_ends() {
     let redis = RedisServer::start();
-    let with_file_store = lose_holder(Fleet::with_file_store().await, "KILL", 4);
+    let with_file_store = lose_holder(Fleet::with_file_store().await, "KILL", 3);
     // In Redis, the lease of a process that died expires after 5 s.
     let with_redis = lose_holder(Fleet::with_redis(redis.url()).await, "TERM", 8);
     tokio::join!(with_file_store, with_redis);
@@ -149,8 +149,18 @@ async fn lose_holder(fleet: Fleet, signal: &str, limit: u64) {
     assert_eq!(fleet.sandbox.calls(Api::Token), 1, "the others wait for the holder");
     send(signal, &holder).await;
     let started = Instant::now();
-    all_succeed(others).await;
-    assert!(started.elapsed() < Duration::from_secs(limit), "{signal}: {:?}", started.elapsed());
+    // How long eight workers take on this machine at this time, if none waits for another.
+    let without_loss = async {
+        all_succeed(Fleet::with_file_store().await.start(8)).await;
+        started.elapsed()
+    };
+    let with_loss = async {
+        all_succeed(others).await;
+        started.elapsed()
+    };
+    let (with_loss, without_loss) = tokio::join!(with_loss, without_loss);
+    let limit = Duration::from_secs(limit) + 2 * without_loss;
+    assert!(with_loss < limit, "{signal}: {with_loss:?}, and {without_loss:?} without a loss");
     // On a slow machine, one worker may exceed the store's time limit and request its own token.
     let granted = fleet.sandbox.tokens_granted();
     assert!(granted <= 2, "{signal}: {granted}");

@@ -138,13 +138,10 @@ fn launch(port: u16, args: &[String], folder: &TempDir) -> Child {
         .expect("could not start redis-server; scripts/test installs it")
 }
 
-/// Returns a free port below 55,000, because a cluster's bus uses the port 10,000 above.
+/// Returns a free port. The port 10,000 above it, which a cluster's bus uses, is free too. Both are
+/// below those that systems give to connections, so that none can take them in the meantime.
 pub(crate) fn free_port() -> u16 {
-    loop {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap().port();
-        if port < 55_000 {
-            return port;
-        }
-    }
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(11_000..22_000));
+    ports.find(|port| is_free(*port) && is_free(port + 10_000)).unwrap()
 }
