@@ -99,7 +99,7 @@ async fn every_request_has_a_user_agent() {
         client.build().unwrap().fetch().await.unwrap();
         requests(&server).await.remove(0).headers["user-agent"].to_str().unwrap().to_owned()
     };
-    let own = format!("sitecore-auth/{}", "0.1.0");
+    let own = format!("sitecore-auth/{}", "0.2.0");
     assert_eq!(agent(None).await, own);
     assert_eq!(agent(Some(reqwest::Client::builder().no_proxy())).await, own);
     assert_eq!(agent(Some(reqwest::Client::builder().user_agent("mine/1"))).await, "mine/1");
