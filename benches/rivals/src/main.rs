@@ -6,8 +6,11 @@
 //! The machine should be otherwise idle.
 
 mod alloc;
+mod chart;
+mod command_line;
 mod concurrency;
 mod contender;
+mod first_contact;
 mod hot;
 mod issuer;
 mod load;
@@ -23,6 +26,7 @@ mod stale;
 mod stats;
 #[path = "../../support/mod.rs"]
 mod support;
+mod workspace;
 mod year;
 
 use std::{error::Error, fs, process::Command, time::Instant};
@@ -39,7 +43,7 @@ use rivals::{
 
 type Measure = fn(&Issuer, &[Contender], &mut Report);
 
-const PARTS: [(&str, Measure); 9] = [
+const PARTS: [(&str, Measure); 11] = [
     ("hot", hot::measure),
     ("middleware", |issuer, _, report| middleware::measure(issuer, report)),
     ("loopback", |_, _, report| loopback::measure(report)),
@@ -49,6 +53,8 @@ const PARTS: [(&str, Measure); 9] = [
     ("memory", |_, _, report| memory::measure(report)),
     ("processes", |issuer, _, report| processes::measure(issuer, report)),
     ("year", |_, _, report| year::measure(report)),
+    ("command_line", |_, _, report| command_line::measure(report)),
+    ("first_contact", |_, _, report| first_contact::measure(report)),
 ];
 
 /// Returns the floor, our own cache and its rivals.

@@ -65,7 +65,7 @@ pub(crate) fn measure(report: &mut Report) {
         what: "10,000 tenants, each with a cache, a token and a `TokenClient` on one HTTP client",
         figures: vec![
             Figure::at_most(
-                8.0 * 1_024.0,
+                3.0 * 1_024.0,
                 "bytes per tenant, without the token",
                 each(|run| run.bytes),
             ),

@@ -7,19 +7,22 @@ use std::{
     process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use http::{Extensions, header::WWW_AUTHENTICATE};
+use reqwest::{Request, Response, ResponseBuilderExt as _};
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use sitecore_auth::{
-    ClientCredentials, Clock, Endpoint, Error, ErrorKind, Moment, Token, TokenCache, TokenClient,
-    source_fn,
+    AuthMiddleware, ClientCredentials, Clock, Endpoint, Error, ErrorKind, Moment, Target, Token,
+    TokenCache, TokenClient, source_fn,
 };
 use sitecore_token_store::{FileStore, Lease, SharedSource, Stored, TokenStore};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     issuer::Issuer,
@@ -120,7 +123,9 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
                 async move {
                     sleep(Duration::from_millis(300)).await;
                     if outage.is_some_and(|(from, to)| from <= now && now < to) {
-                        return Err(Error::new(ErrorKind::Unavailable, "the outage"));
+                        // The issuer itself reports it, with a 503.
+                        let outage = Error::new(ErrorKind::Unavailable, "the outage");
+                        return Err(outage.with_issuer_responded());
                     }
                     Token::bearer(format!("token-{}", now.as_millis()), DAY)
                 }
@@ -146,6 +151,68 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
     (requests, failed)
 }
 
+/// Runs a hundred processes for an hour in which each calls a working API and one that rejects
+/// everything, every minute. Returns the token requests and the failed calls to the working API.
+async fn rejected_fleet() -> (u64, u64) {
+    let started = Instant::now();
+    let requests = Arc::new(AtomicU64::new(0));
+    let store = MemoryStore::default();
+    let client = |_| {
+        let requests = Arc::clone(&requests);
+        let source = source_fn(move |_| {
+            let number = requests.fetch_add(1, SeqCst);
+            async move {
+                sleep(Duration::from_millis(300)).await;
+                Token::bearer(format!("token-{number}"), DAY)
+            }
+        });
+        let clock = PausedClock(started);
+        let shared = SharedSource::with_key(source, store.clone(), "fleet", SECRET);
+        let shared = shared.expect("a valid key").with_clock(clock);
+        let cache = TokenCache::builder(shared).clock(clock).build().expect("a valid policy");
+        let target = |url: &str| Target::origin(url.parse().expect("a URL")).expect("a target");
+        let auth = AuthMiddleware::builder(cache).targets([target(WORKING), target(REJECTING)]);
+        let auth = auth.build().expect("a middleware");
+        ClientBuilder::new(reqwest::Client::new()).with(auth).with(RejectingApi).build()
+    };
+    let fleet: Vec<_> = (0..100).map(client).collect();
+    let mut failed = 0;
+    for _ in 0..60 {
+        let minute = Instant::now();
+        for client in &fleet {
+            let working = client.get(WORKING).send().await;
+            failed += u64::from(!working.is_ok_and(|response| response.status() == 200));
+            // Its rejections are what is measured.
+            drop(client.get(REJECTING).send().await);
+        }
+        sleep_until(minute + MINUTE).await;
+    }
+    (requests.load(SeqCst), failed)
+}
+
+const WORKING: &str = "https://working.example/";
+const REJECTING: &str = "https://rejecting.example/";
+
+/// Responds in place of two APIs, one of which rejects every token.
+struct RejectingApi;
+
+#[async_trait]
+impl Middleware for RejectingApi {
+    async fn handle(
+        &self,
+        request: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let mut response = http::Response::builder().url(request.url().clone());
+        if request.url().as_str() == REJECTING {
+            response =
+                response.status(401).header(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#);
+        }
+        Ok(response.body("").expect("a valid response").into())
+    }
+}
+
 pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
     let of_processes = |_| processes(issuer).expect("a hundred workers") as f64;
     let days = 10_u32;
@@ -153,13 +220,19 @@ pub(crate) fn measure(issuer: &Issuer, report: &mut Report) {
         let (requests, _) = paused().block_on(fleet(100, days, None));
         requests.len() as f64 / f64::from(days)
     };
+    let rejected = (0..RUNS).map(|_| paused().block_on(rejected_fleet()));
+    let (rejected, failed): (Vec<_>, Vec<_>) =
+        rejected.map(|(requests, failed)| (requests as f64, failed as f64)).unzip();
     report.goal(Goal {
         name: "P7",
         what: "100 real processes that start without a token and share a store; 100 caches that \
-               share a store for ten days of paused time",
+               share a store for ten days of paused time, and for an hour with an API that rejects \
+               every token",
         figures: vec![
             Figure::never_above(1.0, "token requests", (0..RUNS).map(of_processes).collect()),
             Figure::never_above(1.5, "token requests a day", (0..RUNS).map(a_day).collect()),
+            Figure::never_above(10.0, "token requests in the hour with rejections", rejected),
+            Figure::never_above(0.0, "failed calls to the working API", failed),
         ],
     });
 

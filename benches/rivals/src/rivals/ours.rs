@@ -32,7 +32,7 @@ impl Rival for OneAttempt {
 }
 
 impl Rival for Ours {
-    const NAME: &'static str = "sitecore-auth 0.1.0";
+    const NAME: &'static str = "sitecore-auth 0.2.0";
     const SETUP: &'static str = "In process: a closure is the cache's source, by `source_fn`.";
 
     // Stale after 10.5 to 12 s, and usable until 13.5 s.

@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use http::{
     Extensions,
-    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use reqwest::{Request, Response, ResponseBuilderExt as _};
 use reqwest_middleware::{ClientBuilder, Middleware, Next, Result};
 use sitecore_auth::{AuthMiddleware, Error, ErrorKind, Target, Token, TokenCache, source_fn};
 
-use super::world::{self, CHALLENGE, DAY, GOOD, REJECTING, World, WorldClock, Year};
+use super::world::{self, AUTHORING, CHALLENGE, DAY, GOOD, REJECTING, World, WorldClock, Year};
 
 pub(super) async fn year(world: Arc<World>) -> Year {
     let issuer = Arc::clone(&world);
@@ -26,7 +26,9 @@ pub(super) async fn year(world: Arc<World>) -> Year {
     let clock = WorldClock(Arc::clone(&world));
     let cache = TokenCache::builder(source).clock(clock).build().expect("a valid policy");
     let target = |url: &str| Target::origin(url.parse().expect("a URL")).expect("a target");
-    let auth = AuthMiddleware::builder(cache).target(target(GOOD)).target(target(REJECTING));
+    let authoring = Target::authoring("authoring.example").expect("a target");
+    let targets = [target(GOOD), target(REJECTING), authoring];
+    let auth = AuthMiddleware::builder(cache).targets(targets);
     let client = ClientBuilder::new(reqwest::Client::new())
         .with(auth.build().expect("a middleware"))
         .with(Apis(Arc::clone(&world)))
@@ -37,7 +39,11 @@ pub(super) async fn year(world: Arc<World>) -> Year {
     .await
 }
 
-/// Responds in place of both APIs.
+/// What the Authoring API returns for a token that it rejects.
+const GRAPHQL_REJECTION: &str =
+    r#"{"errors":[{"message":"","extensions":{"code":"AUTH_NOT_AUTHENTICATED"}}]}"#;
+
+/// Responds in place of the APIs.
 struct Apis(Arc<World>);
 
 #[async_trait]
@@ -45,10 +51,16 @@ impl Middleware for Apis {
     async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
         let header = request.headers().get(AUTHORIZATION);
         let header = header.and_then(|value| value.to_str().ok());
-        let mut response = http::Response::builder().url(request.url().clone());
-        if !self.0.accepts(request.url().as_str(), header.unwrap_or_default()) {
-            response = response.status(401).header(WWW_AUTHENTICATE, CHALLENGE);
-        }
-        Ok(response.body("").expect("a valid response").into())
+        let response = http::Response::builder().url(request.url().clone());
+        let is_accepted = self.0.accepts(request.url().as_str(), header.unwrap_or_default());
+        let response = if is_accepted {
+            response.body("")
+        } else if request.url().as_str() == AUTHORING {
+            let response = response.status(500).header(CONTENT_TYPE, "application/json");
+            response.body(GRAPHQL_REJECTION)
+        } else {
+            response.status(401).header(WWW_AUTHENTICATE, CHALLENGE).body("")
+        };
+        Ok(response.expect("a valid response").into())
     }
 }
