@@ -1,5 +1,5 @@
-//! Charts as SVG: one row per contender, sorted, with a background of its own, so that they can be
-//! read on light and dark pages.
+//! Charts as SVG, with one row per contender, sorted by value. Each chart has its own background,
+//! so that it is readable on light and dark pages.
 
 use std::{io, path::Path};
 

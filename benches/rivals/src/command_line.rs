@@ -1,8 +1,8 @@
-//! P11: the program `sitecore-auth`. A token from a warm store; and the proxy, compared with nginx
-//! that adds a fixed header, and with a direct call.
+//! P11: the program `sitecore-auth`. How long a token from a warm store takes, and how the proxy
+//! compares with an nginx that adds a fixed header, and with a direct call.
 //!
-//! The proxies run on the first core, one after another. What they lead to and what loads them run
-//! on the second one.
+//! The proxies run on the first core, and are loaded one at a time. Their upstream server and the
+//! load generator run on the second core.
 
 use std::{
     error::Error,
@@ -43,7 +43,7 @@ pub(crate) fn measure(report: &mut Report) {
     report.goal(Goal {
         name: "P11",
         what: "the program: `sitecore-auth token` from a warm store; the proxy on one core, \
-               compared with nginx that adds a fixed header, and with a direct call",
+               compared with an nginx that adds a fixed header, and with a direct call",
         figures,
     });
 }
@@ -53,13 +53,13 @@ fn measured() -> Result<Vec<Figure>> {
     let place = Place::new(program, Duration::from_secs(86_400))?;
     let token = (0..RUNS).map(|_| place.token_millis()).collect::<Result<Vec<_>>>()?;
 
-    let upstream = Nginx::start(&place, "upstream", 1, "return 200 '{}';")?;
+    let upstream = Nginx::start(&place, None, 1, "return 200 '{}';")?;
     let header = format!("Bearer {}", "t".repeat(TOKEN_BYTES));
     let forward = format!(
         "proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection ''; \
          proxy_set_header Authorization '{header}';"
     );
-    let nginx = Nginx::start(&place, &format!("127.0.0.1:{}", upstream.port), 0, &forward)?;
+    let nginx = Nginx::start(&place, Some(upstream.port), 0, &forward)?;
     let proxy = place.proxy(&format!("http://127.0.0.1:{}", upstream.port))?;
     let direct = format!("http://127.0.0.1:{}/x", upstream.port);
     let by_nginx = format!("http://127.0.0.1:{}/x", nginx.port);
@@ -92,7 +92,8 @@ fn measured() -> Result<Vec<Figure>> {
     ])
 }
 
-/// Loads a proxy whose API is the sandbox's, while its token is refreshed several times. Returns
+/// Loads a proxy in front of the sandbox's Deploy API while its token is refreshed several
+/// times. Returns
 /// how many calls failed.
 fn failed_across_lifetimes(program: &Path) -> Result<f64> {
     let place = Place::new(program.to_owned(), Duration::from_secs(10))?;
@@ -197,15 +198,15 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// Starts an nginx with one process on this core. It may refer to the server `upstream`.
-    fn start(place: &Place, upstream: &str, core: u32, location: &str) -> Result<Self> {
+    /// Starts an nginx with one process on this core. Its `location` may refer to the server at a
+    /// port as `upstream`.
+    fn start(place: &Place, upstream: Option<u16>, core: u32, location: &str) -> Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let folder = place.folder.path().join(format!("nginx-{port}"));
         fs::create_dir_all(&folder)?;
-        let upstream = match upstream {
-            "upstream" => String::new(),
-            server => format!("upstream upstream {{ server {server}; keepalive 64; }}"),
-        };
+        let upstream = upstream.map_or_else(String::new, |port| {
+            format!("upstream upstream {{ server 127.0.0.1:{port}; keepalive 64; }}")
+        });
         let folder = folder.display();
         let settings = format!(
             "worker_processes 1; daemon off; master_process off; pid {folder}/pid; \

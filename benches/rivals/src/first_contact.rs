@@ -1,4 +1,4 @@
-//! P12: how long a newcomer waits for the first result, after Cargo has downloaded everything.
+//! P12: how long a newcomer waits for the quickstart, after Cargo has downloaded everything.
 
 use std::{error::Error, process::Command, time::Instant};
 

@@ -151,8 +151,8 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
     (requests, failed)
 }
 
-/// Runs a hundred processes for an hour in which each calls a working API and one that rejects
-/// everything, every minute. Returns the token requests and the failed calls to the working API.
+/// Runs a hundred caches that share a store for an hour. With the token of each, a working API and
+/// one that rejects everything are called every minute. Returns the token requests and the failed calls to the working API.
 async fn rejected_fleet() -> (u64, u64) {
     let started = Instant::now();
     let requests = Arc::new(AtomicU64::new(0));

@@ -58,22 +58,25 @@ pub(crate) fn measure(report: &mut Report) {
     report.table(
         "A simulated year",
         "Every day the issuer is down for four hours at a random time, the machine is suspended \
-         for half an hour, and its wall clock is set to within ten minutes of the true time. Every \
-         day the process is frozen too, for half an hour in which a token request is in flight. \
-         Every week the issuer changes its signing key. Five minutes later the APIs do so, and \
-         reject all tokens of the old key. Their clocks are two seconds behind, and they reject \
-         tokens from the future. Outages are at least eight hours apart, and keys do not change \
-         within an hour of one.\n\nEvery five minutes there is a call to each of two working APIs. \
-         One reports a rejected token with status 401. The other does so with status 500 and a \
-         GraphQL error, as newer versions of the Authoring API may. Every hour there is a call to \
-         an API that rejects every token. Only calls to the working APIs are counted. A \
-         failed call is counted separately if it was one of the first two after a change of keys, \
-         and no token existed yet that the API would have accepted. That is so for the very first: \
-         the token that replaces the old one is still from the future for the API.\n\nThe table contains the rivals \
-         that use Tokio's clock or accept another one, each called as its documentation says. The \
-         others read clocks that cannot be set. Two rivals accept reports of tokens that were \
-         rejected with status 401, after which the call is repeated. In their first row, all such \
-         rejections are reported; in the second, only those by the working API.",
+         for half an hour, and its wall clock is set to within ten minutes of the true time. \
+         Once a day the process is also frozen for half an hour, during a token request if \
+         there is one. Every week the issuer changes its signing key. Five minutes later the \
+         APIs do so, and reject all tokens of the old key. Their clocks are two seconds behind, \
+         and they reject tokens from the future. Outages are at least eight hours apart, and \
+         keys do not change within an hour of an outage.\n\n\
+         Every five minutes there is a call to each of two working APIs. One reports a rejected \
+         token with status 401. The other does so with status 500 and a GraphQL error, as newer \
+         versions of the Authoring API may. Every hour there is a call to an API that rejects \
+         every token. Only calls to the working APIs are counted. A failed call is counted \
+         separately if it belongs to the first two rounds after the APIs have changed their \
+         key, and no token existed yet that the API would have accepted. That is usual for the \
+         very first call: the API rejects the old token because of its key, and its replacement \
+         because it is from the future.\n\n\
+         The table contains the rivals that use Tokio's clock or accept a custom one. Each is \
+         called as its documentation says. The others read clocks that cannot be controlled. \
+         Two rivals can be told that a token was rejected with status 401. The call is then \
+         repeated. In their first row, all such rejections are reported; in the second, only \
+         those by the working API that returns 401.",
         &[
             "",
             "calls",
@@ -97,7 +100,7 @@ pub(crate) fn measure(report: &mut Report) {
     let each = |count: fn(&Year) -> u64| years.iter().map(|year| count(year) as f64).collect();
     report.goal(Goal {
         name: "P10",
-        what: "a simulated year; each run has another random seed",
+        what: "a simulated year; each run has a different random seed",
         figures: vec![
             Figure::never_above(0.0, "failed calls", each(|year| year.failed)),
             Figure::unbounded(

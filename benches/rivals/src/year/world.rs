@@ -38,7 +38,7 @@ enum Event {
     Suspend,
     /// The wall clock is set to this many seconds from the true time.
     Step(i64),
-    /// Everything stands still for half an hour, except the clocks.
+    /// The process stands still for half an hour. The clocks go on.
     Freeze,
     /// From now on, the issuer signs with a new key.
     NewKey,
