@@ -144,8 +144,10 @@ fn in_cooldown() -> (Vec<f64>, f64) {
         runtime.block_on(cache.token()).expect("a token");
         cache
     };
-    let (fresh, stale) = (cache(Duration::ZERO), cache(AGE + Duration::from_secs(10)));
+    // Stale after one second.
+    let (fresh, stale) = (cache(Duration::ZERO), cache(AGE + Duration::from_secs(4)));
     runtime.block_on(async {
+        sleep(Duration::from_millis(1_100)).await;
         drop(stale.current());
         while stale.status().is_refreshing() {
             sleep(Duration::from_millis(1)).await;
