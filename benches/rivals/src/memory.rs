@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sitecore_auth::{ClientCredentials, Token, TokenCache, TokenClient, source_fn};
+use sitecore_auth::{ClientCredentials, Endpoint, Token, TokenCache, TokenClient, source_fn};
 
 use crate::{
     alloc::counted,
@@ -25,7 +25,12 @@ struct Tenants {
 
 fn tenants() -> Tenants {
     let runtime = runtime::current_thread();
-    let first = TokenClient::new(ClientCredentials::new("id", "secret")).expect("a client");
+    // This program is compiled without TLS.
+    let endpoint = Endpoint::new("http://127.0.0.1/token".parse().expect("a URL"), "audience");
+    let first = TokenClient::builder(ClientCredentials::new("id", "secret"))
+        .endpoint(endpoint.expect("an endpoint"))
+        .build()
+        .expect("a client");
     let started = Instant::now();
     let (caches, _, bytes) = counted(|| {
         let tenants = (0..TENANTS).map(|number| {
