@@ -32,14 +32,9 @@ pub(crate) fn measure(report: &mut Report) {
             pin_to_core(0);
             requests(server_core)
         });
-        let [by_hand, replay_on, replay_off] = measured.join().expect("no panic");
-        let differences = |with: &[f64]| {
-            let differences: Vec<_> = with.iter().zip(&by_hand).map(|(a, b)| a - b).collect();
-            let runs = differences.chunks(BLOCKS);
-            runs.map(interval).unzip::<_, _, Vec<_>, Vec<_>>()
-        };
-        let (lower, upper) = differences(&replay_on);
-        let (off_lower, off_upper) = differences(&replay_off);
+        let [by_hand, ours] = measured.join().expect("no panic");
+        let differences: Vec<_> = ours.iter().zip(&by_hand).map(|(a, b)| a - b).collect();
+        let (lower, upper): (Vec<_>, Vec<_>) = differences.chunks(BLOCKS).map(interval).unzip();
         let by_hand = by_hand.chunks(BLOCKS);
         let by_hand = by_hand.map(|run| Spread::of(run.to_vec()).median).collect();
         report.goal(Goal {
@@ -49,18 +44,15 @@ pub(crate) fn measure(report: &mut Report) {
                 Figure::at_most(2.0, "upper end of the 95 % interval of the difference, µs", upper)
                     .with_lower_end(&lower),
                 Figure::unbounded("its lower end, µs", lower),
-                Figure::unbounded("replay off: upper end, µs", off_upper),
-                Figure::unbounded("replay off: lower end, µs", off_lower),
                 Figure::unbounded("the request with a header set by hand, µs", by_hand),
             ],
         });
     }
 }
 
-/// Sends three kinds of requests to a server on this core: with a header set by hand, through the
-/// middleware with replay, and without. Returns for each kind the median duration of every block,
-/// in microseconds.
-fn requests(server_core: usize) -> [Vec<f64>; 3] {
+/// Sends two kinds of requests to a server on this core: with a header set by hand, and through the
+/// middleware. Returns for each kind the median duration of every block, in microseconds.
+fn requests(server_core: usize) -> [Vec<f64>; 2] {
     let servers = Builder::new_multi_thread()
         .worker_threads(1)
         .on_thread_start(move || pin_to_core(server_core))
@@ -75,18 +67,14 @@ fn requests(server_core: usize) -> [Vec<f64>; 3] {
     let runtime = runtime::current_thread();
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let target = Target::origin(url.parse().expect("a URL")).expect("a target");
-    let ours = |replay| {
-        let middleware = auth(&runtime, target.clone(), replay);
-        ClientBuilder::new(http.clone()).with(middleware).build()
-    };
+    let ours = ClientBuilder::new(http.clone()).with(auth(&runtime, target, true)).build();
     let header = HeaderValue::try_from(format!("Bearer {}", "t".repeat(1_200))).expect("a header");
-    let bare = ClientBuilder::new(http.clone()).build();
-    let kinds = [(bare, Some(&header)), (ours(true), None), (ours(false), None)];
+    let kinds = [(ClientBuilder::new(http).build(), Some(&header)), (ours, None)];
 
-    let mut blocks = [Vec::new(), Vec::new(), Vec::new()];
+    let mut blocks = [Vec::new(), Vec::new()];
     runtime.block_on(async {
         for block in 0..=RUNS * BLOCKS {
-            let mut times = [Vec::new(), Vec::new(), Vec::new()];
+            let mut times = [Vec::new(), Vec::new()];
             for round in 0..ROUNDS {
                 for index in 0..kinds.len() {
                     let kind = match round % 2 {

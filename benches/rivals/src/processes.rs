@@ -7,7 +7,7 @@ use std::{
     process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use sitecore_auth::{
     AuthMiddleware, ClientCredentials, Clock, Endpoint, Error, ErrorKind, Moment, Target, Token,
     TokenCache, TokenClient, source_fn,
 };
-use sitecore_token_store::{FileStore, Lease, SharedSource, Stored, TokenStore};
+use sitecore_token_store::{FileStore, MemoryStore, SharedSource};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -73,40 +73,6 @@ impl Clock for PausedClock {
     }
 }
 
-/// A store that never fails.
-#[derive(Clone, Default)]
-struct MemoryStore {
-    entries: Arc<Mutex<HashMap<String, Vec<u8>>>>,
-    is_leased: Arc<AtomicBool>,
-}
-
-struct LeaseGuard(Arc<AtomicBool>);
-
-impl Drop for LeaseGuard {
-    fn drop(&mut self) {
-        self.0.store(false, SeqCst);
-    }
-}
-
-#[async_trait]
-impl TokenStore for MemoryStore {
-    async fn load(&self, name: &str) -> io::Result<Option<Stored>> {
-        let entries = self.entries.lock().expect("no panic");
-        Ok(entries.get(name).cloned().map(Stored::new))
-    }
-
-    async fn save(&self, name: &str, entry: &[u8], _: Duration) -> io::Result<()> {
-        let mut entries = self.entries.lock().expect("no panic");
-        entries.insert(name.to_owned(), entry.to_owned());
-        Ok(())
-    }
-
-    async fn try_lease(&self, _: &str, _: Duration) -> io::Result<Option<Lease>> {
-        let is_taken = self.is_leased.swap(true, SeqCst);
-        Ok((!is_taken).then(|| Lease::new(LeaseGuard(Arc::clone(&self.is_leased)))))
-    }
-}
-
 /// Runs a fleet whose caches each need a token every ten minutes. Returns the minute of every token
 /// request, and the number of failed calls.
 async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -> (Vec<u64>, u64) {
@@ -152,7 +118,8 @@ async fn fleet(caches: usize, days: u32, outage: Option<(Duration, Duration)>) -
 }
 
 /// Runs a hundred caches that share a store for an hour. With the token of each, a working API and
-/// one that rejects everything are called every minute. Returns the token requests and the failed calls to the working API.
+/// one that rejects everything are called every minute. Returns the token requests and the failed
+/// calls to the working API.
 async fn rejected_fleet() -> (u64, u64) {
     let started = Instant::now();
     let requests = Arc::new(AtomicU64::new(0));

@@ -59,8 +59,8 @@ pub(crate) fn measure(report: &mut Report) {
         "A simulated year",
         "Every day the issuer is down for four hours at a random time, the machine is suspended \
          for half an hour, and its wall clock is set to within ten minutes of the true time. \
-         Once a day the process is also frozen for half an hour, during a token request if \
-         there is one. Every week the issuer changes its signing key. Five minutes later the \
+         Once a day the process is also frozen for half an hour, during its next token request. \
+         Every week the issuer changes its signing key. Five minutes later the \
          APIs do so, and reject all tokens of the old key. Their clocks are two seconds behind, \
          and they reject tokens from the future. Outages are at least eight hours apart, and \
          keys do not change within an hour of an outage.\n\n\

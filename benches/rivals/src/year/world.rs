@@ -38,7 +38,7 @@ enum Event {
     Suspend,
     /// The wall clock is set to this many seconds from the true time.
     Step(i64),
-    /// The process stands still for half an hour. The clocks go on.
+    /// The process stands still for half an hour during its next token request. The clocks go on.
     Freeze,
     /// From now on, the issuer signs with a new key.
     NewKey,
@@ -130,17 +130,15 @@ impl World {
         if step < 0 { truth - by } else { truth + by }
     }
 
-    /// Applies the events that are due. Returns `true` if the process is to be frozen now, because
-    /// there was no token request since it was due.
-    fn apply_events(&self) -> bool {
+    /// Applies the events that are due.
+    fn apply_events(&self) {
         let now = self.true_time().as_secs();
         let mut state = self.state();
-        let mut freezes_now = false;
         while let Some((_, event)) = state.events.pop_front_if(|(at, _)| *at <= now) {
             match event {
                 Event::Suspend => state.suspended += STILL,
                 Event::Step(step) => state.step = step,
-                Event::Freeze => freezes_now = mem::replace(&mut state.freezes, true),
+                Event::Freeze => state.freezes = true,
                 Event::NewKey => state.issuer_key += 1,
                 Event::KeyKnown => {
                     state.api_key = state.issuer_key;
@@ -148,7 +146,6 @@ impl World {
                 }
             }
         }
-        freezes_now
     }
 
     /// Returns a new token, whose text contains its expiry and its key.
@@ -190,10 +187,11 @@ impl World {
     /// Returns `true` if this is one of the first two rounds of calls since the APIs changed their
     /// key, and they accept none of the tokens that exist.
     fn has_no_token_yet(&self) -> bool {
-        let state = self.state();
-        let (rounds, granted) = (state.rounds, state.granted.clone());
-        drop(state);
-        rounds < 2 && !granted.iter().any(|(at, key)| self.is_valid(*at, *key))
+        if self.state().rounds >= 2 {
+            return false;
+        }
+        let granted = self.state().granted.clone();
+        !granted.iter().any(|(at, key)| self.is_valid(*at, *key))
     }
 }
 
@@ -224,13 +222,9 @@ pub(super) struct Year {
 /// Calls the two working APIs every five minutes and the rejecting one every hour, for a year.
 pub(super) async fn run(world: &World, call: impl AsyncFn(&str) -> bool) -> Year {
     let mut year = Year::default();
-    for round in 0_u64.. {
-        if world.true_time().as_secs() >= DAYS * DAY {
-            break;
-        }
-        if world.apply_events() {
-            advance(Duration::from_secs(STILL)).await;
-        }
+    let mut round = 0_u64;
+    while world.true_time().as_secs() < DAYS * DAY {
+        world.apply_events();
         let apis = if round % 2 == 0 { [GOOD, AUTHORING] } else { [AUTHORING, GOOD] };
         for api in apis {
             let started = Instant::now();
@@ -243,7 +237,8 @@ pub(super) async fn run(world: &World, call: impl AsyncFn(&str) -> bool) -> Year
             year.waited += u64::from(!started.elapsed().is_zero());
         }
         world.state().rounds += 1;
-        if round % 12 == 11 {
+        round += 1;
+        if round % 12 == 0 {
             call(REJECTING).await;
         }
         sleep(Duration::from_secs(5 * MINUTE)).await;

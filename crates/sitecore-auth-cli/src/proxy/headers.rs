@@ -46,7 +46,7 @@ const OVERRIDES: [&str; 6] = [
 
 /// Returns the name of a credential that a request carries, if there is one.
 pub(crate) fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
-    let header = CREDENTIAL_HEADERS.into_iter().find(|name| headers.contains_key(name));
+    let header = CREDENTIAL_HEADERS.iter().find(|name| headers.contains_key(*name));
     if let Some(name) = header {
         return Some(name.to_string());
     }

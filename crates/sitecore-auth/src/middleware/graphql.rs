@@ -64,7 +64,7 @@ pub(crate) fn begins_like_rejection(start: &[u8]) -> bool {
 
 /// Returns `true` if the code occurs in the text, as it is or with escape sequences.
 fn may_contain_code(text: &[u8]) -> bool {
-    // To build it takes longer than to search a short response.
+    // Building it takes longer than searching a short response.
     static CODE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(NOT_AUTHENTICATED));
     let has_escapes = || memchr(b'\\', text).is_some() && memmem::find(text, b"\\u").is_some();
     CODE.find(text).is_some() || has_escapes()

@@ -50,7 +50,7 @@ const CONTEXT_ID: HeaderName = HeaderName::from_static("x-sitecore-contextid");
 
 /// The headers that carry a credential of the caller's own.
 #[doc(hidden)]
-pub const CREDENTIAL_HEADERS: [HeaderName; 4] = [AUTHORIZATION, API_KEY, CONTEXT_ID, GRAPHQL_KEY];
+pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [AUTHORIZATION, API_KEY, CONTEXT_ID, GRAPHQL_KEY];
 
 /// The query parameters that carry a credential.
 #[doc(hidden)]
@@ -319,18 +319,17 @@ impl AuthMiddleware {
 /// Returns `true` if a request carries a credential of the caller's own.
 fn has_own_credential(request: &Request) -> bool {
     // In a call to the Token API, this header names the key that the call is about.
-    let is_graphql_key =
-        |name: &HeaderName| *name == GRAPHQL_KEY && !Target::is_token_api(request.url());
+    let is_subject =
+        |name: &HeaderName| *name == GRAPHQL_KEY && Target::is_token_api(request.url());
     // Requests have few headers, so comparing each one is cheaper than hashing the names.
     let mut names = request.headers().keys();
-    names.any(|name| {
-        *name == AUTHORIZATION || *name == API_KEY || *name == CONTEXT_ID || is_graphql_key(name)
-    }) || request.url().query().is_some_and(|query| {
-        let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-        parameters.any(|(name, _)| {
-            CREDENTIAL_PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
+    names.any(|name| CREDENTIAL_HEADERS.contains(name) && !is_subject(name))
+        || request.url().query().is_some_and(|query| {
+            let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+            parameters.any(|(name, _)| {
+                CREDENTIAL_PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
+            })
         })
-    })
 }
 
 impl Middleware for AuthMiddleware {
