@@ -1,6 +1,6 @@
 //! The simulated APIs. They stand in for the network behind the middleware.
 
-use std::{sync::LazyLock, time::Duration};
+use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use http::Extensions;
@@ -10,7 +10,6 @@ use sitecore_auth::{AuthMiddleware, Clock as _, ManualClock, Target, TokenCache}
 use url::Url;
 
 use super::{operations::Api, source::Source};
-use crate::support::SECOND;
 
 /// Responds to every request, without a network.
 struct Apis {
@@ -20,12 +19,12 @@ struct Apis {
 
 impl Api {
     pub(super) fn url(self) -> Url {
-        let host = match self {
-            Self::Tolerant => "tolerant",
-            Self::Late => "late",
-            Self::Strict => "strict",
+        let url = match self {
+            Self::Tolerant => "https://tolerant.example/".to_owned(),
+            Self::Late => "https://late.example/".to_owned(),
+            Self::Strict(number) => format!("https://strict-{number}.example/"),
         };
-        format!("https://{host}.example/").parse().unwrap()
+        url.parse().unwrap()
     }
 }
 
@@ -35,11 +34,9 @@ pub(super) fn client(
     source: Source,
     clock: ManualClock,
 ) -> ClientWithMiddleware {
-    let apis = [Api::Tolerant, Api::Late, Api::Strict];
+    let apis = [Api::Tolerant, Api::Late].into_iter().chain(Api::strict());
     let targets = apis.map(|api| Target::origin(api.url()).unwrap());
-    let auth = targets
-        .into_iter()
-        .fold(AuthMiddleware::builder(cache), |auth, target| auth.target(target));
+    let auth = targets.fold(AuthMiddleware::builder(cache), |auth, target| auth.target(target));
     // Building one takes longer than a whole case.
     static NETWORK: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
     ClientBuilder::new(NETWORK.clone())
@@ -48,29 +45,23 @@ pub(super) fn client(
         .build()
 }
 
-/// Returns how long a new token settles, following the documentation instead of the code.
-fn settling_time(lifetime: Duration) -> Duration {
-    (lifetime / 100).clamp(3 * SECOND, 900 * SECOND).min(lifetime / 10)
-}
-
 impl Apis {
     fn accepts(&self, request: &Request) -> bool {
         let token = request.headers()["authorization"].to_str().unwrap();
         let name = token.trim_start_matches("Bearer ");
         match request.url().host_str() {
-            Some("strict.example") => false,
+            Some("tolerant.example") => true,
             Some("late.example") => {
-                let now = self.clock.now();
+                let now = self.clock.now().monotonic();
                 let source = self.source.lock();
                 // The API already knows the first token.
                 name.ends_with("-1")
-                    || source.tokens[name].iter().any(|one| {
-                        let age =
-                            one.age + now.monotonic().saturating_sub(one.requested_at.monotonic());
-                        age >= settling_time(one.lifetime.min(Duration::from_secs(30 * 86_400)))
+                    || source.tokens[name].iter().any(|granted| {
+                        let age = now.saturating_sub(granted.requested_at.monotonic());
+                        granted.age + age >= granted.settling_time()
                     })
             }
-            _ => true,
+            _ => false,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! `tests/it/cache/simulation.regressions`, and later runs start with it.
 
 mod apis;
+mod checks;
 mod contract;
 mod model;
 mod operations;

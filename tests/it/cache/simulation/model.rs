@@ -3,12 +3,13 @@
 use std::{
     collections::HashSet,
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use sitecore_auth::{Clock as _, Error, ErrorKind, ManualClock, Moment, Token, TokenCache};
+use sitecore_auth::{Clock as _, Error, ManualClock, Moment, Token, TokenCache};
 use tokio::runtime::{Builder, Runtime};
 
 use reqwest_middleware::ClientWithMiddleware;
@@ -21,37 +22,42 @@ use super::{
 use crate::support::{HOUR, MS, SECOND, settle, text};
 
 pub(super) struct Simulation {
-    cache: TokenCache,
-    source: Source,
-    clock: ManualClock,
-    runtimes: Vec<Option<Runtime>>,
+    pub(super) cache: TokenCache,
+    pub(super) source: Source,
+    pub(super) clock: ManualClock,
+    pub(super) runtimes: Vec<Option<Runtime>>,
     /// The runtime on which new callers start.
-    current: usize,
+    pub(super) current: usize,
     parked: Vec<usize>,
-    callers: Vec<Caller>,
+    pub(super) callers: Vec<Caller>,
     /// Tokens that callers got, the newest last.
     seen: Vec<Token>,
     /// Tokens that an API has rejected. Any other token may replace them.
-    rejected: HashSet<String>,
+    pub(super) rejected: HashSet<String>,
     /// The token that `current` returned last.
-    last: Option<Token>,
-    client: ClientWithMiddleware,
-    started: Moment,
-    /// Requests that an API accepted. Each may have given a token request back to the budget.
-    accepted: u64,
-    /// Whether the issuer has failed. Each failed refresh costs up to three token requests, which
-    /// the cooldown limits instead of the budget.
-    had_failures: bool,
+    pub(super) last: Option<Token>,
+    pub(super) client: ClientWithMiddleware,
+    pub(super) started: Moment,
+    /// How long the process was suspended in all.
+    pub(super) suspended: Duration,
+    /// When the wall clock was last set back, by the monotonic clock.
+    pub(super) wall_back_at: Duration,
+    /// Requests that the late API accepted. Each may have given a token request back to the budget.
+    pub(super) accepted: u64,
+    /// Calls of `token_valid_for`. Each may have caused a token request.
+    pub(super) requests_for_longer: u64,
+    /// Whether the issuer may have granted identical tokens.
+    pub(super) had_identical_tokens: bool,
 }
 
 /// A caller that waits on one runtime.
-struct Caller {
-    call: Call,
-    runtime: usize,
-    waited: Duration,
+pub(super) struct Caller {
+    pub(super) call: Call,
+    pub(super) runtime: usize,
+    pub(super) waited: Duration,
 }
 
-type Call = Pin<Box<dyn Future<Output = Result<Token, Error>>>>;
+pub(super) type Call = Pin<Box<dyn Future<Output = Result<Token, Error>>>>;
 
 impl Simulation {
     pub(super) fn new() -> Self {
@@ -61,8 +67,11 @@ impl Simulation {
         Self {
             client: apis::client(cache.clone(), source.clone(), clock.clone()),
             started: clock.now(),
+            suspended: Duration::ZERO,
+            wall_back_at: Duration::ZERO,
             accepted: 0,
-            had_failures: false,
+            requests_for_longer: 0,
+            had_identical_tokens: false,
             cache,
             source,
             clock,
@@ -90,10 +99,12 @@ impl Simulation {
             Operation::Suspend(time) => {
                 self.stand_still();
                 self.clock.suspend(time);
+                self.suspended += time;
             }
             Operation::WallBack(time) => {
                 // The times of two checks cannot be compared across it.
                 self.source.lock().last_check = None;
+                self.wall_back_at = self.clock.now().monotonic();
                 let wall = self.clock.now().wall();
                 self.clock.set_wall(wall.saturating_sub(time));
             }
@@ -111,14 +122,22 @@ impl Simulation {
                 }
             }
             Operation::TokenFor(time) => {
+                self.requests_for_longer += 1;
                 let cache = self.cache.clone();
                 self.start(Box::pin(async move { cache.token_valid_for(time).await }))?;
             }
-            Operation::Request(api) => self.request(api)?,
+            Operation::Requests(api, count) => self.insist(api, count)?,
+            Operation::RequestsToStrictApis => {
+                for api in Api::strict() {
+                    self.request(api)?;
+                }
+            }
+            Operation::LateResult(time) => self.get_late_result(time)?,
             Operation::Credentials(check) => self.source.lock().check = check,
             Operation::RetryNow => {
                 self.cache.retry_now();
                 self.source.lock().retry_not_before = Duration::ZERO;
+                self.check_may_refresh("`retry_now`")?;
             }
             Operation::Freeze(time) => {
                 self.stand_still();
@@ -142,7 +161,7 @@ impl Simulation {
                 }
             }
             Operation::Issuer(issuer) => {
-                self.had_failures |= issuer.fails();
+                self.had_identical_tokens |= matches!(issuer, Issuer::OncePerSecond(_));
                 self.source.lock().issuer = issuer;
             }
             Operation::LoseRuntime => {
@@ -152,17 +171,8 @@ impl Simulation {
                 self.runtimes[lost] = None;
                 self.replace_runtime();
             }
-            Operation::ParkRuntime => {
-                let mut source = self.source.lock();
-                source.in_flight.clear();
-                source.late.insert(self.current);
-                drop(source);
-                self.parked.push(self.current);
-                self.replace_runtime();
-            }
-            Operation::UnparkRuntime => {
-                self.parked.pop();
-            }
+            Operation::ParkRuntime => self.park_runtime(),
+            Operation::UnparkRuntime => drop(self.parked.pop()),
         }
         self.settle()?;
         self.check_budget()?;
@@ -184,6 +194,16 @@ impl Simulation {
         if !self.callers.is_empty() {
             self.advance(31 * SECOND)?;
         }
+        self.check_recovery()?;
+        // Later, each token is refreshed because of its age, even if nobody waits.
+        self.advance(31 * 24 * HOUR)?;
+        self.check_current()?;
+        self.settle()?;
+        self.check_current()?;
+        self.check_recovery()
+    }
+
+    fn check_recovery(&self) -> Result<(), String> {
         match (&self.last, self.callers.len()) {
             (Some(_), 0) => Ok(()),
             (current, waiting) => Err(format!(
@@ -193,43 +213,30 @@ impl Simulation {
         }
     }
 
-    /// Sends a request. If there is a good token, an API that accepts settled tokens must accept it
-    /// at once.
-    fn request(&mut self, api: Api) -> Result<(), String> {
-        let good = self.last.clone().filter(|token| {
-            self.is_surely_usable(token) && self.rejected.is_empty() && text(token).ends_with("-1")
-        });
-        let call = self.client.get(api.url());
-        let (sender, mut response) = tokio::sync::oneshot::channel();
-        self.start(Box::pin(async move {
-            let response = call.send().await;
-            let status = response.map(|response| response.status().as_u16());
-            let _ = sender.send(status.unwrap_or(0));
-            Err(Error::new(ErrorKind::Unavailable, "it has no token to return"))
-        }))?;
+    /// Starts a refresh that gets a token, and does not drive its runtime for a while. Another
+    /// caller notices that its time limit has passed.
+    fn get_late_result(&mut self, time: Duration) -> Result<(), String> {
+        let issuer = self.source.lock().issuer;
+        self.source.lock().issuer = Issuer::SlowGrant(SECOND, 24 * HOUR);
+        let cache = self.cache.clone();
+        self.start(Box::pin(async move { cache.token().await }))?;
         self.settle()?;
-        let status = response.try_recv().ok();
-        self.accepted += u64::from(status == Some(200));
-        match (api, good, status) {
-            (Api::Tolerant | Api::Late, Some(token), status) if status != Some(200) => Err(
-                format!("{api:?} should have accepted {} but responded {status:?}", text(&token)),
-            ),
-            _ => Ok(()),
-        }
+        self.source.lock().issuer = issuer;
+        self.park_runtime();
+        self.advance(time)?;
+        self.check_current()?;
+        self.parked.pop();
+        self.settle()?;
+        self.check_current()
     }
 
-    /// Checks how many token requests rejections have caused.
-    fn check_budget(&self) -> Result<(), String> {
-        let hours = self.clock.now().monotonic() - self.started.monotonic();
-        let wall = self.clock.now().wall().saturating_sub(self.started.wall());
-        let hours = hours.max(wall).as_secs() / 3_600;
-        let replacements = self.source.lock().replacements;
-        // Each may be repeated once, for an identical token. After a failure, nothing is checked.
-        let allowed = 2 * (6 + hours + 2 * self.accepted);
-        if replacements <= allowed || self.had_failures {
-            return Ok(());
-        }
-        Err(format!("rejections caused {replacements} token requests in {hours} h"))
+    fn park_runtime(&mut self) {
+        let mut source = self.source.lock();
+        source.in_flight.clear();
+        source.late.insert(self.current);
+        drop(source);
+        self.parked.push(self.current);
+        self.replace_runtime();
     }
 
     fn block_on<T>(&self, runtime: usize, work: impl Future<Output = T>) -> T {
@@ -278,12 +285,12 @@ impl Simulation {
     }
 
     /// Runs everything that is ready without letting time pass.
-    fn settle(&mut self) -> Result<(), String> {
+    pub(super) fn settle(&mut self) -> Result<(), String> {
         for _ in 0..3 {
             for index in self.driven_runtimes() {
                 self.block_on(index, settle());
             }
-            let callers = std::mem::take(&mut self.callers);
+            let callers = mem::take(&mut self.callers);
             for mut caller in callers {
                 if self.parked.contains(&caller.runtime) {
                     self.callers.push(caller);
@@ -301,14 +308,18 @@ impl Simulation {
                 }
             }
         }
-        match self.source.lock().violation.take() {
-            Some(violation) => Err(violation),
-            None => Ok(()),
+        let (violation, has_news) = {
+            let mut source = self.source.lock();
+            (source.violation.take(), mem::take(&mut source.has_news))
+        };
+        if has_news {
+            self.check_may_refresh("new credentials")?;
         }
+        violation.map_or(Ok(()), Err)
     }
 
     /// Starts a call on the current runtime.
-    fn start(&mut self, call: Call) -> Result<(), String> {
+    pub(super) fn start(&mut self, call: Call) -> Result<(), String> {
         let mut caller = Caller { call, runtime: self.current, waited: Duration::ZERO };
         match self.poll(&mut caller) {
             Poll::Ready(result) => self.finish(result),
@@ -319,7 +330,7 @@ impl Simulation {
         }
     }
 
-    fn poll(&self, caller: &mut Caller) -> Poll<Result<Token, Error>> {
+    pub(super) fn poll(&self, caller: &mut Caller) -> Poll<Result<Token, Error>> {
         let _context = self.runtimes[caller.runtime].as_ref().expect("a runtime").enter();
         caller.call.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
@@ -330,50 +341,6 @@ impl Simulation {
             self.seen.push(token);
         }
         Ok(())
-    }
-
-    /// Checks that the current token is usable, and that no usable token was withheld or lost.
-    fn check_current(&mut self) -> Result<(), String> {
-        let current = {
-            let _context = self.runtimes[self.current].as_ref().expect("a runtime").enter();
-            self.cache.current()
-        };
-        if let Some(token) = &current {
-            self.check_usable(token)?;
-            let cache = self.cache.clone();
-            let mut caller = Caller {
-                call: Box::pin(async move { cache.token().await }),
-                runtime: self.current,
-                waited: Duration::ZERO,
-            };
-            if !matches!(self.poll(&mut caller), Poll::Ready(Ok(_))) {
-                return Err("a caller did not get the usable token at once".to_owned());
-            }
-        }
-        if let (Some(before), None) = (&self.last, &current)
-            && !self.rejected.contains(&text(before))
-            && !self.source.lock().rejected.contains(&text(before))
-            && self.is_surely_usable(before)
-        {
-            return Err(format!("{} was usable and is gone", text(before)));
-        }
-        self.last = current;
-        self.callers.truncate(50);
-        Ok(())
-    }
-
-    /// Checks that a token that was returned has not expired by either clock. One that was returned
-    /// again counts as usable for any of its lifetimes.
-    fn check_usable(&self, token: &Token) -> Result<(), String> {
-        let now = self.clock.now();
-        let source = self.source.lock();
-        let usable = source.tokens[&text(token)].iter().any(|granted| granted.is_usable(now));
-        if usable { Ok(()) } else { Err(format!("{} was returned after it expired", text(token))) }
-    }
-
-    /// Returns `true` if the token is usable and was granted only once, so its expiry is known.
-    fn is_surely_usable(&self, token: &Token) -> bool {
-        self.check_usable(token).is_ok() && self.source.lock().tokens[&text(token)].len() == 1
     }
 }
 

@@ -25,8 +25,12 @@ pub(super) enum Operation {
     LateToken(Duration),
     /// A caller on the current runtime calls `token_valid_for`.
     TokenFor(Duration),
-    /// A request through the middleware.
-    Request(Api),
+    /// This many requests through the middleware, one after another.
+    Requests(Api, usize),
+    /// A request to each of twenty APIs that reject every token.
+    RequestsToStrictApis,
+    /// The current runtime is not driven for this long, during a refresh that then gets a token.
+    LateResult(Duration),
     /// A check for new credentials ends like this from now on.
     Credentials(Check),
     /// The program calls `retry_now`.
@@ -51,8 +55,8 @@ pub(super) enum Api {
     Tolerant,
     /// A token that is as old as its settling time, because it learns the signing keys late.
     Late,
-    /// No token.
-    Strict,
+    /// No token. There are several such APIs.
+    Strict(u8),
 }
 
 /// How a check for new credentials ends.
@@ -91,18 +95,10 @@ pub(super) enum Issuer {
     Panic,
 }
 
-impl Issuer {
-    /// Returns `true` if its token requests can fail.
-    pub(super) fn fails(self) -> bool {
-        !matches!(
-            self,
-            Self::Grant(_)
-                | Self::Aged(..)
-                | Self::SameAgain(_)
-                | Self::Static
-                | Self::Gateway(_)
-                | Self::OncePerSecond(_)
-        )
+impl Api {
+    /// The APIs that reject every token.
+    pub(super) fn strict() -> impl Iterator<Item = Self> {
+        (0..20).map(Self::Strict)
     }
 }
 
@@ -120,8 +116,9 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         6 => Just(Operation::Token),
         1 => short.prop_map(Operation::LateToken),
         1 => long.prop_map(Operation::TokenFor),
-        4 => prop_oneof![Just(Api::Tolerant), Just(Api::Late), Just(Api::Strict)]
-            .prop_map(Operation::Request),
+        4 => (api(), 1_usize..5).prop_map(|(api, count)| Operation::Requests(api, count)),
+        1 => Just(Operation::RequestsToStrictApis),
+        1 => (31_u64..100).prop_map(|seconds| Operation::LateResult(Duration::from_secs(seconds))),
         2 => check().prop_map(Operation::Credentials),
         1 => Just(Operation::RetryNow),
         3 => (0_usize..3).prop_map(Operation::Replace),
@@ -131,6 +128,10 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::ParkRuntime),
         1 => Just(Operation::UnparkRuntime),
     ]
+}
+
+fn api() -> impl Strategy<Value = Api> {
+    prop_oneof![Just(Api::Tolerant), Just(Api::Late), Just(Api::Strict(0))]
 }
 
 fn check() -> impl Strategy<Value = Check> {

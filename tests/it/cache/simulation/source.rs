@@ -23,6 +23,8 @@ pub(super) struct SourceState {
     granted: usize,
     /// By the token's text. A token that was returned again has several entries.
     pub(super) tokens: HashMap<String, Vec<Granted>>,
+    /// The text of the token that was granted last.
+    pub(super) newest: String,
     calls: usize,
     /// The numbers of the calls in flight, except for calls on a parked runtime.
     pub(super) in_flight: Vec<usize>,
@@ -35,9 +37,11 @@ pub(super) struct SourceState {
     pub(super) check: Check,
     /// When the last check for new credentials started.
     pub(super) last_check: Option<Moment>,
+    /// A check found new credentials, and no token request has used them yet.
+    pub(super) has_news: bool,
     /// The texts of tokens that an API has rejected.
     pub(super) rejected: HashSet<String>,
-    /// Token requests to replace a rejected token that is still usable.
+    /// Tokens granted to replace a rejected one that is still fresh.
     pub(super) replacements: u64,
     pub(super) violation: Option<String>,
 }
@@ -56,6 +60,7 @@ impl Source {
             clock,
             granted: 0,
             tokens: HashMap::new(),
+            newest: String::new(),
             calls: 0,
             in_flight: Vec::new(),
             driving: 0,
@@ -63,6 +68,7 @@ impl Source {
             retry_not_before: Duration::ZERO,
             check: Check::Unchanged,
             last_check: None,
+            has_news: false,
             rejected: HashSet::new(),
             replacements: 0,
             violation: None,
@@ -86,65 +92,9 @@ impl Source {
         state.record(&name, Granted { requested_at, lifetime, age });
         Ok(Token::bearer(name, lifetime)?.with_age(age))
     }
-}
 
-impl SourceState {
-    fn record(&mut self, name: &str, granted: Granted) {
-        self.tokens.entry(name.to_owned()).or_default().push(granted);
-    }
-}
-
-impl Granted {
-    /// Returns when the token becomes unusable, following the documentation instead of the code, as
-    /// the times by the monotonic and the wall clock.
-    pub(super) fn unusable_at(&self) -> (Duration, Duration) {
-        let lifetime = self.lifetime.min(30 * 24 * HOUR);
-        let usable = lifetime - MINUTE.min(lifetime.mul_f64(0.1));
-        let left = usable.saturating_sub(self.age);
-        (self.requested_at.monotonic() + left, self.requested_at.wall() + left)
-    }
-
-    pub(super) fn is_usable(&self, now: Moment) -> bool {
-        let (monotonic, wall) = self.unusable_at();
-        now.monotonic() < monotonic && now.wall() < wall
-    }
-}
-
-/// Removes a call from the calls in flight when it ends or is dropped.
-struct InFlight(Source, usize);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.lock().in_flight.retain(|call| *call != self.1);
-    }
-}
-
-#[async_trait]
-impl TokenSource for Source {
-    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token, Error> {
-        let (issuer, requested_at, call) = {
-            let mut state = self.lock();
-            let requested_at = state.clock.now();
-            let replaced = context.replacing().filter(|_| context.rejected()).map(text);
-            let replaced = replaced.and_then(|name| state.tokens.get(&name));
-            if replaced.is_some_and(|all| all.iter().any(|one| one.is_usable(requested_at))) {
-                state.replacements += 1;
-            }
-            state.calls += 1;
-            let call = state.calls;
-            if !state.late.contains(&state.driving) {
-                state.in_flight.push(call);
-            }
-            if state.in_flight.len() > 1 {
-                state.violation = Some("two refreshes are in flight".to_owned());
-            }
-            if requested_at.monotonic() < state.retry_not_before {
-                state.violation =
-                    Some("a token was requested before the issuer's retry-after".to_owned());
-            }
-            (state.issuer, requested_at, call)
-        };
-        let _in_flight = InFlight(self.clone(), call);
+    /// Responds to a token request.
+    async fn respond(&self, issuer: Issuer, requested_at: Moment) -> Result<Token, Error> {
         let fail = |kind| Err(Error::new(kind, "simulated"));
         match issuer {
             Issuer::Grant(lifetime) => self.grant(requested_at, lifetime, Duration::ZERO, true),
@@ -192,6 +142,97 @@ impl TokenSource for Source {
             Issuer::Panic => std::panic::resume_unwind(Box::new("simulated")),
         }
     }
+}
+
+impl SourceState {
+    fn record(&mut self, name: &str, granted: Granted) {
+        self.tokens.entry(name.to_owned()).or_default().push(granted);
+        name.clone_into(&mut self.newest);
+    }
+}
+
+impl Granted {
+    /// Returns when the token becomes unusable, following the documentation instead of the code, as
+    /// the times by the monotonic and the wall clock.
+    pub(super) fn unusable_at(&self) -> (Duration, Duration) {
+        let lifetime = self.accepted_lifetime();
+        let usable = lifetime - MINUTE.min(lifetime.mul_f64(0.1));
+        let left = usable.saturating_sub(self.age);
+        (self.requested_at.monotonic() + left, self.requested_at.wall() + left)
+    }
+
+    pub(super) fn is_usable(&self, now: Moment) -> bool {
+        !self.time_left(now).is_zero()
+    }
+
+    /// Returns how much longer the token is usable.
+    pub(super) fn time_left(&self, now: Moment) -> Duration {
+        let (monotonic, wall) = self.unusable_at();
+        monotonic.saturating_sub(now.monotonic()).min(wall.saturating_sub(now.wall()))
+    }
+
+    /// Returns how long it settles, following the documentation instead of the code.
+    pub(super) fn settling_time(&self) -> Duration {
+        let lifetime = self.accepted_lifetime();
+        (lifetime / 100).clamp(3 * SECOND, 15 * MINUTE).min(lifetime / 10)
+    }
+
+    /// Returns its age by the clock that says it is older.
+    pub(super) fn age(&self, now: Moment) -> Duration {
+        let monotonic = now.monotonic().saturating_sub(self.requested_at.monotonic());
+        let wall = now.wall().saturating_sub(self.requested_at.wall());
+        self.age + monotonic.max(wall)
+    }
+
+    /// Returns `true` if no refresh because of age can be due yet.
+    fn is_surely_fresh(&self, now: Moment) -> bool {
+        self.is_usable(now) && self.age(now) < self.accepted_lifetime().mul_f64(0.7)
+    }
+
+    fn accepted_lifetime(&self) -> Duration {
+        self.lifetime.min(30 * 24 * HOUR)
+    }
+}
+
+/// Removes a call from the calls in flight when it ends or is dropped.
+struct InFlight(Source, usize);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.lock().in_flight.retain(|call| *call != self.1);
+    }
+}
+
+#[async_trait]
+impl TokenSource for Source {
+    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token, Error> {
+        let (issuer, requested_at, call, is_replacement) = {
+            let mut state = self.lock();
+            let requested_at = state.clock.now();
+            let replaced = context.replacing().filter(|_| context.rejected()).map(text);
+            let replaced = replaced.and_then(|name| state.tokens.get(&name));
+            let is_replacement =
+                replaced.is_some_and(|all| all.iter().all(|one| one.is_surely_fresh(requested_at)));
+            state.has_news = false;
+            state.calls += 1;
+            let call = state.calls;
+            if !state.late.contains(&state.driving) {
+                state.in_flight.push(call);
+            }
+            if state.in_flight.len() > 1 {
+                state.violation = Some("two refreshes are in flight".to_owned());
+            }
+            if requested_at.monotonic() < state.retry_not_before {
+                state.violation =
+                    Some("a token was requested before the issuer's retry-after".to_owned());
+            }
+            (state.issuer, requested_at, call, is_replacement)
+        };
+        let _in_flight = InFlight(self.clone(), call);
+        let token = self.respond(issuer, requested_at).await?;
+        self.lock().replacements += u64::from(is_replacement);
+        Ok(token)
+    }
 
     async fn has_new_credentials(&self) -> bool {
         let check = {
@@ -216,8 +257,11 @@ impl TokenSource for Source {
             Check::Panic => std::panic::resume_unwind(Box::new("simulated")),
         };
         if has_changed {
+            let mut state = self.lock();
             // The wait was for the old credentials.
-            self.lock().retry_not_before = Duration::ZERO;
+            state.retry_not_before = Duration::ZERO;
+            // The result of a slow check may come too late.
+            state.has_news = matches!(check, Check::Changed);
         }
         has_changed
     }
