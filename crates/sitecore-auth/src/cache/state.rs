@@ -315,15 +315,14 @@ impl CacheState {
 
     /// Returns `true` if a new token is to replace the current one, which is usable.
     ///
-    /// It must not be one that was rejected. It must not expire earlier either, unless the current
-    /// one has itself been rejected.
+    /// It must not be one that was rejected. It must not expire earlier either than a token that the
+    /// cache has, unless that has itself been rejected.
     fn is_newer(&self, token: &Token, current: &TokenRecord, now: Moment) -> bool {
         let is_settling = |(settling, _): (&Token, _)| settling.is_same(token);
         let is_again =
             current.token.is_same(token) || self.tokens.settling().is_some_and(is_settling);
-        let is_shorter = token.expires_before(&current.token, now);
         let is_expired = token.freshness(now) == Freshness::Expired;
-        let is_worse = is_expired || (is_shorter && current.rejected_by.is_empty());
+        let is_worse = is_expired || self.tokens.outlast(token, now);
         !is_again && !is_worse && !self.tokens.is_rejected(token)
     }
 

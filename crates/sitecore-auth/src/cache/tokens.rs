@@ -97,6 +97,12 @@ impl Tokens {
         rejected.any(|rejected| rejected.is_same(token))
     }
 
+    /// Returns `true` if the cache has a token that expires later and that was not rejected.
+    pub(super) fn outlast(&self, token: &Token, now: Moment) -> bool {
+        let mut good = self.records().filter(|record| record.rejected_by.is_empty());
+        good.any(|record| token.expires_before(&record.token, now))
+    }
+
     /// Adds a new token. It settles first if the current one is still good.
     pub(super) fn add(
         &mut self,

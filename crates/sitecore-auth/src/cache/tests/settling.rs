@@ -100,6 +100,17 @@ fn a_settling_token_that_is_returned_again_does_not_settle_again() {
 }
 
 #[test]
+fn a_settling_token_is_not_replaced_by_one_that_expires_earlier() {
+    let (mut table, ..) = refreshed(DAY);
+    table.advance(10 * MINUTE);
+    assert_eq!(table.next(Need::TokenFor(23 * HOUR + 50 * MINUTE)), Got::Waits);
+    let shorter = table.finish(Ok(token("shorter", 12 * HOUR)));
+    assert!(matches!(shorter, Some(Outcome::Unchanged(_))), "{shorter:?}");
+    table.advance(264 * SECOND);
+    assert_eq!(table.next(Need::Token), is_token("token-2"));
+}
+
+#[test]
 fn a_token_that_expired_while_it_settled_is_not_returned() {
     let (mut table, ..) = refreshed(DAY);
     // By the wall clock both have expired.
