@@ -7,9 +7,10 @@
 use std::{
     array,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
+    thread::available_parallelism,
 };
 
 use arc_swap::ArcSwapOption;
@@ -22,8 +23,8 @@ use crate::{
     token::{Token, sensitive},
 };
 
-/// The number of copies. If there are more threads, some share a copy. Each copy takes about half a
-/// kilobyte.
+/// The largest number of copies. If there are more threads, some share a copy. Each copy takes about
+/// 640 bytes.
 const SHARDS: usize = 4;
 
 /// A slot for the current token.
@@ -31,6 +32,7 @@ const SHARDS: usize = 4;
 pub(super) struct TokenSlot(ArcSwapOption<Published>);
 
 struct Published {
+    /// On a machine with fewer cores, the last ones are not used.
     shards: [Token; SHARDS],
     /// Until then, the token is usable and nothing is due.
     look_at: Moment,
@@ -52,7 +54,9 @@ impl TokenSlot {
 
     /// Publishes the token.
     pub(super) fn publish(&self, view: &View) {
-        let shards = array::from_fn(|_| view.token.unshared(view.is_rejected));
+        let copy = || view.token.unshared(view.is_rejected);
+        let used = array::from_fn(|index| (index < shard_count()).then(copy));
+        let shards = used.map(|shard| shard.unwrap_or_else(|| view.token.clone()));
         self.0.store(Some(Arc::new(Published { shards, look_at: view.look_at })));
     }
 }
@@ -77,12 +81,19 @@ impl Token {
     }
 }
 
+/// Returns the number of copies in use: one per core, as far as there are that many.
+fn shard_count() -> usize {
+    static COUNT: LazyLock<usize> =
+        LazyLock::new(|| available_parallelism().map_or(SHARDS, |cores| SHARDS.min(cores.get())));
+    *COUNT
+}
+
 /// Returns the index of this thread's copy.
 #[inline]
 fn shard_index() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static INDEX: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        static INDEX: usize = THREADS.fetch_add(1, Ordering::Relaxed) % shard_count();
     }
     INDEX.with(|index| *index)
 }
