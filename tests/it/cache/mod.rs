@@ -17,6 +17,7 @@ mod runtimes;
 mod simulation;
 mod status;
 mod token;
+mod valid_for;
 
 use sitecore_auth::TokenCache;
 use tokio::time::advance;

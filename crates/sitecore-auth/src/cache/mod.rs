@@ -250,7 +250,6 @@ impl TokenCache {
 
     /// Joins refreshes until there is a token that meets the need.
     async fn obtain(&self, need: Need<'_>) -> Result<Token> {
-        let mut stood_still = false;
         for round in 0..MAX_WAITS {
             let runtime = match runtime_with_timers() {
                 Ok(runtime) => runtime,
@@ -278,13 +277,12 @@ impl TokenCache {
                     contain(|| drop(error));
                     return Ok(token);
                 }
-                // After it was suspended twice, the process may be suspended again and again.
-                Some(Outcome::StoodStill) if stood_still => break,
-                Some(Outcome::StoodStill) => stood_still = true,
-                Some(_) if matches!(need, Need::TokenFor(_)) && round > 0 => {
+                // The first refresh may have been started for another caller.
+                Some(Outcome::Refreshed(_)) if matches!(need, Need::TokenFor(_)) && round > 0 => {
                     return Err(too_short());
                 }
-                Some(Outcome::Refreshed(_) | Outcome::Unchanged(_)) | None => {}
+                Some(Outcome::Refreshed(_) | Outcome::Unchanged(_) | Outcome::StoodStill)
+                | None => {}
             }
         }
         Err(lost())
