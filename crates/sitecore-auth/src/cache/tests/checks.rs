@@ -88,9 +88,11 @@ fn new_credentials_are_noticed_in_the_background_too() {
 
 /// Returns the times between the checks, in seconds, if `end` ends each check.
 fn intervals(mut table: Table, end: impl Fn(&mut Table)) -> Vec<u64> {
-    let mut last = table.now;
+    let started = table.now;
+    let mut last = started;
     let mut intervals = Vec::new();
     while intervals.len() < 9 {
+        assert!(table.now.elapsed_since(started) < HOUR, "no more checks after {intervals:?}");
         table.next(Need::Token);
         if table.check.is_some() {
             intervals.push(table.now.elapsed_since(last).as_secs());
@@ -147,8 +149,10 @@ fn background_checks_that_never_end_come_less_and_less_often() {
     table.next(Need::Refresh);
     table.policy.cooldown_refused = crate::policy::Backoff::new(DAY, DAY);
     table.fail(ErrorKind::Refused);
-    let (mut last, mut intervals) = (table.now, Vec::new());
+    let started = table.now;
+    let (mut last, mut intervals) = (started, Vec::new());
     while intervals.len() < 9 {
+        assert!(table.now.elapsed_since(started) < HOUR, "no more checks after {intervals:?}");
         table.next(Need::Token);
         if table.check.take().is_some() {
             intervals.push(table.now.elapsed_since(last).as_secs());
