@@ -22,7 +22,7 @@ use super::{
 use crate::{
     clock::{CacheClock, Moment},
     contain::contain,
-    error::Result,
+    error::{Error, Result},
     freshness::Freshness,
     policy::RefreshPolicy,
     source::TokenSource,
@@ -213,44 +213,30 @@ impl Shared {
         waiting.is_some_and(|waiting| waiting.ended.receiver_count() > 0)
     }
 
-    /// Changes the state, and publishes the current token for callers that do not lock it.
+    /// Changes the state, publishes the current token for callers that do not lock the state, and
+    /// logs what has changed.
     pub(super) fn update<T>(
         &self,
         mut guarded: MutexGuard<'_, Guarded>,
         change: impl FnOnce(&mut Guarded) -> T,
     ) -> T {
-        // Dropped after the lock is released, because its cause is code of the source's.
-        let last_failure = guarded.state.last_failure();
-        let settling = guarded.state.tokens.settling().map(|(token, _)| token.clone());
+        let before = Snapshot::of(&guarded.state);
         let result = change(&mut guarded);
-        let view = guarded.state.view(&self.policy);
-        let failure = guarded.state.last_failure();
-        let current = view.as_ref().map(|view| view.token.clone());
-        if let Some(view) =
-            view.filter(|view| !guarded.published.as_ref().is_some_and(|old| old.is_same(view)))
-        {
-            self.slot.publish(&view);
-            guarded.published = Some(view);
-        }
-        let is_new = failure.as_ref().is_some_and(|(failure, at)| {
-            last_failure
-                .as_ref()
-                .is_none_or(|(last, last_at)| !last.is_same(failure) || last_at != at)
-        });
-        let error = is_new.then(|| guarded.state.first_error(&self.policy)).flatten();
+        guarded.publish(self);
+        let after = Snapshot::of(&guarded.state);
+        let has_failed = after.has_failed_since(&before);
+        let error = has_failed.then(|| guarded.state.first_error(&self.policy)).flatten();
         drop(guarded);
-        contain(|| {
-            error.inspect(|error| log_failure(self, error));
-            drop((last_failure, failure));
-        });
-        if let Some(token) =
-            settling.filter(|settling| current.is_some_and(|current| current.is_same(settling)))
-        {
+        if let Some(error) = &error {
+            contain(|| log_failure(self, error));
+        }
+        if let Some(token) = after.settled_since(&before) {
             let cache = self.label();
             contain(
                 || info!(cache, token = %token.fingerprint(), "token put to use after settling"),
             );
         }
+        contain(|| drop((before, after, error)));
         result
     }
 
@@ -260,7 +246,51 @@ impl Shared {
     }
 }
 
+/// What is logged when a decision changes it. Must be dropped without the lock, because the cause of
+/// an error is code of the source's.
+struct Snapshot {
+    /// The last failure and its time.
+    failure: Option<(Error, Moment)>,
+    current: Option<Token>,
+    settling: Option<Token>,
+}
+
+impl Snapshot {
+    fn of(state: &CacheState) -> Self {
+        let tokens = &state.tokens;
+        Self {
+            failure: state.last_failure(),
+            current: tokens.current().map(|current| current.token.clone()),
+            settling: tokens.settling().map(|(token, _)| token.clone()),
+        }
+    }
+
+    fn has_failed_since(&self, before: &Self) -> bool {
+        self.failure.as_ref().is_some_and(|(failure, at)| {
+            let is_last =
+                |(last, last_at): &(Error, Moment)| last.is_same(failure) && last_at == at;
+            !before.failure.as_ref().is_some_and(is_last)
+        })
+    }
+
+    /// Returns the current token if it was the settling one before.
+    fn settled_since<'a>(&self, before: &'a Self) -> Option<&'a Token> {
+        let current = self.current.as_ref()?;
+        before.settling.as_ref().filter(|settling| settling.is_same(current))
+    }
+}
+
 impl Guarded {
+    fn publish(&mut self, shared: &Shared) {
+        let view = self.state.view(&shared.policy);
+        let is_published =
+            |view: &View| self.published.as_ref().is_some_and(|old| old.is_same(view));
+        if let Some(view) = view.filter(|view| !is_published(view)) {
+            shared.slot.publish(&view);
+            self.published = Some(view);
+        }
+    }
+
     fn waiter(&self, number: u64, input: Input<'_>) -> Waiter {
         let waiting = self.waiting.iter().find(|waiting| waiting.number == number);
         let ended = waiting.map(|waiting| waiting.ended.subscribe());
