@@ -195,7 +195,7 @@ impl Simulation {
             self.advance(31 * SECOND)?;
         }
         self.check_recovery()?;
-        // Later, each token is refreshed because of its age, even if nobody waits.
+        // Later, each token is refreshed because of its age, even if no caller waits.
         self.advance(31 * 24 * HOUR)?;
         self.check_current()?;
         self.settle()?;
