@@ -210,6 +210,10 @@ fn a_call_outside_a_runtime_is_an_error_not_a_panic() {
     assert!(matches!(poll_once(cache.token()), Poll::Ready(Ok(_))));
     runtime.block_on(async { tokio::time::sleep(1_650 * MS).await });
     assert!(matches!(poll_once(cache.token()), Poll::Ready(Ok(_))));
+    // So does one that lasts long enough, or that is not the rejected one.
+    assert!(matches!(poll_once(cache.token_valid_for(MS)), Poll::Ready(Ok(_))));
+    let earlier = Token::bearer("earlier", DAY).unwrap();
+    assert!(matches!(poll_once(cache.replace(&earlier)), Poll::Ready(Ok(_))));
     let Poll::Ready(Err(error)) = poll_once(cache.replace(&token)) else {
         panic!("it waits without a runtime")
     };
