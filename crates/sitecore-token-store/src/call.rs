@@ -125,8 +125,8 @@ impl<'a> Call<'a> {
         };
         let saved = self.save_repeatedly(&result, requested_at).await;
         if saved.is_err() {
-            // The others need not wait for a token in turn.
-            // What is stored stays, such as a token that the others can still use.
+            // The note says that the others should not wait for a token. It keeps what is stored,
+            // such as a token that they can still use.
             let note = async {
                 let entry = self.parts.load(&self.seal).await?;
                 let mut entry = entry.with_unwritable(self.parts.now());

@@ -24,8 +24,9 @@ use crate::{
 /// How long a lease lasts. A process that dies with it delays the others for at most this long.
 const LEASE_DURATION: Duration = Duration::from_secs(5);
 
-/// How long releasing the lease may take. Otherwise it expires.
-const RELEASE_TIME: Duration = Duration::from_millis(250);
+/// How long releasing the lease may take, or a quarter of the store's `call_timeout` if that is
+/// longer. After that, the lease is left to expire.
+const MIN_RELEASE_TIME: Duration = Duration::from_millis(250);
 
 /// A shorter secret could be brute-forced from an entry.
 const MIN_SECRET_BYTES: usize = 32;
@@ -120,7 +121,7 @@ impl Parts {
 
     pub(crate) async fn release(&self, seal: &Seal, lease: Option<Lease>) {
         let Some(lease) = lease else { return };
-        let limit = RELEASE_TIME.max(self.store.call_timeout() / 4);
+        let limit = MIN_RELEASE_TIME.max(self.store.call_timeout() / 4);
         let released = timeout(limit, self.try_release(seal, lease)).await;
         let released = released.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if let Err(error) = released {

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -28,7 +29,6 @@ use sitecore_auth::{Clock as _, SystemClock};
 use tokio::{
     runtime::{Handle, Id},
     sync::{Notify, Semaphore, oneshot},
-    task::spawn_blocking,
     time::timeout,
 };
 
@@ -254,7 +254,7 @@ async fn open_and_close(
 ) {
     let opened = timeout(link.connect_timeout, link.connect()).await;
     let pause = match opened {
-        // The server can be reached, but does not respond.
+        // The next attempt could take as long, and callers wait for it.
         Err(_) => MAX_PAUSE,
         Ok(_) => MAX_PAUSE.min(FIRST_PAUSE.saturating_mul(1 << failures.min(8))),
     };
@@ -327,7 +327,12 @@ impl Password {
             Self::Function(password) => password().await,
             Self::File(path) => {
                 let (file, shown) = (path.clone(), path.display());
-                let text = spawn_blocking(|| fs::read_to_string(file)).await?.map_err(|error| {
+                let (sender, text) = oneshot::channel();
+                // On one of Tokio's threads, a read that hangs would keep the runtime from
+                // shutting down.
+                let read = move || drop(sender.send(fs::read_to_string(file)));
+                thread::Builder::new().name("sitecore-auth-read".to_owned()).spawn(read)?;
+                let text = text.await.map_err(io::Error::other)?.map_err(|error| {
                     io::Error::new(error.kind(), format!("could not read {shown}: {error}"))
                 })?;
                 Ok(text.trim().into())

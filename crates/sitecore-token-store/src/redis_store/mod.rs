@@ -36,11 +36,13 @@ const KEY_PREFIX: &str = "sitecore-auth:";
 ///
 /// All calls from one runtime share one connection, or one to each node of a cluster. It is opened
 /// when needed, which may take 2 s, and closed after 10 s without use. If it cannot be opened, the
-/// next attempt follows after half a second, doubling to 10 s. A command may take 250 ms. A restart or failover of the server costs only the entries that are lost.
+/// next attempt follows after half a second, doubling to 10 s, or after 10 s if connecting took too
+/// long. A command may take 250 ms. A restart or failover of the server costs only the entries that
+/// are lost.
 ///
 /// The Redis user needs the commands `GET`, `GETRANGE`, `SET`, `DEL`, `PTTL` and `PEXPIRE` on keys
 /// that begin with `sitecore-auth:`, and `SELECT` if the URL names a database. A cluster's user
-/// also needs `CLUSTER SLOTS` and `PING`.
+/// also needs `CLUSTER SLOTS`, `PING` and `ASKING`.
 ///
 /// For a failover, give a host name that follows the primary. Clones share the connection.
 #[derive(Clone)]
@@ -91,8 +93,8 @@ impl RedisStore {
         RedisStoreBuilder::new(Ok(Server::One(Box::new(info))))
     }
 
-    /// Returns a builder for a store on a cluster. The URLs are those of some of its nodes, with the same user and
-    /// password.
+    /// Returns a builder for a store on a cluster. The URLs are those of some of its nodes, with the
+    /// same user and password.
     #[cfg(feature = "redis-cluster")]
     pub fn cluster<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> RedisStoreBuilder {
         let nodes: Result<Vec<_>> =
