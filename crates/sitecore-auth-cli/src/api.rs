@@ -115,7 +115,7 @@ pub(crate) async fn prepare(
     let url = api.url(host, config)?;
     let cache = match api {
         Api::Delivery => TokenCache::new(EdgeKey::from_env()?),
-        _ => Login::find(common, config, api.assigned(config))?.cache(common).await?,
+        _ => Login::find(common, config, Some(api))?.cache(common).await?,
     };
     ready(api, url, cache)
 }
@@ -198,13 +198,22 @@ impl Query {
 
 /// Sends a GraphQL request and returns `data` as the API wrote it.
 pub(crate) async fn graphql(ready: &Ready, query: &Query) -> Result<Box<RawValue>> {
+    data(ready, send_query(ready, query).await?).await
+}
+
+/// Sends a GraphQL request.
+pub(crate) async fn send_query(ready: &Ready, query: &Query) -> Result<Response> {
+    Ok(ready.client.post(ready.url.clone()).json(query).send().await?)
+}
+
+/// Returns `data` of a response to a GraphQL request, as the API wrote it.
+pub(crate) async fn data(ready: &Ready, response: Response) -> Result<Box<RawValue>> {
     #[derive(Deserialize)]
     struct Reply {
         data: Option<Box<RawValue>>,
         #[serde(default)]
         errors: Value,
     }
-    let response = ready.client.post(ready.url.clone()).json(query).send().await?;
     let status = response.status();
     // A CM can be set to respond to errors with 400 or 500.
     if !status.is_success() && (is_html(&response) || ![400, 500].contains(&status.as_u16())) {

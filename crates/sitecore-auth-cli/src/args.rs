@@ -12,9 +12,9 @@ pub(crate) use self::proxy::{Guards, RunProgram, Selection, StartProxy, Wait};
 /// Tokens for Sitecore's APIs in scripts and CI jobs, and calls to these APIs.
 ///
 /// Credentials are looked up in this order: --credentials NAME in sitecore-auth.toml, --client-id
-/// with --secret-file, the credentials that sitecore-auth.toml assigns to the API, the variables
-/// SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or SITECORE_CLIENT_ID and _SECRET), and
-/// .sitecore/user.json.
+/// with --secret-file, the credentials that sitecore-auth.toml assigns to the API (or its only ones,
+/// if it assigns none), the variables SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or
+/// SITECORE_CLIENT_ID and _SECRET), and .sitecore/user.json.
 ///
 /// Exit codes: 0 success, 1 unforeseen, 2 wrong usage, 3 credentials or configuration, 4 the issuer
 /// refuses the client, 5 try again later, 6 an API reported a failure. `run` returns the program's.

@@ -80,7 +80,11 @@ impl Config {
             }
         }
         let text = fs::read_to_string(&path).map_err(|error| {
-            Failure::config(format!("cannot read {shown}: {error}")).hint("save it as UTF-8")
+            let failure = Failure::config(format!("cannot read {shown}: {error}"));
+            failure.hint(match error.kind() {
+                io::ErrorKind::InvalidData => "save it as UTF-8",
+                _ => "check the path and its permissions",
+            })
         })?;
         let text = text.trim_start_matches('\u{feff}');
         let contents = toml::from_str(text).map_err(|error| {
@@ -131,6 +135,12 @@ impl Config {
     pub(crate) fn only_credentials(&self) -> Option<&str> {
         let mut names = self.contents.credentials.keys();
         names.next().filter(|_| names.next().is_none()).map(String::as_str)
+    }
+
+    /// Returns `true` if the file says which credentials belong to which API.
+    pub(crate) fn assigns_credentials(&self) -> bool {
+        let Apis { authoring, deploy, edge } = &self.contents.apis;
+        [authoring, deploy, edge].into_iter().any(Option::is_some)
     }
 
     /// Returns the variables that contain secrets.

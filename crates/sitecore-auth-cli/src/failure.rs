@@ -144,6 +144,9 @@ fn for_shells(text: &str) -> String {
         ("; use SharedSource::with_key with a longer key", ""),
         ("or call without_audience()", "or leave it out"),
         (", or set NoAuth on the request", ""),
+        ("; use ClientAuth::Basic", ", which this program does not support"),
+        ("remove them and use ClientCredentials", "remove them"),
+        (", and add this host as a target of the middleware", ""),
     ];
     replacements.iter().fold(text.to_owned(), |text, (rust, shell)| text.replace(rust, shell))
 }

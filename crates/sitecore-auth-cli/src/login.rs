@@ -10,7 +10,7 @@ use sitecore_auth::{
 use sitecore_token_store::{FileStore, SharedSource};
 
 use crate::{
-    args::Common,
+    args::{Api, Common},
     config::Config,
     failure::{Failure, Result},
     terminal,
@@ -31,9 +31,8 @@ enum Kind {
 }
 
 impl Login {
-    /// Looks the credentials up. `assigned` names those that the configuration file assigns to the
-    /// API that is called.
-    pub(crate) fn find(common: &Common, config: &Config, assigned: Option<&str>) -> Result<Self> {
+    /// Looks up the credentials for a call to an API, or for a command that calls none.
+    pub(crate) fn find(common: &Common, config: &Config, api: Option<Api>) -> Result<Self> {
         if let Some(name) = &common.credentials {
             return Self::named(name, config);
         }
@@ -46,7 +45,12 @@ impl Login {
                 Endpoint::from_env()?,
             ));
         }
-        if let Some(name) = assigned.or_else(|| config.only_credentials()) {
+        let from_file = match api {
+            // The only credentials may be assigned to another API.
+            Some(api) if config.assigns_credentials() => api.assigned(config),
+            _ => config.only_credentials(),
+        };
+        if let Some(name) = from_file {
             return Self::named(name, config);
         }
         let variables = ["SITECORE_AUTH", "SITECORE"].into_iter().find(|prefix| {
@@ -127,13 +131,16 @@ impl Login {
 
     /// Returns a token that was requested just now.
     pub(crate) async fn new_token(&self, common: &Common) -> Result<Token> {
+        if self.is_person() {
+            let message = "the token of an interactive login cannot be replaced here";
+            return Err(
+                Failure::config(message).hint("log in again with `dotnet sitecore cloud login`")
+            );
+        }
         let cache = self.cache(common).await?;
         let token = cache.token().await?;
         let is_new = cache.status().token_requests() > 0;
-        if !is_new
-            && !self.is_person()
-            && let Some(shared) = self.store(common).await?
-        {
+        if !is_new && let Some(shared) = self.store(common).await? {
             // The store keeps the present token until there is another one.
             let context = FetchContext::new(common.timeout).with_replacing(&token, false);
             shared.fetch(context).await?;
@@ -193,14 +200,6 @@ fn read_secret(file: &Path) -> Result<SecretString> {
     }
     let text = String::from_utf8(terminal::read_stdin()?)
         .map_err(|_| Failure::config("the secret from stdin is not UTF-8"))?;
-    let secret = text.trim_start_matches('\u{feff}').trim();
-    let is_valid = !secret.is_empty()
-        && secret.bytes().all(|byte| byte.is_ascii_graphic())
-        && !secret.starts_with(['"', '\'']);
-    if !is_valid {
-        let message =
-            "the secret from stdin is empty, quoted, or contains characters that no secret has";
-        return Err(Failure::config(message));
-    }
+    let secret = sitecore_token::check_credential("the secret from stdin", &text)?;
     Ok(FROM_STDIN.get_or_init(|| secret.into()).clone())
 }

@@ -91,3 +91,5 @@ pub use response::TokenResponse;
 pub use settings::{ClientAuth, Encoding};
 #[doc(hidden)]
 pub use sitecore_cli::access_token_from_sitecore_cli;
+#[doc(hidden)]
+pub use text::check as check_credential;

@@ -1,7 +1,7 @@
 //! How long a server asks clients to wait: `Retry-After` and Auth0's quota headers.
 //!
-//! Nothing here reads a clock. A date is measured against the response's own `Date`, or else
-//! against the time of receipt.
+//! A date is measured against the response's own `Date`, or else against the time of receipt, which
+//! [`now`] reads from the only clock of this crate.
 
 use std::time::{Duration, SystemTime};
 

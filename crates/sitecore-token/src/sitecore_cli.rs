@@ -120,10 +120,16 @@ impl Login {
 ///
 /// # Errors
 ///
-/// [`Config`](crate::ErrorKind::Config) as there, or if the file contains no access token.
+/// [`Config`](crate::ErrorKind::Config) as there, or if the file contains no access token or the
+/// login of a client.
 #[doc(hidden)]
 pub fn access_token_from_sitecore_cli(start_dir: impl AsRef<Path>) -> Result<SecretString> {
     let (place, login) = Login::read(start_dir.as_ref())?;
+    if login.client_secret.is_some() {
+        return Err(Error::config(format!(
+            "the endpoint `{CLOUD}` in {place} is not an interactive login, because it has a clientSecret"
+        )));
+    }
     let token = login.access_token.ok_or_else(|| {
         Error::config(format!(
             "the endpoint `{CLOUD}` in {place} has no accessToken; run `dotnet sitecore cloud login`"

@@ -8,7 +8,7 @@ pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// Trims an id or a secret from a file or a variable and checks its characters. `place` says where
+/// Trims an id or a secret from a file, a variable or standard input, and checks its characters. `place` says where
 /// it comes from.
 ///
 /// # Errors
@@ -18,7 +18,8 @@ pub(crate) fn trim(text: &str) -> &str {
 /// copying, and the issuer would refuse the client for it.
 ///
 /// [RFC 6749 appendix A]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A
-pub(crate) fn check<'a>(place: &str, text: &'a str) -> Result<&'a str> {
+#[doc(hidden)]
+pub fn check<'a>(place: &str, text: &'a str) -> Result<&'a str> {
     let text = trim(text);
     let invalid = |what: &str| Err(Error::config(format!("{place} {what}")));
     let enclosed_in =

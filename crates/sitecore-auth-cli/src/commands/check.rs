@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::token::now;
 use crate::{
-    api::{Query, Ready, failure, graphql, is_html, ready},
+    api::{Query, Ready, data, failure, is_html, ready, send_query},
     args::{Api, Check, Common, Format},
     config::Config,
     failure::{Failure, Result},
@@ -46,6 +46,11 @@ pub(crate) async fn run(options: &Check, common: &Common, config: &Config) -> Re
         [] => suitable(host, common, config, &mut caches).await?,
         apis => apis.to_owned(),
     };
+    if apis.is_empty() {
+        let message = "there is nothing to check: the host of the APIs that these credentials are for is not known";
+        return Err(Failure::usage(message)
+            .hint("give the CM with --host, or name an API, such as `check deploy`"));
+    }
     let mut rows = Vec::new();
     for api in apis {
         let (started, mut notes, mut place) = (Instant::now(), Vec::new(), String::new());
@@ -85,7 +90,7 @@ impl Caches {
             let place = "SITECORE_EDGE_TOKEN".to_owned();
             return Ok((place, TokenCache::new(EdgeKey::from_env()?)));
         }
-        let login = Login::find(common, config, api.assigned(config))?;
+        let login = Login::find(common, config, Some(api))?;
         let place = login.place.clone();
         if !self.0.contains_key(&place) {
             self.0.insert(place.clone(), login.cache(common).await?);
@@ -107,7 +112,11 @@ async fn suitable(
             continue;
         }
         let is_suitable = api.assigned(config).is_some() || {
-            let (_, cache) = caches.of(api, common, config).await?;
+            let (_, cache) = match caches.of(api, common, config).await {
+                // The configuration file leaves this API out.
+                Err(_) if config.assigns_credentials() => continue,
+                found => found?,
+            };
             let token = wait_for(common, "requesting a token", async { Ok(cache.token().await?) });
             let kind = token.await?.claims().and_then(|claims| claims.client_kind());
             match (api, kind) {
@@ -131,8 +140,8 @@ async fn suitable(
 async fn read(api: Api, ready: &Ready, notes: &mut Vec<String>) -> Result<()> {
     ready.cache.token().await?;
     let path = match api {
-        Api::Authoring => return graphql(ready, &Query::new("{ sites { name } }")).await.map(drop),
-        Api::Delivery => return graphql(ready, &Query::new("{ __typename }")).await.map(drop),
+        Api::Authoring => return read_graphql("{ sites { name } }", ready, notes).await,
+        Api::Delivery => return read_graphql("{ __typename }", ready, notes).await,
         Api::Deploy => "/api/organizations/v1",
         Api::Edge => "/api/admin/v1/settings",
     };
@@ -152,6 +161,12 @@ async fn read(api: Api, ready: &Ready, notes: &mut Vec<String>) -> Result<()> {
         Ok(_) => Ok(()),
         Err(_) => Err(Failure::api("the response is not JSON").hint("check the host")),
     }
+}
+
+async fn read_graphql(query: &str, ready: &Ready, notes: &mut Vec<String>) -> Result<()> {
+    let response = send_query(ready, &Query::new(query)).await?;
+    *notes = unusual(&response);
+    data(ready, response).await.map(drop)
 }
 
 fn unusual(response: &Response) -> Vec<String> {

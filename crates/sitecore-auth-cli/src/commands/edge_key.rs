@@ -32,17 +32,19 @@ pub(crate) async fn run(
     if let EdgeKey::Revoke { hash, yes: false } = command {
         confirm(hash)?;
     }
+    let mut is_sent = false;
     let call = async {
         let is_get = matches!(command, EdgeKey::Get { .. });
         let api = if is_get { Api::Deploy } else { Api::Edge };
         let ready = prepare(api, None, common, config).await?;
         // What fails from here on is the API's response.
         ready.cache.token().await?;
+        is_sent = true;
         call(command, format, ready).await.map_err(Failure::from_api)
     };
     let result = wait_for(common, "waiting for the API", call).await;
     match command {
-        EdgeKey::Create { label } => result.map_err(|failure| {
+        EdgeKey::Create { label } if is_sent => result.map_err(|failure| {
             failure.hint(format!("look for the label {label} in `edge-key list`; a key may exist"))
         }),
         _ => result,

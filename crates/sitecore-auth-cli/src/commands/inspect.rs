@@ -2,7 +2,7 @@
 
 use chrono::SecondsFormat;
 use serde_json::json;
-use sitecore_auth::{Claims, ClientKind};
+use sitecore_auth::Claims;
 
 use super::token::{key_of, time_left};
 use crate::{
@@ -64,7 +64,7 @@ pub(crate) async fn run(options: &Inspect, common: &Common, config: &Config) -> 
         ("fingerprint", token.fingerprint().to_string()),
         ("credentials", login.place),
     ];
-    if kind.is_none() || kind == Some(ClientKind::EditingHost) {
+    if kind.is_none() {
         let note = "if this is an editing host's client, it has access to none of these APIs";
         rows.push(("note", note.to_owned()));
     }

@@ -55,7 +55,8 @@ pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) 
     let end = signals::End::new()?;
     let mut ready = Map::new();
     let entrance = entrance(options, &mut ready).await?;
-    let started = Started::new(entrance, &options.selection, options.status, common, config);
+    let started =
+        Started::new(entrance, &options.selection, options.status, !common.quiet, common, config);
     let started = started.await?;
     ready.insert("version".to_owned(), json!(1));
     ready.insert("event".to_owned(), json!("ready"));
@@ -112,12 +113,13 @@ impl Started {
         entrance: Entrance,
         selection: &Selection,
         status: Option<SocketAddr>,
+        is_logged: bool,
         common: &Common,
         config: &Config,
     ) -> Result<Self> {
         let Entrance { listener, access, url } = entrance;
         let upstreams: Arc<[Upstream]> = upstreams(selection, common, config).await?.into();
-        let records = Records::new(common.quiet);
+        let records = Records::new(!is_logged);
         let (status, status_url) = match status {
             Some(address) => {
                 if !address.ip().is_loopback() {
@@ -143,7 +145,8 @@ impl Started {
     }
 
     /// Serves calls until the first signal, or until there have been none for a while. Calls in
-    /// flight are completed, until a second signal. Returns how many were not.
+    /// flight then have some time to finish. A second signal ends them at once: returns how many it
+    /// cut off.
     async fn run(self, mut signals: signals::End, idle_exit: Option<Duration>) -> usize {
         let records = self.proxy.records.clone();
         let (stop, stopped) = watch::channel(false);
@@ -215,6 +218,9 @@ async fn upstreams(
         if Api::Authoring.url(None, config).is_ok() {
             apis.insert(0, Api::Authoring);
         }
+        // The configuration file can leave one out.
+        let has_credentials = |api: &Api| Login::find(common, config, Some(*api)).is_ok();
+        apis.retain(|api| !config.assigns_credentials() || has_credentials(api));
     }
     let mut caches = Caches { common, config, known: BTreeMap::new() };
     let mut upstreams = Vec::new();
@@ -249,7 +255,7 @@ struct Caches<'a> {
 impl Caches<'_> {
     /// Returns the cache for an API, and where its credentials come from.
     async fn get(&mut self, api: Api) -> Result<(TokenCache, String)> {
-        let login = Login::find(self.common, self.config, api.assigned(self.config))?;
+        let login = Login::find(self.common, self.config, Some(api))?;
         let cache = match self.known.get(&login.place) {
             Some(cache) => cache.clone(),
             None => login.cache(self.common).await?,

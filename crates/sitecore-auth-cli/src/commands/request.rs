@@ -8,21 +8,22 @@ use reqwest::{
 };
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
+use sitecore_auth::CREDENTIAL_HEADERS;
 
 use crate::{
     api::{Ready, failure, prepare},
     args::{Api, Common, Request},
     config::Config,
     failure::{Failure, Kind, Result},
+    proxy::credential,
     terminal::{read_stdin, wait_for},
 };
 
 /// More pages than any list has.
 const MAX_PAGES: u32 = 1_000;
 
-/// Headers that are set for the user, or that would send a credential of the user's own.
-const RESERVED: [HeaderName; 10] = [
-    header::AUTHORIZATION,
+/// Headers that are set for the user.
+const RESERVED: [HeaderName; 8] = [
     header::PROXY_AUTHORIZATION,
     header::COOKIE,
     header::HOST,
@@ -31,7 +32,6 @@ const RESERVED: [HeaderName; 10] = [
     header::CONNECTION,
     header::UPGRADE,
     header::TE,
-    HeaderName::from_static("sc_apikey"),
 ];
 
 pub(crate) async fn run(options: &Request, common: &Common, config: &Config) -> Result<Vec<u8>> {
@@ -117,7 +117,7 @@ fn target(text: &str, host: Option<&str>, config: &Config) -> Result<(Api, Url)>
 
 /// Returns the URL if it contains no credential of the user's own.
 fn check_url(url: Url) -> Result<Url> {
-    let has_key = url.query_pairs().any(|(name, _)| name.eq_ignore_ascii_case("sc_apikey"));
+    let has_key = credential(&HeaderMap::new(), url.query()).is_some();
     if has_key || !url.username().is_empty() || url.password().is_some() {
         return Err(Failure::usage("the URL contains a credential")
             .hint("leave it out; the token is added for you"));
@@ -134,7 +134,7 @@ fn headers(given: &[String]) -> Result<HeaderMap> {
             .ok_or_else(|| Failure::usage("--header: expected `name: value`"))?;
         let invalid = || Failure::usage("--header: this is not a valid header");
         let name = HeaderName::try_from(name.trim()).map_err(|_| invalid())?;
-        if RESERVED.contains(&name) || name == "x-gql-token" {
+        if RESERVED.contains(&name) || CREDENTIAL_HEADERS.contains(&name) {
             return Err(Failure::usage(format!("--header {name}: this header is set for you")));
         }
         headers.append(&name, HeaderValue::try_from(value.trim()).map_err(|_| invalid())?);

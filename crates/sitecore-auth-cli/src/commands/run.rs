@@ -29,9 +29,10 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
     let key = Key::random()?;
     let entrance = Entrance::tcp((Ipv4Addr::LOCALHOST, 0).into(), &[], Some(key.clone())).await?;
     // A log would be mixed with what the program prints.
-    let logged = Common { quiet: common.quiet || !options.log, ..common.clone() };
+    let is_logged = options.log && !common.quiet;
     let started =
-        Started::new(entrance, &options.selection, options.status, &logged, config).await?;
+        Started::new(entrance, &options.selection, options.status, is_logged, common, config)
+            .await?;
     if let Some(url) = &started.status_url {
         note(common, &format!("the status page is at {url}"));
     }

@@ -25,10 +25,12 @@ const MIN_VALIDITY: Duration = Duration::from_secs(300);
 pub(crate) async fn run(options: &args::Token, common: &Common, config: &Config) -> Result<String> {
     let login = Login::find(common, config, None)?;
     let work = async {
-        match options.force {
-            true => login.new_token(common).await,
-            false => fetch(options, &login, &login.cache(common).await?).await,
-        }
+        let cache = login.cache(common).await?;
+        let token = match options.force {
+            true => login.new_token(common).await?,
+            false => cache.token().await?,
+        };
+        lasting(options, &login, &cache, token).await
     };
     let token = wait_for(common, "requesting a token", work).await?;
     if io::stdout().is_terminal() {
@@ -37,9 +39,13 @@ pub(crate) async fn run(options: &args::Token, common: &Common, config: &Config)
     print(options.format, &token)
 }
 
-/// Returns a token with enough time left.
-async fn fetch(options: &args::Token, login: &Login, cache: &TokenCache) -> Result<Token> {
-    let token = cache.token().await?;
+/// Returns this token if it has enough time left, or else another one.
+async fn lasting(
+    options: &args::Token,
+    login: &Login,
+    cache: &TokenCache,
+    token: Token,
+) -> Result<Token> {
     // For a person's token, the cache counts from now on.
     let claimed = token.claims().and_then(|claims| claims.lifetime());
     let Some(lifetime) = claimed.or_else(|| token.lifetime()) else { return Ok(token) };
@@ -54,6 +60,10 @@ async fn fetch(options: &args::Token, login: &Login, cache: &TokenCache) -> Resu
         return Err(
             Failure::config(message).hint("log in again with `dotnet sitecore cloud login`")
         );
+    }
+    if options.force {
+        return Err(Failure::usage(format!("the new token has only {} left", words(left)))
+            .hint("ask for less with --min-validity"));
     }
     let longer = cache.token_valid_for(wanted).await;
     longer.map_err(|error| Failure::from(error).config_as(Kind::Usage))
@@ -76,11 +86,7 @@ fn print(format: TokenFormat, token: &Token) -> Result<String> {
     let header = header.to_str().unwrap_or_default();
     let text = header.strip_prefix("Bearer ").unwrap_or(header);
     let expires_at = token.expires_at().map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
-    // In quotation marks, these characters would end them.
-    if text.contains(['\'', '"', '`', '$', '\\']) {
-        let message = "the token contains characters that cannot be quoted for every shell";
-        return Err(Failure::new(Kind::Unexpected, message));
-    }
+    // A bearer token contains no character that would end the quotation marks.
     let assign = |prefix: &str, equals: &str| {
         let expiry = expires_at.as_deref().unwrap_or_default();
         format!(

@@ -87,7 +87,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Resumed<B> {
     }
 }
 
-/// A body that ends if it pauses for too long.
+/// A body that fails if it pauses for too long.
 pub(crate) struct Limited<B> {
     body: Pin<Box<TimeoutBody<B>>>,
     /// What is still to come, if that is known.

@@ -59,8 +59,8 @@ impl Key {
     }
 }
 
-/// Returns `true` if others can read the file, or the group can write it, or it belongs to another
-/// user. The group may read it, as in a volume of Kubernetes.
+/// Returns `true` if others can read the file, or the group can write it, or it belongs to a user
+/// other than this one and root. The group may read it, as in a volume of Kubernetes.
 #[cfg(unix)]
 fn is_open(path: &Path) -> Result<bool> {
     use std::os::unix::fs::MetadataExt as _;

@@ -26,6 +26,7 @@ use hyper::{
 
 pub(crate) use self::{
     access::Access,
+    headers::credential,
     key::Key,
     record::Records,
     server::{Listener, serve},
@@ -108,6 +109,7 @@ impl Proxy {
             Read::Whole(bytes) => request.body(bytes),
             Read::Long(stream) => request.body(reqwest::Body::wrap(stream)),
         };
+        call.ask_for_token();
         let response = request.with_extension(call.sent.clone()).send().await?;
         self.for_caller(upstream, &host, &path, start.as_deref(), response).await
     }

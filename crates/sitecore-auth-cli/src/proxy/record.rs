@@ -74,6 +74,7 @@ impl Records {
         Call {
             records: self.clone(),
             started: Instant::now(),
+            asked: None,
             sent: Sent::default(),
             record: Record {
                 at: now(),
@@ -131,6 +132,8 @@ impl Records {
 pub(crate) struct Call {
     records: Records,
     started: Instant,
+    /// When the request was ready, and a token was asked for.
+    asked: Option<Instant>,
     pub(crate) sent: Sent,
     record: Record,
 }
@@ -138,6 +141,11 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn set_upstream(&mut self, name: &'static str) {
         self.record.upstream = name;
+    }
+
+    /// Records that the request is ready. From here on, it waits for a token.
+    pub(crate) fn ask_for_token(&mut self) {
+        self.asked = Some(Instant::now());
     }
 
     pub(crate) fn set_status(&mut self, status: StatusCode, is_own_error: bool) {
@@ -149,11 +157,10 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let mut record = mem::take(&mut self.record);
-        let ended_waiting = self.sent.first().unwrap_or_else(Instant::now);
         record.milliseconds = millis(self.started.elapsed());
-        // Without an API, there was nothing to wait for.
-        if !record.upstream.is_empty() {
-            record.waited_milliseconds = millis(ended_waiting - self.started);
+        if let Some(asked) = self.asked {
+            let ended_waiting = self.sent.first().unwrap_or_else(Instant::now);
+            record.waited_milliseconds = millis(ended_waiting - asked);
         }
         record.is_replayed = self.sent.is_replayed();
         self.records.end(record);

@@ -11,7 +11,7 @@ use reqwest::{Request, Response, redirect::Policy};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use sitecore_auth::{AuthMiddleware, TokenCache};
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 
 use super::{body::IDLE_TIME, rewrite::Place};
 use crate::{
@@ -48,13 +48,7 @@ impl Upstream {
         // A redirect is for the caller to follow. The total time is not limited.
         let http = reqwest::Client::builder().redirect(Policy::none()).read_timeout(IDLE_TIME);
         let http = http.no_gzip().no_brotli().no_zstd().no_deflate();
-        let is_local = match url.host() {
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
-        let http = if is_local { http.no_proxy() } else { http };
+        let http = if sitecore_token::is_loopback(url) { http.no_proxy() } else { http };
         let http = http.build().map_err(|error| {
             Failure::new(Kind::Unexpected, format!("cannot create an HTTP client: {error}"))
         })?;

@@ -91,6 +91,8 @@ fn a_token_has_enough_time_left_and_can_be_forced_to_be_new() {
     assert_ne!(place.stdout(Api::Deploy, &["token"]), first);
     let output = place.run(Api::Deploy, &["token", "--min-validity", "5m"]);
     assert_fails(&output, 2, "at most");
+    let output = place.run(Api::Deploy, &["token", "--force", "--min-validity", "5m"]);
+    assert_fails(&output, 2, "the new token has only");
 
     let place = Place::new();
     let first = place.stdout(Api::Deploy, &["token"]);
@@ -136,6 +138,9 @@ fn check_says_for_each_api_what_is_wrong() {
     assert_eq!(text.matches("fine").count(), 2, "{text}");
     let output = place.run(Api::Deploy, &["check", "edge"]);
     assert_fails(&output, 6, "usually requires an Edge administration client");
+    let unknown =
+        place.command(Api::Authoring, &["check"]).env_remove("SITECORE_AUTHORING_URL").output();
+    assert_fails(&unknown.unwrap(), 2, "there is nothing to check");
     // Without arguments, those that the credentials are for.
     let text = place.stdout(Api::Deploy, &["check"]);
     assert!(text.contains("deploy") && text.contains("authoring") && !text.contains("edge"));
@@ -224,11 +229,19 @@ fn request_makes_authenticated_calls() {
         format!("http://user:password@{authority}/api/projects/v1"),
         format!("http://{authority}@{other}/api/projects/v1"),
         "deploy:/api/projects/v1?sc_apikey=key".to_owned(),
+        "deploy:/api/projects/v1?sitecoreContextId=id".to_owned(),
     ] {
         let output = place.run(Api::Deploy, &["request", "GET", &url]);
         assert_eq!(output.status.code(), Some(2), "{url}: {}", stderr(&output));
     }
-    for header in ["Host: x", "Content-Length: 1", "sc_apikey: x", "X-GQL-Token: x", "Cookie: x"] {
+    for header in [
+        "Host: x",
+        "Content-Length: 1",
+        "Cookie: x",
+        "sc_apikey: x",
+        "X-GQL-Token: x",
+        "x-sitecore-contextid: x",
+    ] {
         let output = place.run(Api::Deploy, &["request", "GET", "deploy:/api/x", "-H", header]);
         assert_fails(&output, 2, "this header is set for you");
     }
@@ -287,6 +300,15 @@ fn edge_keys_are_created_listed_renamed_and_revoked_by_hash() {
         2,
         "not an environment's id",
     );
+    // Only a call that was sent may have created a key.
+    place.sandbox.script(Api::Edge, [Fault::status(503)]);
+    let unclear = place.run(Api::Edge, &["edge-key", "create", "theirs"]);
+    assert!(stderr(&unclear).contains("look for the label theirs"), "{}", stderr(&unclear));
+    let mut wrong_secret = place.command(Api::Edge, &["edge-key", "create", "theirs"]);
+    wrong_secret.env("SITECORE_AUTH_CLIENT_SECRET", "wrong-secret-of-thirty-two-bytes-and-more");
+    let unsent = wrong_secret.output().unwrap();
+    assert_fails(&unsent, 4, "check the client id and the client secret");
+    assert!(!stderr(&unsent).contains("look for the label"), "{}", stderr(&unsent));
     // A label cannot look like another row.
     place.stdout(Api::Edge, &["edge-key", "create", "a\nb"]);
     assert_eq!(place.stdout(Api::Edge, &["edge-key", "list", "a\nb"]).lines().count(), 2);
@@ -399,6 +421,30 @@ fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
     assert_fails(&below(&["token"]), 3, "name some with --credentials (edge, org)");
     let output = place.bare(&["token", "--config", "none.toml"]).output().unwrap();
     assert_fails(&output, 3, "cannot read none.toml");
+    assert!(stderr(&output).contains("check the path"), "{}", stderr(&output));
+    // Credentials that are assigned to one API are not used for another.
+    let edge_only = format!(
+        "[credentials.edge]\nclient_id = \"{}\"\nsecret_variable = \"EDGE_SECRET\"\n[apis]\nedge = \"edge\"\n",
+        edge.id()
+    );
+    place.write("sitecore-auth.toml", &edge_only);
+    let mixed = |arguments: &[&str]| {
+        let mut command = place.command(Api::Deploy, arguments);
+        command.env("EDGE_SECRET", edge.secret()).output().unwrap()
+    };
+    stdout(&mixed(&["request", "GET", "deploy:/api/projects/v1"]));
+    stdout(&mixed(&["request", "GET", "edge:/api/admin/v1/settings"]));
+    assert!(stdout(&mixed(&["inspect"])).contains("[credentials.edge]"));
+    // What has no credentials is left out.
+    assert!(stdout(&below(&["check"])).starts_with("edge"));
+    let run = [
+        "run",
+        "--",
+        "sh",
+        "-c",
+        r#"curl --silent "$SITECORE_PROXY_URL/deploy/" -H "X-Sitecore-Auth-Key: $SITECORE_PROXY_KEY""#,
+    ];
+    assert!(stdout(&below(&run)).contains("this proxy has /edge/"), "{}", stdout(&below(&run)));
 }
 
 #[test]
@@ -412,6 +458,10 @@ fn credentials_come_from_a_file_stdin_or_the_sitecore_cli() {
     let mut from_stdin = place.bare(&["token", "--client-id", client.id(), "--secret-file", "-"]);
     let from_stdin = from_stdin.stdin(fs::File::open(place.folder.path().join("secret")).unwrap());
     assert!(stdout(&from_stdin.output().unwrap()).starts_with("eyJ"));
+    place.write("quoted", &format!("'{}'", client.secret()));
+    let mut from_stdin = place.bare(&["token", "--client-id", client.id(), "--secret-file", "-"]);
+    let from_stdin = from_stdin.stdin(fs::File::open(place.folder.path().join("quoted")).unwrap());
+    assert_fails(&from_stdin.output().unwrap(), 3, "is enclosed in quotation marks");
     assert_fails(&place.bare(&["token"]).output().unwrap(), 3, "no credentials found");
 
     let user = format!(
@@ -421,6 +471,10 @@ fn credentials_come_from_a_file_stdin_or_the_sitecore_cli() {
         client.id(),
         client.secret()
     );
+    // A login of a client that is wrong is not that of a person.
+    let wrong = user.replace("\"authority\":\"http", "\"accessToken\":\"old\",\"authority\":\"ftp");
+    place.write(".sitecore/user.json", &wrong);
+    assert_fails(&place.bare(&["token"]).output().unwrap(), 3, "authority");
     place.write(".sitecore/user.json", &user);
     let text = stdout(&place.bare(&["inspect"]).output().unwrap());
     assert!(text.contains(".sitecore/user.json"), "{text}");

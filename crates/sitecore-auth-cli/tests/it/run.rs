@@ -31,6 +31,10 @@ fn the_program_calls_the_apis_without_a_token() {
     let output = place.run(Api::Deploy, &[&arguments[..], &[&script]].concat());
     assert!(stdout(&output).contains("acme-site"));
     assert!(stderr(&output).contains("GET deploy /api/projects/v1 200"), "{}", stderr(&output));
+    // Without `--log` too, it says that each run makes a token request of its own.
+    let mut without_store = place.command(Api::Deploy, &["run", "--deploy", "--", "true"]);
+    let output = without_store.env("XDG_CACHE_HOME", "/proc").output().unwrap();
+    assert!(stderr(&output).contains("tokens are not shared"), "{}", stderr(&output));
 }
 
 #[test]
