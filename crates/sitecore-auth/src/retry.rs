@@ -1,8 +1,9 @@
 //! reqwest-retry around the middleware: which errors are worth another attempt, and when.
 
 use std::{
+    cell::Cell,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -17,13 +18,18 @@ use crate::error::Error;
 /// How long a call waits at most, by default.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+thread_local! {
+    /// The wait in the result that was inspected last. reqwest-retry asks the policy right after
+    /// the strategy, on the same thread.
+    static WAIT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
 /// A strategy and a policy for reqwest-retry that understand this crate's errors. By default,
 /// reqwest-retry treats every error of a middleware as fatal.
 ///
 /// If there was no token, a call is repeated only if the error [is transient](Error::is_transient),
 /// and not before the time that [`retry_after`](Error::retry_after) says. Responses and other
-/// errors are left to reqwest-retry's default strategy. Clones and concurrent calls share the wait,
-/// because it comes from the one cache.
+/// errors are left to reqwest-retry's default strategy.
 ///
 /// Add it before the middleware, so that each attempt gets a current token:
 ///
@@ -43,18 +49,12 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 pub struct HonourRetryAfter {
     backoff: Arc<dyn RetryPolicy + Send + Sync>,
     max_wait: Duration,
-    /// No attempt starts before this.
-    not_before: Arc<Mutex<SystemTime>>,
 }
 
 impl HonourRetryAfter {
     /// Creates a strategy that takes the number of attempts and the pauses from this policy.
     pub fn new(backoff: impl RetryPolicy + Send + Sync + 'static) -> Self {
-        Self {
-            backoff: Arc::new(backoff),
-            max_wait: MAX_WAIT,
-            not_before: Arc::new(Mutex::new(SystemTime::UNIX_EPOCH)),
-        }
+        Self { backoff: Arc::new(backoff), max_wait: MAX_WAIT }
     }
 
     /// Sets the longest wait; 60 s by default. If the next token request is further away, the call
@@ -75,15 +75,13 @@ impl HonourRetryAfter {
 impl RetryableStrategy for HonourRetryAfter {
     fn handle(&self, result: &reqwest_middleware::Result<Response>) -> Option<Retryable> {
         let found = result.as_ref().err().and_then(|error| Error::find(error));
+        let wait = found.and_then(Error::retry_after).unwrap_or_default();
+        WAIT.set(wait);
         let Some(error) = found else {
             return DefaultRetryableStrategy.handle(result);
         };
-        let wait = error.retry_after().unwrap_or_default();
-        if !error.is_transient() || wait > self.max_wait {
-            return Some(Retryable::Fatal);
-        }
-        *self.not_before.lock().unwrap_or_else(PoisonError::into_inner) = later(wait);
-        Some(Retryable::Transient)
+        let is_fatal = !error.is_transient() || wait > self.max_wait;
+        Some(if is_fatal { Retryable::Fatal } else { Retryable::Transient })
     }
 }
 
@@ -93,10 +91,7 @@ impl RetryPolicy for HonourRetryAfter {
         let RetryDecision::Retry { execute_after } = decision else {
             return decision;
         };
-        let not_before = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-        // The wall clock may have been set back since.
-        let not_before = not_before.min(later(self.max_wait));
-        RetryDecision::Retry { execute_after: execute_after.max(not_before) }
+        RetryDecision::Retry { execute_after: execute_after.max(later(WAIT.get())) }
     }
 }
 

@@ -134,6 +134,25 @@ async fn a_retry_that_honours_retry_after_waits_as_long_as_the_error_says() {
 }
 
 #[tokio::test]
+async fn the_wait_of_one_call_does_not_delay_the_retries_of_another() {
+    let responses = Arc::new(AtomicUsize::new(0));
+    let api = TestApi::start(move |_, _| match responses.fetch_add(1, SeqCst) {
+        0 => status(503),
+        _ => status(200),
+    })
+    .await;
+    let limited =
+        TokenCache::new(ScriptedSource::new([], Step::FailFor(ErrorKind::RateLimited, HOUR)));
+    let client = honouring(&TokenCache::new(ScriptedSource::granting(HOUR)), &api, 2 * HOUR);
+    let call = |url| client.get::<url::Url>(url);
+    let waiting = call(api.origin().clone()).with_extension(limited).send();
+    let short = Duration::from_secs(1);
+    assert!(tokio::time::timeout(short, waiting).await.is_err(), "it does not wait");
+    let retried = tokio::time::timeout(10 * short, call(api.origin().clone()).send()).await;
+    assert_eq!(retried.expect("it waits for the other call").unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn a_retry_that_honours_retry_after_gives_up_if_waiting_cannot_help() {
     let api = TestApi::start(|_, _| status(200)).await;
     for step in [
