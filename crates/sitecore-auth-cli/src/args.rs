@@ -12,9 +12,9 @@ pub(crate) use self::proxy::{Guards, RunProgram, Selection, StartProxy, Wait};
 /// Tokens for Sitecore's APIs in scripts and CI jobs, and calls to these APIs.
 ///
 /// Credentials are looked up in this order: --credentials NAME in sitecore-auth.toml, --client-id
-/// with --secret-file, the credentials that sitecore-auth.toml assigns to the API (or its only ones,
-/// if it assigns none), the variables SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET (or
-/// SITECORE_CLIENT_ID and _SECRET), and .sitecore/user.json.
+/// with --secret-file, the credentials that sitecore-auth.toml assigns to the API (or its only
+/// ones, if it assigns none), the variables SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET
+/// (or SITECORE_CLIENT_ID and _SECRET), and .sitecore/user.json.
 ///
 /// Exit codes: 0 success, 1 unforeseen, 2 wrong usage, 3 credentials or configuration, 4 the issuer
 /// refuses the client, 5 try again later, 6 an API reported a failure. `run` returns the program's.
@@ -84,14 +84,15 @@ pub(crate) enum Command {
     /// Start a program that calls the APIs through a proxy of its own
     ///
     /// The program finds the proxy in SITECORE_PROXY_URL and the key for the header
-    /// X-Sitecore-Auth-Key in SITECORE_PROXY_KEY. The exit code is that of the program; 126 or 127 if
-    /// it cannot be started, and 128 and the number of the signal if one ended it.
+    /// X-Sitecore-Auth-Key in SITECORE_PROXY_KEY. The exit code is that of the program; 126 or 127
+    /// if it cannot be started, and 128 and the number of the signal if one ended it.
     Run(RunProgram),
     /// Forward other programs' calls to the APIs, with a token
     ///
     /// Callers send the key from the ready line in the header X-Sitecore-Auth-Key. They send no
     /// credential. The APIs are at /authoring/…, /deploy/…, /edge/… and /delivery/…. Without
-    /// --authoring, --deploy, --edge and --delivery, all but Delivery are served, if the host is known.
+    /// --authoring, --deploy, --edge and --delivery, all but Delivery are served, if the host is
+    /// known.
     Proxy(StartProxy),
     /// Wait until a server responds with a status of 2xx, such as a proxy's /healthz/ready
     Wait(Wait),

@@ -41,8 +41,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub trait CredentialsProvider: Send + Sync + 'static {
     /// Returns the current credentials.
     ///
-    /// Called before every token request, again if the issuer refuses them, and then about once a
-    /// second while the cooldown lasts. A store calls it to find its entry. Keep it cheap.
+    /// Called before every token request, and again if the issuer refuses them. During the cooldown
+    /// that follows, it is called at most once a second, and only if there are callers. A store
+    /// calls it to find its entry. Keep it cheap.
     ///
     /// # Errors
     ///
@@ -50,7 +51,8 @@ pub trait CredentialsProvider: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when the refresh reaches its time limit.
+    /// The future is dropped when the refresh reaches its time limit, or after 2 s if the call only
+    /// checks for new credentials.
     async fn credentials(&self) -> Result<ClientCredentials>;
 }
 

@@ -77,7 +77,7 @@ impl Error {
                 ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::Timeout
             ),
             never_reached_issuer: false,
-            // Only the issuer can refuse a client or limit its rate.
+            // A source reports these kinds on behalf of the issuer.
             issuer_responded: matches!(kind, ErrorKind::Refused | ErrorKind::RateLimited),
             is_adopted: false,
             retry_after: None,
@@ -173,8 +173,10 @@ impl Error {
         self.0.never_reached_issuer
     }
 
-    /// Returns `true` if the issuer itself reported the failure: with an OAuth error, or with status
-    /// 429 or 5xx (except 511). Processes that share a store share such failures, and no others.
+    /// Returns `true` if the issuer itself reported the failure: with an OAuth error, or with a
+    /// status of 429 or 5xx (except 511). Processes that share a store share such failures, and no
+    /// others. Always `true` for an error of the kind `Refused` or `RateLimited` that a source
+    /// created.
     #[must_use]
     pub fn issuer_responded(&self) -> bool {
         self.0.issuer_responded

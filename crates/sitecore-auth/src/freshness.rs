@@ -40,7 +40,7 @@ pub(crate) enum Lifetime {
 /// When a token changes its state. Computed once, when the cache accepts the token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validity {
-    /// When the lifetime began.
+    /// When the lifetime began, or when an expired token was put to use again.
     pub(crate) issued_at: Moment,
     pub(crate) stale_at: Moment,
     pub(crate) unusable_at: Moment,

@@ -41,7 +41,7 @@ pub(crate) fn describe() {
         describe_histogram!(
             "sitecore_auth_wait_seconds",
             Seconds,
-            "How long callers waited for a refresh."
+            "How long callers waited for a refresh or for a check for new credentials."
         );
         describe_counter!(
             "sitecore_auth_rejected_responses_total",

@@ -238,7 +238,7 @@ impl RefreshPolicy {
         } else {
             attempts < self.attempts_per_refresh
         };
-        // The other process repeats its own.
+        // An adopted failure is not repeated here. The process that had it does that.
         if !error.is_transient() || !may_repeat || error.is_adopted() {
             return None;
         }

@@ -62,7 +62,8 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// During the cooldown that follows, the cache calls this at most once a second if there are
     /// callers. `true` ends the cooldown. A call that panics or takes longer than 2 s counts as
-    /// `false`. The time until the next call then doubles, up to a minute. The default is `false`.
+    /// `false`. After either, the time until the next call doubles, up to a minute. The default is
+    /// `false`.
     async fn has_new_credentials(&self) -> bool {
         false
     }

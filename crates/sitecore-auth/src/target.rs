@@ -46,7 +46,7 @@ pub struct Target {
 /// One folder on one origin that accepts the token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Rule {
-    /// The URL of the folder in normalized form, without a trailing dot after the host. Its path
+    /// The URL of the folder in normalized form. Over https, its host has no trailing dot. Its path
     /// ends with a slash. The same path without the slash is covered too.
     url: Url,
     /// The path of that URL.

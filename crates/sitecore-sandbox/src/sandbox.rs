@@ -115,10 +115,10 @@ impl Sandbox {
     }
 
     /// Returns the environment variables for a program that uses the sandbox: the issuer, the
-    /// addresses of the APIs, an Edge key, which this creates if need be, and the credentials of the
-    /// default clients. `SITECORE_AUTH_CLIENT_ID` and `_SECRET` belong to the organization automation
-    /// client; the others start with `SITECORE_ENVIRONMENT` and `SITECORE_EDGE`. Pass them to
-    /// [`Command::envs`](std::process::Command::envs).
+    /// addresses of the APIs, an Edge key, which this creates if need be, and the credentials of
+    /// the default clients. `SITECORE_AUTH_CLIENT_ID` and `_SECRET` belong to the organization
+    /// automation client; the others start with `SITECORE_ENVIRONMENT` and `SITECORE_EDGE`. Pass
+    /// them to [`Command::envs`](std::process::Command::envs).
     #[must_use]
     pub fn variables(&self) -> Vec<(String, String)> {
         let mut variables = Vec::new();
@@ -276,8 +276,8 @@ impl SandboxBuilder {
         self
     }
 
-    /// Leaves out the `jti` of tokens. Two tokens that a client gets within the same second are then
-    /// identical, so the second is revoked if the first is.
+    /// Leaves out the `jti` of tokens. Two tokens that a client gets within the same second are
+    /// then identical, so the second is revoked if the first is.
     pub fn tokens_without_jti(mut self) -> Self {
         self.numbered_tokens = false;
         self

@@ -104,8 +104,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Fetches a token, and saves it or the failure that the issuer reported. Meanwhile, the lease is
-    /// extended.
+    /// Fetches a token, and saves it or the failure that the issuer reported. Meanwhile, the lease
+    /// is extended.
     async fn fetch_as_holder(&self, mut entry: Entry, lease: Option<Lease>) -> Result<Token> {
         // Shows that this process can save.
         if let Err(error) = self.write_twice(&mut entry).await {

@@ -153,8 +153,8 @@ impl Entry {
         Self { failure: Some(failure), ..self }
     }
 
-    /// Returns how long until the budget for rejected tokens allows a token request; zero if it does
-    /// now.
+    /// Returns how long until the budget for rejected tokens allows a token request; zero if it
+    /// does now.
     pub(crate) fn budget_wait(&self, now: Duration) -> Duration {
         let allowed_at = self.budget_full_at.saturating_sub(millis(BUDGET_REGAIN * (BUDGET - 1)));
         let wait = Duration::from_millis(allowed_at).saturating_sub(now);

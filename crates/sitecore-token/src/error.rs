@@ -132,10 +132,10 @@ impl Error {
         self.0.never_reached_issuer
     }
 
-    /// Returns `true` if the issuer itself reported the failure: with an OAuth error, or with status
-    /// 429 or 5xx (except 511). Other processes that use the same client can then expect the same.
-    /// `false` for a failure that may concern this process only, such as a proxy's page or a timeout.
-    /// A gateway's 5xx counts as the issuer's.
+    /// Returns `true` if the issuer itself reported the failure: with an OAuth error, or with
+    /// status 429 or 5xx (except 511). Other processes that use the same client can then expect the
+    /// same. `false` for a failure that may concern this process only, such as a proxy's page or a
+    /// timeout. A gateway's 5xx counts as the issuer's.
     #[must_use]
     pub fn issuer_responded(&self) -> bool {
         self.0.issuer_responded

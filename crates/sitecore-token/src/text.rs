@@ -8,8 +8,8 @@ pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// Trims an id or a secret from a file, a variable or standard input, and checks its characters. `place` says where
-/// it comes from.
+/// Trims an id or a secret from a file, a variable or standard input, and checks its characters.
+/// `place` says where it comes from.
 ///
 /// # Errors
 ///

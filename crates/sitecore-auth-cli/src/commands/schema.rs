@@ -14,8 +14,8 @@ use crate::{
     terminal::wait_for,
 };
 
-/// How deeply types are wrapped in lists and non-null types. A CM rejects queries deeper than 13, and
-/// the usual tools ask for more than that.
+/// How deeply types are wrapped in lists and non-null types. A CM rejects queries deeper than 13,
+/// and the usual tools ask for more than that.
 const LEVELS: usize = 7;
 
 pub(crate) async fn run(options: &Schema, common: &Common, config: &Config) -> Result<String> {

@@ -16,7 +16,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Returns the URL at the proxy that stands for this absolute one, if it is at the API's origin.
+    /// Returns the URL at the proxy that stands for this absolute one, if it is at the API's
+    /// origin.
     pub(crate) fn absolute(&self, text: &str) -> Option<String> {
         Url::parse(text).is_ok().then(|| self.url(text)).flatten()
     }

@@ -111,8 +111,8 @@ impl Cooldown {
         self.server_until.map_or(Duration::ZERO, |until| now.until(until))
     }
 
-    /// Returns `true` if a success does not end it: the server specified a wait after the successful
-    /// refresh had started.
+    /// Returns `true` if a success does not end it: the server specified a wait after the
+    /// successful refresh had started.
     pub(super) fn outlasts(&self, started: Moment, now: Moment) -> bool {
         let is_late = self.failed_at.monotonic() > started.monotonic();
         is_late && !self.is_ended && !self.server_wait(now).is_zero()

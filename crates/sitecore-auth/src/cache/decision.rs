@@ -79,7 +79,7 @@ pub(super) enum Reason {
     Expired,
     /// The current token is usable, but was rejected.
     Rejected,
-    /// The program asked for another token.
+    /// The program asked for another token, or for one that lasts longer.
     Requested,
 }
 
@@ -109,7 +109,7 @@ pub(super) enum Outcome {
     StoodStill,
 }
 
-/// What callers see that do not lock the state.
+/// What callers see without locking the state.
 #[derive(Clone)]
 pub(super) struct View {
     /// The current token.
@@ -131,7 +131,7 @@ pub(super) struct Input<'a> {
 
 impl Refresh {
     /// Returns `true` if it was started only because a usable token was rejected.
-    pub(super) fn replaces_rejected(&self) -> bool {
+    pub(super) fn is_due_to_rejection(&self) -> bool {
         self.rejected_by.is_some() && matches!(self.reason, Reason::Rejected | Reason::Requested)
     }
 

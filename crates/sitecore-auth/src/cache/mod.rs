@@ -35,7 +35,7 @@ use self::{
     decision::{Need, Outcome, Reply, lost, too_short},
     shared::{Guarded, Shared},
     slot::TokenSlot,
-    waiter::{Ended, Waiter},
+    waiter::Waiter,
 };
 pub(crate) use self::{refresh::runtime_with_timers, rejections::RejectedBy};
 use crate::{
@@ -226,13 +226,14 @@ impl TokenCache {
     /// a refresh. Use it for a connection or a job that outlasts a request.
     ///
     /// This rejects nothing. Other callers keep the current token until the new one has settled. A
-    /// call may cost a token request, so ask for much less than the lifetime.
+    /// call can cost one or two token requests, so ask for much less than the lifetime.
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token). [`Config`](crate::ErrorKind::Config) if the current token's whole
-    /// lifetime is shorter than that. [`Unavailable`](crate::ErrorKind::Unavailable) if the issuer
-    /// returns a token that does not last that long.
+    /// As [`token`](Self::token). [`Config`](crate::ErrorKind::Config) if even a new token could
+    /// not be used for that long: the current one's lifetime, less the margin, is shorter.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the issuer returns no token that lasts
+    /// that long.
     ///
     /// # Cancel safety
     ///
@@ -255,7 +256,8 @@ impl TokenCache {
                 Ok(runtime) => runtime,
                 // Without a runtime nothing can start, so only the tokens at hand can help.
                 Err(error) => {
-                    self.shared.refresh_in_background();
+                    // Puts a settled token to use, if it is time.
+                    self.shared.join(Need::Look, None);
                     return self.shared.find(need).ok_or(error);
                 }
             };
@@ -297,11 +299,11 @@ impl TokenCache {
         }
     }
 
-    async fn wait(&self, mut waiter: Waiter) -> Ended {
+    async fn wait(&self, mut waiter: Waiter) -> Option<Outcome> {
         let started = self.now();
-        let ended = waiter.wait().await;
-        let ended = ended.unwrap_or_else(|_elapsed| self.shared.time_out(waiter.number));
-        let label = match &ended {
+        let outcome = waiter.wait().await;
+        let outcome = outcome.unwrap_or_else(|_elapsed| self.shared.time_out(waiter.number));
+        let label = match &outcome {
             Some(Outcome::Failed(error) | Outcome::RejectedAgain(error)) => {
                 metrics::kind_label(error)
             }
@@ -309,7 +311,7 @@ impl TokenCache {
             Some(_) => "token",
         };
         metrics::record_wait(self.name(), label, self.now().elapsed_since(started));
-        ended
+        outcome
     }
 
     /// Returns a snapshot of the cache. Never waits for a refresh.

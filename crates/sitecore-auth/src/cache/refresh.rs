@@ -100,10 +100,11 @@ async fn check(task: Task) {
             None
         }
     };
+    let cache = shared.label();
     contain(|| match result {
-        Some(true) => info!("credentials changed, ending the cooldown"),
-        Some(false) => debug!("credentials unchanged, still backing off"),
-        None => debug!("check for new credentials failed, still backing off"),
+        Some(true) => info!(cache, "credentials changed, ending the cooldown"),
+        Some(false) => debug!(cache, "credentials unchanged, still backing off"),
+        None => debug!(cache, "check for new credentials failed, still backing off"),
     });
     shared.finish_check(task.number, result);
     // A caller that waits starts the refresh itself.
@@ -151,7 +152,7 @@ fn report(shared: &Shared, refresh: &Refresh, outcome: Option<&Outcome>, attempt
             "unchanged"
         }
         Some(Outcome::RejectedAgain(error)) => {
-            log_failure(shared, error);
+            report_failure(shared, error);
             metrics::kind_label(error)
         }
         Some(Outcome::Failed(error)) => metrics::kind_label(error),
@@ -175,10 +176,11 @@ fn report(shared: &Shared, refresh: &Refresh, outcome: Option<&Outcome>, attempt
     }
 }
 
-/// Logs a failed refresh, with the time until the next one may start.
-pub(super) fn log_failure(shared: &Shared, error: &Error) {
+/// Logs a failed refresh, and records when the next one may start.
+pub(super) fn report_failure(shared: &Shared, error: &Error) {
     let (kind, retry_in) = (error.kind(), error.retry_after().map(field::debug));
-    warn!(?kind, cause = %error.cause(), retry_in, "token refresh failed");
+    // This is not always in the span of the refresh: a waiter may notice the time limit.
+    warn!(cache = shared.label(), ?kind, cause = %error.cause(), retry_in, "token refresh failed");
     if let Some(wait) = error.retry_after() {
         metrics::record_cooldown(&shared.name, shared.now().after(wait));
     }
@@ -212,7 +214,7 @@ async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts
     loop {
         let input = shared.input();
         let too_late = refresh.time_left(input) < shared.policy.min_attempt_time();
-        if too_late || refresh.is_overdue(input) {
+        if too_late || refresh.stood_still(input) {
             return Err(attempts.timed_out(shared));
         }
         let request = shared.lock().state.begin_request(refresh, input.now);
@@ -253,11 +255,12 @@ async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts
             }
             Err(error) => error,
         };
-        attempts.unreached += u32::from(error.never_reached_issuer());
+        let is_unreached = error.never_reached_issuer();
+        attempts.unreached += u32::from(is_unreached);
         let reached = attempts.count - attempts.unreached;
-        let like_this = if error.never_reached_issuer() { attempts.unreached } else { reached };
+        let same_kind = if is_unreached { attempts.unreached } else { reached };
         let time_left = refresh.time_left(shared.input());
-        match shared.policy.retry_pause(&error, like_this, time_left, fastrand::f64()) {
+        match shared.policy.retry_pause(&error, same_kind, time_left, fastrand::f64()) {
             Some(pause) if shared.is_awaited(refresh.number) => {
                 debug!(kind = ?error.kind(), cause = %error.cause(), ?pause, "token request failed, retrying");
                 attempts.failure = Some(error);

@@ -128,7 +128,7 @@ impl Rejections {
 
     /// Returns `true` if the budget pays for a token request of this refresh.
     pub(super) fn uses_budget(&self, refresh: &Refresh, now: Moment) -> bool {
-        let rejected_by = refresh.rejected_by.as_ref().filter(|_| refresh.replaces_rejected());
+        let rejected_by = refresh.rejected_by.as_ref().filter(|_| refresh.is_due_to_rejection());
         rejected_by.is_some_and(|by| !self.is_free(by, now))
     }
 
@@ -138,7 +138,7 @@ impl Rejections {
     }
 
     /// Records that an API accepted a token. If this API's rejection caused the request for that
-    /// token, the budget gets it back. Returns `true` in this case.
+    /// token, the budget gets that request back. Returns `true` in this case.
     pub(super) fn accept(&mut self, api: &RejectedBy, token: &Token) -> bool {
         self.accepting.insert(api.clone());
         if let Some(series) = self.series.get_mut(api)

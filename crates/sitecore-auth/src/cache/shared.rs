@@ -14,10 +14,10 @@ use tracing::info;
 
 use super::{
     decision::{Arrival, Input, Job, Need, Outcome, Refresh, Reply, View},
-    refresh::{self, log_failure, runtime_with_timers},
+    refresh::{self, report_failure, runtime_with_timers},
     slot::TokenSlot,
     state::CacheState,
-    waiter::{Ended, Waiter, Waiting},
+    waiter::{OutcomeSender, Waiter},
 };
 use crate::{
     clock::{CacheClock, Moment},
@@ -45,7 +45,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Guarded {
     pub(super) state: CacheState,
-    waiting: Vec<Waiting>,
+    senders: Vec<OutcomeSender>,
     /// What the slot contains.
     published: Option<View>,
 }
@@ -124,7 +124,7 @@ impl Shared {
     ) -> Reply<Waiter> {
         let (reply, job) = self.update(guarded, |guarded| {
             let (reply, job) = guarded.state.next(need, input);
-            guarded.waiting.extend(job.as_ref().map(Waiting::for_job));
+            guarded.senders.extend(job.as_ref().map(OutcomeSender::for_job));
             let reply = match reply {
                 Reply::Ready(token) => Reply::Ready(token),
                 Reply::Fail(error) => Reply::Fail(error),
@@ -141,11 +141,11 @@ impl Shared {
 
     /// Ends the refresh or check with this number, because its time limit has passed. Returns what
     /// that means for its waiters.
-    pub(super) fn time_out(&self, number: u64) -> Ended {
+    pub(super) fn time_out(&self, number: u64) -> Option<Outcome> {
         let input = self.input();
-        let ended = self.update(self.lock(), |guarded| guarded.state.time_out(number, input));
-        self.inform(number, &ended);
-        ended
+        let outcome = self.update(self.lock(), |guarded| guarded.state.time_out(number, input));
+        self.inform(number, &outcome);
+        outcome
     }
 
     /// Ends a refresh. `None` if it had been given up.
@@ -173,19 +173,20 @@ impl Shared {
 
     /// Sends the outcome of this refresh or check to its waiters. A new token goes to all waiters,
     /// even those of another refresh.
-    pub(super) fn inform(&self, number: u64, ended: &Ended) {
-        let is_token = matches!(ended, Some(Outcome::Refreshed(_)));
-        let mut guarded = self.lock();
-        let (mut done, open): (Vec<_>, Vec<_>) =
-            guarded.waiting.drain(..).partition(|waiting| waiting.number == number);
-        guarded.waiting = open;
-        for waiting in guarded.waiting.iter_mut().filter(|_| is_token) {
-            done.push(Waiting { ended: mem::take(&mut waiting.ended), ..*waiting });
-        }
-        drop(guarded);
+    pub(super) fn inform(&self, number: u64, outcome: &Option<Outcome>) {
+        let is_token = matches!(outcome, Some(Outcome::Refreshed(_)));
+        let mut done = Vec::new();
+        self.lock().senders.retain_mut(|entry| {
+            let is_own = entry.number == number;
+            if is_own || is_token {
+                // Later callers of another refresh get a new channel.
+                done.push(mem::take(&mut entry.sender));
+            }
+            !is_own
+        });
         // Outside the lock, because it wakes the callers.
-        for waiting in done {
-            waiting.ended.send_replace(Some(ended.clone()));
+        for sender in done {
+            sender.send_replace(Some(outcome.clone()));
         }
     }
 
@@ -208,9 +209,7 @@ impl Shared {
 
     /// Returns `true` if a caller waits for the refresh or check with this number.
     pub(super) fn is_awaited(&self, number: u64) -> bool {
-        let guarded = self.lock();
-        let waiting = guarded.waiting.iter().find(|waiting| waiting.number == number);
-        waiting.is_some_and(|waiting| waiting.ended.receiver_count() > 0)
+        self.lock().sender(number).is_some_and(|sender| sender.receiver_count() > 0)
     }
 
     /// Changes the state, publishes the current token for callers that do not lock the state, and
@@ -228,7 +227,7 @@ impl Shared {
         let error = has_failed.then(|| guarded.state.first_error(&self.policy)).flatten();
         drop(guarded);
         if let Some(error) = &error {
-            contain(|| log_failure(self, error));
+            contain(|| report_failure(self, error));
         }
         if let Some(token) = after.settled_since(&before) {
             let cache = self.label();
@@ -246,8 +245,8 @@ impl Shared {
     }
 }
 
-/// What is logged when a decision changes it. Must be dropped without the lock, because the cause of
-/// an error is code of the source's.
+/// The parts of the state whose changes are logged. Must be dropped without the lock, because the
+/// cause of an error is code of the source's.
 struct Snapshot {
     /// The last failure and its time.
     failure: Option<(Error, Moment)>,
@@ -292,16 +291,20 @@ impl Guarded {
     }
 
     fn waiter(&self, number: u64, input: Input<'_>) -> Waiter {
-        let waiting = self.waiting.iter().find(|waiting| waiting.number == number);
-        let ended = waiting.map(|waiting| waiting.ended.subscribe());
-        let ended = ended.unwrap_or_else(|| watch::channel(None).1);
-        Waiter { number, time_left: self.state.time_left(number, input), ended }
+        let receiver = self.sender(number).map(watch::Sender::subscribe);
+        let receiver = receiver.unwrap_or_else(|| watch::channel(None).1);
+        Waiter { number, time_left: self.state.time_left(number, input), receiver }
+    }
+
+    fn sender(&self, number: u64) -> Option<&watch::Sender<Option<Option<Outcome>>>> {
+        let entry = self.senders.iter().find(|entry| entry.number == number);
+        entry.map(|entry| &entry.sender)
     }
 }
 
-impl Waiting {
+impl OutcomeSender {
     fn for_job(job: &Job) -> Self {
-        Self { number: job.number(), ended: watch::Sender::new(None) }
+        Self { number: job.number(), sender: watch::Sender::new(None) }
     }
 }
 

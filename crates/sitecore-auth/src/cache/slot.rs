@@ -23,8 +23,8 @@ use crate::{
     token::{Token, sensitive},
 };
 
-/// The largest number of copies. If there are more threads, some share a copy. Each copy takes about
-/// 640 bytes.
+/// The largest number of copies. If there are more threads, some share a copy. Each copy takes
+/// about 640 bytes.
 const SHARDS: usize = 4;
 
 /// A slot for the current token.
@@ -81,7 +81,7 @@ impl Token {
     }
 }
 
-/// Returns the number of copies in use: one per core, as far as there are that many.
+/// Returns the number of copies in use: one per core, but at most `SHARDS`.
 fn shard_count() -> usize {
     static COUNT: LazyLock<usize> =
         LazyLock::new(|| available_parallelism().map_or(SHARDS, |cores| SHARDS.min(cores.get())));

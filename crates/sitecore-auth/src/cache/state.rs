@@ -97,7 +97,7 @@ impl CacheState {
             Permit::Nothing => return Err(self.cooldown_error(input).unwrap_or_else(lost)),
         }
         let current = self.tokens.usable(now).map(|current| current.token.clone());
-        let age = self.reason(now).unwrap_or(Reason::Requested);
+        let reason_by_age = self.reason(now).unwrap_or(Reason::Requested);
         let (reason, replacing, by) = match (need, current) {
             (Need::Other { by, .. }, Some(_)) => {
                 self.rejections.check(by, now)?;
@@ -108,10 +108,12 @@ impl CacheState {
             }
             (Need::TokenFor(time), Some(current)) => {
                 self.check_requested(time, &current, input)?;
-                (age, Some(current), None)
+                (reason_by_age, Some(current), None)
             }
-            (Need::Other { rejected, by }, None) => (age, Some(rejected.clone()), Some(by.clone())),
-            _ => (age, self.current(), None),
+            (Need::Other { rejected, by }, None) => {
+                (reason_by_age, Some(rejected.clone()), Some(by.clone()))
+            }
+            _ => (reason_by_age, self.current(), None),
         };
         let refresh = self.start(reason, replacing, by, true, now);
         Ok((Reply::Wait(refresh.number), Some(Job::Refresh(refresh))))
@@ -166,7 +168,8 @@ impl CacheState {
         self.token_requests += 1;
         let replacing = refresh.replacing.as_ref();
         Some(Request {
-            replaces_rejected: replacing.is_some_and(|token| self.tokens.is_rejected(token)),
+            replaces_rejected: refresh.rejected_by.is_some()
+                || replacing.is_some_and(|token| self.tokens.is_rejected(token)),
             uses_budget: self.rejections.uses_budget(refresh, now),
         })
     }
@@ -181,7 +184,7 @@ impl CacheState {
         input: Input<'_>,
     ) -> Arrival {
         let now = input.now;
-        let rejected = refresh.replacing.as_ref().filter(|_| refresh.replaces_rejected());
+        let rejected = refresh.replacing.as_ref().filter(|_| refresh.is_due_to_rejection());
         let rejected = rejected.filter(|rejected| rejected.is_same(token) && !token.is_adopted());
         let received_at = rejected.and_then(|rejected| self.tokens.received_at(rejected));
         if received_at.is_some_and(|at| requested_at.age_since(at) < IDENTICAL_UNTIL) {
@@ -284,7 +287,7 @@ impl CacheState {
             };
             return Ok(Outcome::Unchanged(retry_in));
         }
-        if !refresh.replaces_rejected() {
+        if !refresh.is_due_to_rejection() {
             self.rejections.start_over();
         }
         self.refresh_not_before = None;
@@ -307,7 +310,7 @@ impl CacheState {
         let by = refresh.rejected_by.as_ref()?;
         let again = refresh.replacing.as_ref().is_some_and(|replaced| replaced.is_same(token))
             || self.tokens.is_rejected(token);
-        if again || refresh.replaces_rejected() {
+        if again || refresh.is_due_to_rejection() {
             self.rejections.count(refresh, by, token, again, input);
         }
         again.then(|| self.rejections.check(by, input.now).err().unwrap_or_else(lost))
@@ -315,8 +318,8 @@ impl CacheState {
 
     /// Returns `true` if a new token is to replace the current one, which is usable.
     ///
-    /// It must not be one that was rejected. It must not expire earlier either than a token that the
-    /// cache has, unless that has itself been rejected.
+    /// It must not be one that was rejected. It must not expire earlier either than a token that
+    /// the cache has, unless that has itself been rejected.
     fn is_newer(&self, token: &Token, current: &TokenRecord, now: Moment) -> bool {
         let is_settling = |(settling, _): (&Token, _)| settling.is_same(token);
         let is_again =
@@ -344,6 +347,8 @@ impl CacheState {
     fn expire_refresh(&mut self, input: Input<'_>) {
         let in_flight = self.in_flight.take_if(|refresh| refresh.is_overdue(input));
         if let Some(mut refresh) = in_flight {
+            // A caller that still waited would have noticed the limit. No caller gets this failure,
+            // so the first caller in need may start another refresh.
             refresh.was_awaited &= !refresh.stood_still(input);
             self.fail(&refresh, timed_out(input.policy), input);
         }
@@ -360,16 +365,15 @@ impl CacheState {
 
     /// Starts a cooldown. The returned error says how long it lasts.
     fn start_cooldown(&mut self, refresh: &Refresh, error: Error, input: Input<'_>) -> Error {
-        let failure = Failure {
-            error,
-            in_need: self.is_in_need(input.now),
-            was_awaited: refresh.was_awaited,
-            token_ends_at: self.tokens.usable(input.now).map(|current| current.token.unusable_at()),
-        };
         let Input { now, policy, random } = input;
+        let in_need = self.is_in_need(now);
+        let token_ends_at = self.tokens.usable(now).map(|current| current.token.unusable_at());
+        let was_awaited = refresh.was_awaited;
+        let failure = Failure { error, in_need, was_awaited, token_ends_at };
         let cooldown = Cooldown::start(failure, self.cooldown.as_ref(), now, policy, random);
+        let error = cooldown.error(in_need, now, policy);
         self.cooldown = Some(cooldown);
-        self.cooldown_error(input).unwrap_or_else(lost)
+        error
     }
 
     /// Defers the next refresh, as the policy says. Returns for how long.

@@ -59,7 +59,8 @@ impl CacheStatus {
         self.token.as_ref().map(Token::fingerprint)
     }
 
-    /// Returns the age of the current token, by the clock that says it is older.
+    /// Returns the age of the current token, by the clock that says it is older. For a token that
+    /// the source returned again after it had expired here, the age counts from then.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.token.as_ref()?.age_at(self.now)

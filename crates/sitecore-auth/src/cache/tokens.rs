@@ -57,7 +57,8 @@ impl Tokens {
             Need::TokenOf(api) => {
                 let usable = || self.records().filter(met);
                 let good = usable().find(|it| !it.rejected_by.contains(api));
-                // A new token that was rejected may only have been too new.
+                // If the API has rejected all of them, it gets the newest one, which may only have
+                // been too new.
                 good.or_else(|| usable().last())
             }
         };

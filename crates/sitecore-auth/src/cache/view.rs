@@ -10,7 +10,7 @@ use super::{
 use crate::{clock::Moment, error::Error, policy::RefreshPolicy, token::Token};
 
 impl CacheState {
-    /// Returns what callers see that do not lock the state.
+    /// Returns what callers see without locking the state.
     pub(super) fn view(&self, policy: &RefreshPolicy) -> Option<View> {
         let current = self.tokens.current()?;
         let is_rejected = !current.rejected_by.is_empty();

@@ -125,8 +125,8 @@ impl TokenApi {
         Ok(key.into())
     }
 
-    /// Lists the keys whose label contains `label`, or all keys, from all pages. Revoked keys are left
-    /// out.
+    /// Lists the keys whose label contains `label`, or all keys, from all pages. Revoked keys are
+    /// left out.
     ///
     /// To find the key that you created, compare the whole label, and make labels unique. A label
     /// alone does not say whose key it is.

@@ -26,9 +26,9 @@ const INCREMENTAL: [&str; 3] = ["hasNext", "incremental", "pending"];
 /// What a response that rejects the token says about the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Executed {
-    /// Every field was rejected.
+    /// It proves that nothing was executed.
     Nothing,
-    /// The response does not prove that.
+    /// It does not prove that.
     Unknown,
 }
 
@@ -71,8 +71,9 @@ fn may_contain_code(text: &[u8]) -> bool {
 }
 
 /// Returns `true` if the body of a `POST` is clearly not a mutation: each document can be read,
-/// contains an operation, and does not contain the word `mutation`. A persisted operation does not
-/// count as clear, even if there is a document too.
+/// contains an operation, and does not contain the word `mutation`. An operation that is named by
+/// an id does not count as clear, even if there is a document too. (`extensions.persistedQuery`
+/// contains the hash of the document, not a name.)
 pub(crate) fn is_clearly_query(body: &[u8]) -> bool {
     let body = without_space(body);
     if body.first() == Some(&b'[') {

@@ -85,8 +85,9 @@ impl Drop for Counted {
 /// already has a credential: the header `Authorization`, `sc_apikey`, `x-sitecore-contextid` or
 /// (except in a call to Edge's Token API, where it names a key) `X-GQL-Token`, or the query
 /// parameter `sc_apikey` or `sitecoreContextId`. Several middlewares with different credentials can
-/// therefore be added to one client. A request that already has the header that this cache's tokens
-/// use is passed on unchanged too. The middleware does not notice other custom headers.
+/// therefore be added to one client. A request that already has the header of this cache's tokens
+/// is passed on without a token too. Only a token names that header, so the request still waits for
+/// one, and fails if there is none. The middleware does not notice other custom headers.
 ///
 /// reqwest adds its `default_headers` after all middleware. This middleware does not see them, and
 /// the header that it sets takes precedence over them.

@@ -179,10 +179,12 @@ pub(super) fn may_replay(request: &Request, executed: Executed, response_url: &U
 
 /// Returns `true` if a request can be sent again even if it was executed.
 pub(super) fn is_repeatable(request: &Request) -> bool {
-    let body = || request.body().and_then(Body::as_bytes).unwrap_or_default();
-    let is_authoring = Target::is_authoring(request.url()) && !has_operation(request.url());
+    let url = request.url();
+    let body = request.body().and_then(Body::as_bytes).unwrap_or_default();
+    let is_clearly_query =
+        || !may_name_operation(url) && Target::is_authoring(url) && graphql::is_clearly_query(body);
     // A `GET` executes no mutation (GraphQL over HTTP §6.2).
-    request.method().is_safe() || (is_authoring && graphql::is_clearly_query(body()))
+    request.method().is_safe() || is_clearly_query()
 }
 
 impl Default for Rejections {
@@ -203,7 +205,7 @@ impl fmt::Debug for Rejections {
 
 /// Returns `true` if the URL may contain an operation. Some servers prefer it to the one in the
 /// body.
-fn has_operation(url: &Url) -> bool {
+fn may_name_operation(url: &Url) -> bool {
     const NAMES: [&str; 5] = ["query", "operationName", "extensions", "id", "documentId"];
     url.query_pairs().any(|(name, _)| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }

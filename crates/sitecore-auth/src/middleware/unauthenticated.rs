@@ -62,7 +62,11 @@ impl WarnedHosts {
         apis: &Arc<[Api]>,
         rejections: &Rejections,
     ) -> reqwest_middleware::Result<Response> {
-        extensions.get_or_insert_default::<PassedBy>().0.push(Arc::clone(apis));
+        let passed_by = &mut extensions.get_or_insert_default::<PassedBy>().0;
+        // A retry passes the request on again.
+        if !passed_by.iter().any(|known| Arc::ptr_eq(known, apis)) {
+            passed_by.push(Arc::clone(apis));
+        }
         let response = next.run(request, extensions).await?;
         let is_handled = extensions.get::<Handled>().is_some();
         if is_handled || !is_watched(response.url(), apis) {

@@ -46,8 +46,8 @@ struct ContextId {
     sitecore_context_id: Option<String>,
 }
 
-/// Accepts a context id in the URL or, as Sitecore's own client sends it, in a header. There is no key
-/// and no JWT.
+/// Accepts a context id in the URL or, as Sitecore's own client sends it, in a header. There is no
+/// key and no JWT.
 async fn execute_in_context(
     State(edge): State<Edge>,
     Parameters(context): Parameters<ContextId>,

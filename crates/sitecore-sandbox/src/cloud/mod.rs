@@ -1,5 +1,5 @@
-//! What the fake cloud remembers: clients, keys, content, deployments, faults and counts. Nothing in
-//! here knows a server.
+//! What the fake cloud remembers: clients, keys, content, deployments, faults and counts. Nothing
+//! in here knows a server.
 
 mod client;
 mod content;

@@ -58,8 +58,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// An entry is written to a temporary file and renamed, so readers see either the old entry or the
 /// new one. A lease is an operating system lock on a file. It ends when its process ends or is
-/// killed, or has been frozen for 5 s. Expired entries and other files of the store are removed when
-/// they are read, or when the folder is next opened.
+/// killed, or has been frozen for 5 s. Expired entries and other files of the store are removed
+/// when they are read, or when the folder is next opened.
 ///
 /// The folder is opened once and then used by its handle. Folders or files that belong to another
 /// user, are accessible to others, or are symlinks are not used, and nothing that the store did not
@@ -295,8 +295,8 @@ fn sweep(folder: &Folder) {
     }
 }
 
-/// Returns how long after its modification time a file of the store is removed; `None` if its name is
-/// not one that a store gives.
+/// Returns how long after its modification time a file of the store is removed; `None` if its name
+/// is not one that a store gives.
 fn kept_for(name: &str) -> Option<Duration> {
     let is_hex = |text: &str| {
         text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

@@ -1,5 +1,5 @@
-//! A folder on Unix. It is opened once, and its files are reached through that handle, so the folder
-//! cannot be swapped for a link in between.
+//! A folder on Unix. It is opened once, and its files are reached through that handle, so the
+//! folder cannot be swapped for a link in between.
 
 use std::{
     fs::{self, DirBuilder, File},

@@ -93,8 +93,8 @@ impl RedisStore {
         RedisStoreBuilder::new(Ok(Server::One(Box::new(info))))
     }
 
-    /// Returns a builder for a store on a cluster. The URLs are those of some of its nodes, with the
-    /// same user and password.
+    /// Returns a builder for a store on a cluster. The URLs are those of some of its nodes, with
+    /// the same user and password.
     #[cfg(feature = "redis-cluster")]
     pub fn cluster<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> RedisStoreBuilder {
         let nodes: Result<Vec<_>> =

@@ -147,7 +147,7 @@ impl World {
                 let result = self.call(Need::Other { rejected: &sent, by: &by });
                 let started =
                     self.table.refresh.as_ref().filter(|refresh| Some(refresh.number) != had);
-                if started.is_some_and(Refresh::replaces_rejected) {
+                if started.is_some_and(Refresh::is_due_to_rejection) {
                     self.count_rejection(api);
                 }
                 result
@@ -268,23 +268,16 @@ impl World {
             self.last_check = Some(now);
         }
         // 10. What is due is started.
-        let state = &mut self.table.state;
-        let due = match (need, state.tokens.current()) {
-            (Need::Look, _) => false,
-            (Need::Refresh, current) => {
-                current.is_none_or(|current| current.token.freshness(now) != Freshness::Fresh)
-            }
-            _ => false,
-        };
-        let status = self.table.with_input(|state, input| {
-            (
-                state.next_attempt_in(input),
-                state.is_refreshing(input),
-                state.tokens.settling().is_some(),
-            )
-        });
-        if due && !starts && !checks && !status.1 && !status.2 {
-            ensure(status.0 > Some(Duration::ZERO), "10. a refresh is due and was not started")?;
+        let current = self.table.state.tokens.current();
+        let is_due = matches!(need, Need::Refresh)
+            && current.is_none_or(|it| it.token.freshness(now) != Freshness::Fresh);
+        let (next_attempt_in, is_refreshing) = self
+            .table
+            .with_input(|state, input| (state.next_attempt_in(input), state.is_refreshing(input)));
+        let is_settling = self.table.state.tokens.settling().is_some();
+        if is_due && !starts && !checks && !is_refreshing && !is_settling {
+            let message = "10. a refresh is due and was not started";
+            ensure(next_attempt_in > Some(Duration::ZERO), message)?;
         }
         Ok(())
     }
@@ -327,7 +320,7 @@ impl World {
         }
         let is_adopted = result.as_ref().is_ok_and(Token::is_adopted);
         let outcome = self.table.finish_refresh(&refresh, result);
-        if is_token && refresh.replaces_rejected() {
+        if is_token && refresh.is_due_to_rejection() {
             let paid = self.charged_api.take().filter(|_| !is_adopted);
             self.paid.extend(paid.map(|api| (api, text.clone())));
         } else if matches!(outcome, Some(Outcome::Refreshed(_))) {

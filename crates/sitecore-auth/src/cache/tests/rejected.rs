@@ -434,3 +434,13 @@ fn a_token_may_be_requested_for_exactly_as_long_as_a_new_one_can_be_used() {
     let longer = DAY - MINUTE + Duration::from_nanos(1);
     assert!(matches!(table.next(Need::TokenFor(longer)), Got::Fails(ErrorKind::Config, _)));
 }
+
+#[test]
+fn a_rejected_token_that_the_cache_never_had_is_still_reported_as_rejected() {
+    let mut table = Table::new();
+    let old = token("old", DAY);
+    assert_eq!(table.reject_token(&old, &RejectedBy::Caller), Got::Waits);
+    let refresh = table.refresh.clone().expect("a refresh");
+    let request = table.state.begin_request(&refresh, table.now).expect("a token request");
+    assert!(request.replaces_rejected && !request.uses_budget);
+}
