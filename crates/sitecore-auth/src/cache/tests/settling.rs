@@ -111,6 +111,25 @@ fn a_settling_token_is_not_replaced_by_one_that_expires_earlier() {
 }
 
 #[test]
+fn a_settled_token_that_expires_earlier_is_used_only_if_the_previous_one_is_still_rejected() {
+    for (is_accepted_again, expected) in [(false, "token-2"), (true, "token-1")] {
+        let mut table = Table::with_token(DAY);
+        let first = table.state.tokens.current().expect("a token").token.clone();
+        table.accept("healthy", &first);
+        table.advance(20 * HOUR);
+        assert_eq!(table.next(Need::Token), is_token("token-1"));
+        assert_eq!(table.reject_token(&first, &by("strict")), Got::Waits);
+        table.grant(HOUR);
+        if is_accepted_again {
+            table.accept("strict", &first);
+        }
+        assert_eq!(table.next(Need::Token), is_token("token-1"));
+        table.advance(36 * SECOND);
+        assert_eq!(table.next(Need::Token), is_token(expected));
+    }
+}
+
+#[test]
 fn a_token_that_expired_while_it_settled_is_not_returned() {
     let (mut table, ..) = refreshed(DAY);
     // By the wall clock both have expired.
