@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,7 +23,8 @@ use url::Url;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::support::{
-    DAY, ScriptedSource, Step, bearer, client_with, origin, rejecting, requests, serve, wrap,
+    DAY, ScriptedSource, Step, bearer, cache_of, client_with, origin, rejecting, requests, serve,
+    text, wrap,
 };
 
 #[tokio::test]
@@ -255,6 +256,40 @@ async fn late(clock: &ManualClock, granted: &Arc<Mutex<Vec<Duration>>>) -> MockS
     };
     Mock::given(any()).respond_with(respond).mount(&server).await;
     server
+}
+
+#[tokio::test]
+async fn a_replacement_that_was_too_new_is_sent_again_and_its_rejection_is_known() {
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, ManualClock::new());
+    let healthy = serve(ResponseTemplate::new(200)).await;
+    // These APIs have never accepted a token, so their rejections do not count for others.
+    let strict = serve(ResponseTemplate::new(401)).await;
+    let late = MockServer::start().await;
+    let is_too_new = Arc::new(AtomicBool::new(true));
+    let too_new = Arc::clone(&is_too_new);
+    let respond = move |request: &Request| match &*bearer(request) {
+        "token-2" if !too_new.load(Ordering::Relaxed) => ResponseTemplate::new(200),
+        _ => ResponseTemplate::new(401),
+    };
+    Mock::given(any()).respond_with(respond).mount(&late).await;
+    let auth = [&healthy, &late, &strict]
+        .into_iter()
+        .fold(AuthMiddleware::builder(cache.clone()), |auth, server| auth.target(origin(server)));
+    let client = wrap(auth.build().unwrap());
+    let get = async |server: &MockServer| client.get(server.uri()).send().await.unwrap().status();
+    assert_eq!((get(&healthy).await.as_u16(), get(&late).await.as_u16()), (200, 401));
+    // The second token settles.
+    assert_eq!(get(&strict).await, 401);
+    assert_eq!(text(&cache.current().expect("a token")), "token-1");
+    // The API that was sent it gets it again, without a token request, and accepts it. So it
+    // becomes the current one, and the cache knows who has rejected it.
+    is_too_new.store(false, Ordering::Relaxed);
+    assert_eq!((get(&late).await.as_u16(), source.calls()), (200, 2));
+    assert_eq!(text(&cache.current().expect("a token")), "token-2");
+    let status = cache.status();
+    let rejected_by: Vec<_> = status.rejected_by().collect();
+    assert_eq!(rejected_by, [format!("{}/", strict.uri())]);
 }
 
 #[tokio::test]
