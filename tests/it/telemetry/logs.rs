@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use sitecore_auth::{Error, ErrorKind, FetchContext, Token, TokenCache, TokenSource};
+use sitecore_auth::{Error, ErrorKind, FetchContext, Token, TokenCache, TokenSource, source_fn};
 use tokio::time::advance;
 
 use super::{COOLDOWN_UNTIL, client_of, gauge};
@@ -39,6 +39,70 @@ async fn each_refresh_logs_its_reason_attempts_and_outcome() {
         positions.is_sorted() && positions.iter().all(Option::is_some),
         "{positions:?} in {text}"
     );
+}
+
+/// Returns the lines that contain this text.
+fn lines<'a>(log: &'a str, part: &str) -> Vec<&'a str> {
+    log.lines().filter(|line| line.contains(part)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_is_logged_when_it_arrives_and_when_it_is_put_to_use() {
+    let logs = Logs::capture();
+    let source = ScriptedSource::granting(DAY);
+    let cache = cache_of(&source, PausedClock::new());
+    cache.token().await.unwrap();
+    advance(20 * HOUR).await;
+    cache.current().expect("a stale token");
+    settle().await;
+    assert_eq!(lines(&logs.text(), "token refreshed").len(), 2);
+    assert!(lines(&logs.text(), "put to use").is_empty());
+    advance(HOUR).await;
+    let second = cache.current().expect("a settled token");
+    cache.current().expect("the same one");
+    let text = logs.text();
+    let [line] = lines(&text, "token put to use after settling")[..] else { panic!("{text}") };
+    assert!(line.contains(&second.fingerprint().to_string()), "{line}");
+}
+
+#[tokio::test]
+async fn an_adopted_token_is_not_logged_as_refreshed() {
+    let logs = Logs::capture();
+    let adopted = source_fn(|_| async { Ok(Token::bearer("adopted", DAY)?.adopted()) });
+    TokenCache::new(adopted).token().await.unwrap();
+    assert!(lines(&logs.text(), "token refreshed").is_empty(), "{}", logs.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_failure_is_logged_once_and_names_its_cache_if_that_has_a_name() {
+    let failure = Error::new(ErrorKind::Refused, "always the same");
+    for (name, field) in [("", None), ("edge", Some(r#"cache="edge""#))] {
+        let logs = Logs::capture();
+        let failure = failure.clone();
+        let source = source_fn(move |_| {
+            let failure = failure.clone();
+            async move { Err(failure) }
+        });
+        let builder = TokenCache::builder(source).clock(PausedClock::new()).name(name);
+        let cache = builder.build().unwrap();
+        for _ in 0..2 {
+            cache.token().await.unwrap_err();
+            cache.token().await.unwrap_err();
+            advance(SECOND).await;
+            // This starts a check for new credentials.
+            cache.token().await.unwrap_err();
+            advance(HOUR).await;
+        }
+        let text = logs.text();
+        let failures = lines(&text, "token refresh failed");
+        let checks = lines(&text, "credentials unchanged");
+        assert_eq!((failures.len(), checks.len()), (2, 2), "{text}");
+        for line in failures.into_iter().chain(checks) {
+            let (_, event) = line.rsplit_once("}: ").unwrap_or(("", line));
+            assert_eq!(event.contains("cache="), field.is_some(), "{line}");
+            assert!(field.is_none_or(|field| event.contains(field)), "{line}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
