@@ -25,7 +25,7 @@ pub(super) struct SourceState {
     pub(super) tokens: HashMap<String, Vec<Granted>>,
     /// The text of the token that was granted last.
     pub(super) newest: String,
-    calls: usize,
+    pub(super) calls: usize,
     /// The numbers of the calls in flight, except for calls on a parked runtime.
     pub(super) in_flight: Vec<usize>,
     /// The runtime that is being driven.
