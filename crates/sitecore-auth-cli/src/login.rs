@@ -1,11 +1,11 @@
 //! Whose tokens a command uses: the credentials, their cache, and the store.
 
-use std::{env, path::Path, sync::OnceLock};
+use std::{collections::HashMap, env, path::Path, sync::OnceLock};
 
 use secrecy::SecretString;
 use sitecore_auth::{
     ClientCredentials, Endpoint, FetchContext, SitecoreCliLogin, Token, TokenCache, TokenClient,
-    TokenSource as _,
+    TokenSource as _, edge::EdgeKey,
 };
 use sitecore_token_store::{FileStore, SharedSource};
 
@@ -186,6 +186,34 @@ impl Login {
                 "a person's login is not stored here; its token is in .sitecore/user.json",
             )),
         }
+    }
+}
+
+/// One cache for each set of credentials, so that one client makes one token request.
+pub(crate) struct Caches<'a> {
+    common: &'a Common,
+    config: &'a Config,
+    known: HashMap<String, TokenCache>,
+}
+
+impl<'a> Caches<'a> {
+    pub(crate) fn new(common: &'a Common, config: &'a Config) -> Self {
+        Self { common, config, known: HashMap::new() }
+    }
+
+    /// Returns the cache for an API, and where its credentials come from.
+    pub(crate) async fn get(&mut self, api: Api) -> Result<(TokenCache, String)> {
+        if api == Api::Delivery {
+            let place = "SITECORE_EDGE_TOKEN".to_owned();
+            return Ok((TokenCache::new(EdgeKey::from_env()?), place));
+        }
+        let login = Login::find(self.common, self.config, Some(api))?;
+        let cache = match self.known.get(&login.place) {
+            Some(cache) => cache.clone(),
+            None => login.cache(self.common).await?,
+        };
+        self.known.insert(login.place.clone(), cache.clone());
+        Ok((cache, login.place))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `check`: one token request per client, and one read per API.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use chrono::DateTime;
 use reqwest::{
@@ -8,7 +8,7 @@ use reqwest::{
     header::{DATE, VIA},
 };
 use serde_json::{Value, json};
-use sitecore_auth::{ClientKind, TokenCache, edge::EdgeKey};
+use sitecore_auth::ClientKind;
 use tokio::time::Instant;
 
 use super::token::now;
@@ -17,7 +17,7 @@ use crate::{
     args::{Api, Check, Common, Format},
     config::Config,
     failure::{Failure, Result},
-    login::Login,
+    login::Caches,
     terminal::{error_line, printable, wait_for},
 };
 
@@ -34,14 +34,9 @@ struct Row {
     elapsed: Duration,
 }
 
-/// The caches that are in use, by where their credentials come from. One client makes one token
-/// request.
-#[derive(Default)]
-struct Caches(HashMap<String, TokenCache>);
-
 pub(crate) async fn run(options: &Check, common: &Common, config: &Config) -> Result<String> {
     let host = options.host.host.as_deref();
-    let mut caches = Caches::default();
+    let mut caches = Caches::new(common, config);
     let apis = match options.apis.as_slice() {
         [] => suitable(host, common, config, &mut caches).await?,
         apis => apis.to_owned(),
@@ -56,7 +51,7 @@ pub(crate) async fn run(options: &Check, common: &Common, config: &Config) -> Re
         let (started, mut notes, mut place) = (Instant::now(), Vec::new(), String::new());
         let work = async {
             let cache;
-            (place, cache) = caches.of(api, common, config).await?;
+            (cache, place) = caches.get(api).await?;
             let ready = ready(api, api.url(host, config)?, cache)?;
             read(api, &ready, &mut notes).await
         };
@@ -78,33 +73,12 @@ pub(crate) async fn run(options: &Check, common: &Common, config: &Config) -> Re
     Err(Failure::api(message).details(details))
 }
 
-impl Caches {
-    /// Returns where the credentials for this API come from, and their cache.
-    async fn of(
-        &mut self,
-        api: Api,
-        common: &Common,
-        config: &Config,
-    ) -> Result<(String, TokenCache)> {
-        if api == Api::Delivery {
-            let place = "SITECORE_EDGE_TOKEN".to_owned();
-            return Ok((place, TokenCache::new(EdgeKey::from_env()?)));
-        }
-        let login = Login::find(common, config, Some(api))?;
-        let place = login.place.clone();
-        if !self.0.contains_key(&place) {
-            self.0.insert(place.clone(), login.cache(common).await?);
-        }
-        Ok((place.clone(), self.0[&place].clone()))
-    }
-}
-
 /// Returns the APIs whose host or key is known, and that the credentials are for.
 async fn suitable(
     host: Option<&str>,
     common: &Common,
     config: &Config,
-    caches: &mut Caches,
+    caches: &mut Caches<'_>,
 ) -> Result<Vec<Api>> {
     let mut apis = Vec::new();
     for api in [Api::Authoring, Api::Deploy, Api::Edge] {
@@ -112,7 +86,7 @@ async fn suitable(
             continue;
         }
         let is_suitable = api.assigned(config).is_some() || {
-            let (_, cache) = match caches.of(api, common, config).await {
+            let (cache, _) = match caches.get(api).await {
                 // The configuration file leaves this API out.
                 Err(_) if config.assigns_credentials() => continue,
                 found => found?,

@@ -1,15 +1,9 @@
 //! `proxy`: passes calls of programs in any language on to Sitecore's APIs.
 
-use std::{
-    collections::BTreeMap, convert::Infallible, future::pending, net::SocketAddr, sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
-use sitecore_auth::{
-    TokenCache,
-    edge::{EdgeKey, EdgeKeySource},
-};
+use sitecore_auth::{TokenCache, edge::EdgeKeySource};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -17,7 +11,7 @@ use crate::{
     args::{Api, Common, Selection, StartProxy},
     config::Config,
     failure::{Failure, Kind, Result},
-    login::Login,
+    login::{Caches, Login},
     proxy::{Access, Key, Listener, Proxy, Records, StatusPage, Upstream, serve},
     signals,
 };
@@ -222,7 +216,7 @@ async fn upstreams(
         let has_credentials = |api: &Api| Login::find(common, config, Some(*api)).is_ok();
         apis.retain(|api| !config.assigns_credentials() || has_credentials(api));
     }
-    let mut caches = Caches { common, config, known: BTreeMap::new() };
+    let mut caches = Caches::new(common, config);
     let mut upstreams = Vec::new();
     for api in apis {
         let url = api.url(selection.authoring.as_deref(), config)?;
@@ -235,32 +229,9 @@ async fn upstreams(
                 let key = key.with_origin(origin(&deploy))?;
                 (TokenCache::new(key), format!("the key of environment {environment}"))
             }
-            (Api::Delivery, _) => {
-                (TokenCache::new(EdgeKey::from_env()?), "SITECORE_EDGE_TOKEN".to_owned())
-            }
             _ => caches.get(api).await?,
         };
         upstreams.push(Upstream::new(api, &url, cache, source, selection.only.is_some())?);
     }
     Ok(upstreams)
-}
-
-/// One cache for each set of credentials.
-struct Caches<'a> {
-    common: &'a Common,
-    config: &'a Config,
-    known: BTreeMap<String, TokenCache>,
-}
-
-impl Caches<'_> {
-    /// Returns the cache for an API, and where its credentials come from.
-    async fn get(&mut self, api: Api) -> Result<(TokenCache, String)> {
-        let login = Login::find(self.common, self.config, Some(api))?;
-        let cache = match self.known.get(&login.place) {
-            Some(cache) => cache.clone(),
-            None => login.cache(self.common).await?,
-        };
-        self.known.insert(login.place.clone(), cache.clone());
-        Ok((cache, login.place))
-    }
 }
