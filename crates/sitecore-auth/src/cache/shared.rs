@@ -176,7 +176,8 @@ impl Shared {
     pub(super) fn inform(&self, number: u64, outcome: &Option<Outcome>) {
         let is_token = matches!(outcome, Some(Outcome::Refreshed(_)));
         let mut done = Vec::new();
-        self.lock().senders.retain_mut(|entry| {
+        let mut guarded = self.lock();
+        guarded.senders.retain_mut(|entry| {
             let is_own = entry.number == number;
             if is_own || is_token {
                 // Later callers of another refresh get a new channel.
@@ -184,6 +185,9 @@ impl Shared {
             }
             !is_own
         });
+        // A program may have thousands of caches, and most of them are idle.
+        guarded.senders.shrink_to_fit();
+        drop(guarded);
         // Outside the lock, because it wakes the callers.
         for sender in done {
             sender.send_replace(Some(outcome.clone()));

@@ -54,9 +54,10 @@ impl TokenSlot {
 
     /// Publishes the token.
     pub(super) fn publish(&self, view: &View) {
-        let copy = || view.token.unshared(view.is_rejected);
-        let used = array::from_fn(|index| (index < shard_count()).then(copy));
-        let shards = used.map(|shard| shard.unwrap_or_else(|| view.token.clone()));
+        let shards = array::from_fn(|index| match index < shard_count() {
+            true => view.token.unshared(view.is_rejected),
+            false => view.token.clone(),
+        });
         self.0.store(Some(Arc::new(Published { shards, look_at: view.look_at })));
     }
 }
