@@ -153,6 +153,25 @@ async fn the_wait_of_one_call_does_not_delay_the_retries_of_another() {
 }
 
 #[tokio::test]
+async fn a_warning_after_retries_names_each_target_once() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let api = TestApi::start(move |_, _| match attempts.fetch_add(1, SeqCst) {
+        0 | 1 => status(503),
+        _ => status(401),
+    })
+    .await;
+    let logs = Logs::capture();
+    let elsewhere = Target::authoring("cm.example").unwrap();
+    let cache = TokenCache::new(ScriptedSource::granting(HOUR));
+    let auth = AuthMiddleware::builder(cache).target(elsewhere).build().unwrap();
+    let client = ClientBuilder::new(Client::new()).with(retry()).with(auth).build();
+    let rejected = client.post(api.authoring()).send().await.unwrap();
+    assert_eq!(rejected.status(), 401);
+    let text = logs.text();
+    assert_eq!(text.matches("https://cm.example/").count(), 1, "{text}");
+}
+
+#[tokio::test]
 async fn a_retry_that_honours_retry_after_gives_up_if_waiting_cannot_help() {
     let api = TestApi::start(|_, _| status(200)).await;
     for step in [
