@@ -6,7 +6,15 @@ const { auth } = require("@sitecore-content-sdk/core/node-tools");
 const { createGraphQLClientFactory } = require("@sitecore-content-sdk/content/client");
 const { DictionaryService } = require("@sitecore-content-sdk/content/i18n");
 const { LayoutService } = require("@sitecore-content-sdk/content/layout");
-const { RobotsService, SitePathService } = require("@sitecore-content-sdk/content/site");
+const {
+  ErrorPagesService,
+  RedirectsService,
+  RobotsService,
+  SiteInfoService,
+  SitePathService,
+  SitemapXmlService,
+} = require("@sitecore-content-sdk/content/site");
+const { PersonalizeService } = require("@sitecore-content-sdk/content/personalize");
 
 const env = process.env;
 const site = "acme";
@@ -44,6 +52,33 @@ async function main() {
   assert.match(await new RobotsService({ clientFactory, siteName: site }).fetchRobots(), /User-agent/);
   const paths = await new SitePathService({ clientFactory, sites: [{ name: site }] }).fetchSiteRoutes([site], ["en"]);
   assert.ok(JSON.stringify(paths).includes("Products"), JSON.stringify(paths));
+
+  const sitemaps = await new SitemapXmlService({ clientFactory, siteName: site }).fetchSitemaps();
+  assert.match(sitemaps[0], /sitemap\.xml$/);
+  const redirects = await new RedirectsService({ clientFactory }).fetchRedirects(site);
+  assert.equal(redirects[0].redirectType, "REDIRECT_301");
+  const errorPages = await new ErrorPagesService({ clientFactory }).fetchErrorPages(site, "en");
+  assert.equal(errorPages.notFoundPage, null);
+  const variants = await new PersonalizeService({ clientFactory }).getPersonalizeInfo("/About", "en", site);
+  assert.deepEqual(variants.variantIds, []);
+  const personalizedPaths = new SitePathService({ clientFactory, sites: [{ name: site }], includePersonalizedRoutes: true });
+  assert.equal((await personalizedPaths.fetchSiteRoutes([site], ["en"])).length, paths.length);
+  const infos = await new SiteInfoService({ clientFactory }).fetchSiteInfo();
+  assert.deepEqual(infos.map((info) => info.name).sort(), ["acme", "acme-campaigns"]);
+
+  // A search, with the predicates that websites use for a sitemap.
+  const search = `query ($root: String!, $language: String!, $pageSize: Int = 2, $after: String) {
+    search(where: { AND: [{ name: "_path", value: $root, operator: CONTAINS }
+      { name: "_language", value: $language } { name: "_hasLayout", value: "true" }] }, first: $pageSize, after: $after) {
+      pageInfo { endCursor hasNext } results { url { path } } } }`;
+  const client = clientFactory();
+  const root = (await client.request('{ item(path: "/sitecore/content/acme/Home", language: "en") { id } }')).item.id;
+  const pages = [];
+  for (let page = { pageInfo: { hasNext: true } }; page.pageInfo.hasNext; ) {
+    ({ search: page } = await client.request(search, { root, language: "en", after: page.pageInfo.endCursor }));
+    pages.push(...page.results.map((item) => item.url.path));
+  }
+  assert.deepEqual(pages, ["/", "/About", "/Products"]);
 
   // Delivery with an Edge key.
   const delivery = (apiKey) => new GraphQLRequestClient(`${env.SITECORE_EDGE_URL}/api/graphql/v1`, { apiKey, retries: 0 });

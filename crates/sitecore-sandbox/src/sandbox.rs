@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{
     api::{self, AUTHORING_PATH, DELIVERY_PATH},
-    cloud::{Api, Client, ClientKind, ENVIRONMENTS, Fault, PRODUCTION, Start, World},
+    cloud::{Api, Client, ClientKind, Cloud, ENVIRONMENTS, Fault, PRODUCTION, Start},
 };
 
 const AUDIENCE: &str = "https://api.sitecorecloud.io";
@@ -18,7 +18,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// A running sandbox. Its servers stop accepting connections when it is dropped.
 pub struct Sandbox {
-    world: Arc<World>,
+    cloud: Arc<Cloud>,
     origins: [Url; 4],
     clients: [Client; 3],
     _servers: JoinSet<io::Result<()>>,
@@ -65,7 +65,7 @@ impl Sandbox {
     /// Returns the audience that token requests must specify.
     #[must_use]
     pub fn audience(&self) -> &str {
-        &self.world.audience
+        &self.cloud.audience
     }
 
     /// Returns the URL of the Authoring GraphQL API.
@@ -147,22 +147,22 @@ impl Sandbox {
 
     /// Queues faults for the API's next calls, one each.
     pub fn script(&self, api: Api, faults: impl IntoIterator<Item = Fault>) {
-        self.world.queue_faults(api, faults);
+        self.cloud.queue_faults(api, faults);
     }
 
     /// Applies this fault to every call until [`heal`](Self::heal). Queued faults come first.
     pub fn break_down(&self, api: Api, fault: Fault) {
-        self.world.add_faults(api, fault, None);
+        self.cloud.add_faults(api, fault, None);
     }
 
     /// Removes all faults of an API, including queued ones.
     pub fn heal(&self, api: Api) {
-        self.world.heal(api);
+        self.cloud.heal(api);
     }
 
     /// Sets the lifetime of tokens granted from now on.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
-        self.world.set_token_lifetime(lifetime);
+        self.cloud.set_token_lifetime(lifetime);
     }
 
     /// Signs new tokens with a new key. The previous key still verifies tokens; older keys do not.
@@ -171,7 +171,7 @@ impl Sandbox {
     ///
     /// If it cannot generate a key.
     pub fn rotate_keys(&self) -> io::Result<()> {
-        self.world.keys.rotate()
+        self.cloud.keys.rotate()
     }
 
     /// Revokes all tokens granted so far. The APIs reject them.
@@ -179,18 +179,18 @@ impl Sandbox {
     /// A cache replaces the first rejected token at once, but waits before it replaces another one.
     /// To test that again, use a new cache.
     pub fn revoke_tokens(&self) {
-        self.world.keys.revoke_all();
+        self.cloud.keys.revoke_all();
     }
 
     /// Revokes all Edge keys created so far. The Delivery API rejects them.
     pub fn revoke_edge_keys(&self) {
-        self.world.edge_keys.revoke_all();
+        self.cloud.edge_keys.revoke_all();
     }
 
     /// Returns the Edge key of the production environment, for `SITECORE_EDGE_TOKEN`.
     #[must_use]
     pub fn edge_key(&self) -> String {
-        self.world.edge_keys.of_environment(PRODUCTION)
+        self.cloud.edge_keys.of_environment(PRODUCTION)
     }
 
     /// Returns the live context id of the production environment, for `SITECORE_EDGE_CONTEXT_ID`.
@@ -202,19 +202,19 @@ impl Sandbox {
     /// Returns how often the Edge cache has been cleared.
     #[must_use]
     pub fn cache_clears(&self) -> u64 {
-        *self.world.cache_clears.lock()
+        *self.cloud.cache_clears.lock()
     }
 
     /// Returns how many tokens have been granted.
     #[must_use]
     pub fn tokens_granted(&self) -> u64 {
-        self.world.tokens_granted()
+        self.cloud.tokens_granted()
     }
 
     /// Returns how many calls an API has received, successful or not.
     #[must_use]
     pub fn calls(&self, api: Api) -> u64 {
-        self.world.calls(api)
+        self.cloud.calls(api)
     }
 
     /// Returns how many calls an API has rejected. For the issuer, these are the token requests
@@ -222,7 +222,7 @@ impl Sandbox {
     /// lacks the scope. Scripted faults are not counted.
     #[must_use]
     pub fn rejections(&self, api: Api) -> u64 {
-        self.world.rejections(api)
+        self.cloud.rejections(api)
     }
 }
 
@@ -328,7 +328,7 @@ impl SandboxBuilder {
         ];
         let [authority, authoring, deploy, edge] = &listeners;
         let origins = [origin(authority)?, origin(authoring)?, origin(deploy)?, origin(edge)?];
-        let world = Arc::new(World::new(Start {
+        let cloud = Arc::new(Cloud::new(Start {
             origins: origins.clone(),
             clients: clients.iter().cloned().chain(self.clients).collect(),
             audience: self.audience,
@@ -338,10 +338,10 @@ impl SandboxBuilder {
         })?);
         let mut servers = JoinSet::new();
         for (api, listener) in Api::ALL.into_iter().zip(listeners) {
-            let router = api::router(api, &world);
+            let router = api::router(api, &cloud);
             servers.spawn(async move { axum::serve(listener, router).await });
         }
-        Ok(Sandbox { world, origins, clients, _servers: servers })
+        Ok(Sandbox { cloud, origins, clients, _servers: servers })
     }
 }
 

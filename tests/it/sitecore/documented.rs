@@ -494,7 +494,84 @@ async fn delivery_has_the_fields_that_content_sdk_asks_for() {
         (&item["item"]["children"]["total"], &item["item"]["children"]["results"]),
         (&json!(2), &json!([{ "name": "About" }]))
     );
-    let found = run(r#"{ search(where: { name: "_path", value: "/sitecore/content/acme/Home", operator: "CONTAINS",
-        AND: [{ name: "_language", value: "en", operator: "EQ" }] }, first: 10) { total results { path } } }"#).await;
-    assert_eq!(found["search"]["total"], 3);
+    let infos = run(r#"{ site { siteInfo(site: "acme") { llmsTxt sitemap
+        redirects { pattern target redirectType isQueryStringPreserved isLanguagePreserved locale }
+        errorHandling(language: "en") { notFoundPage { rendered } notFoundPagePath } } }
+        layout(site: "acme", routePath: "/About") { item { version personalization { variantIds } } } }"#)
+    .await;
+    assert_eq!(infos["site"]["siteInfo"]["redirects"][0]["target"], "/Products");
+    assert_eq!(infos["layout"]["item"]["personalization"]["variantIds"], json!([]));
+}
+
+#[tokio::test]
+async fn delivery_finds_items_by_ancestor_template_language_and_field() {
+    let sandbox = Sandbox::start().await.unwrap();
+    let client = crate::support::delivery_client(&sandbox);
+    let run = async |query: &str| graphql(&client, sandbox.delivery_url(), query).await;
+    let home = run(
+        r#"{ item(path: "/sitecore/content/acme/Home", language: "en") { id template { id } } }"#,
+    )
+    .await;
+    let id = |pointer: &str| home.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    let (id, template) = (id("/data/item/id"), id("/data/item/template/id"));
+    let by_id =
+        run(&format!(r#"{{ item(path: "{id}", language: "en") {{ path rendered }} }}"#)).await;
+    assert_eq!(by_id["data"]["item"]["path"], "/sitecore/content/acme/Home");
+
+    let search = async |predicates: &str, page: &str| {
+        let fields = "total pageInfo { endCursor hasNext } results { name url { path } }";
+        let found =
+            run(&format!("{{ search(where: {{ AND: [{predicates}] }} {page}) {{ {fields} }} }}"))
+                .await;
+        assert!(found["errors"].is_null(), "{predicates}: {found}");
+        found["data"]["search"].clone()
+    };
+    let names = async |predicates: &str| {
+        let found = search(predicates, "").await;
+        let results = found["results"].as_array().unwrap().clone();
+        results.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let below = format!(r#"{{ name: "_path", value: "{id}", operator: CONTAINS }}"#);
+    assert_eq!(names(&below).await, ["Home", "About", "Products"]);
+    let in_english = format!(
+        r#"{below} {{ name: "_language", value: "en" }} {{ name: "_hasLayout", value: "true" }}"#
+    );
+    assert_eq!(names(&in_english).await, ["Home", "About", "Products"]);
+    assert!(names(&format!(r#"{below} {{ name: "_language", value: "da" }}"#)).await.is_empty());
+    assert_eq!(
+        names(&format!(r#"{below} {{ name: "_name", value: "About", operator: NEQ }}"#)).await,
+        ["Home", "Products"]
+    );
+    assert_eq!(
+        names(&format!(r#"{{ name: "_path", value: "{id}", operator: NCONTAINS }}"#)).await,
+        ["sitecore", "content", "acme"]
+    );
+    assert_eq!(
+        names(&format!(
+            r#"{below} {{ name: "_templates", value: "{template}", operator: CONTAINS }}"#
+        ))
+        .await
+        .len(),
+        3
+    );
+    assert_eq!(
+        names(&format!(
+            r#"{below} {{ name: "_templates", value: "{template}", operator: NCONTAINS }}"#
+        ))
+        .await
+        .len(),
+        0
+    );
+    assert_eq!(names(&format!(r#"{below} {{ OR: [{{ name: "_name", value: "About" }} {{ name: "_name", value: "Home" }}] }}"#)).await, ["Home", "About"]);
+    assert!(names(r#"{ name: "Title", value: "anything", operator: CONTAINS }"#).await.is_empty());
+
+    let first = search(&below, "first: 2").await;
+    assert_eq!((&first["total"], &first["pageInfo"]["hasNext"]), (&json!(3), &json!(true)));
+    assert_eq!(first["results"][1], json!({ "name": "About", "url": { "path": "/About" } }));
+    let cursor = first["pageInfo"]["endCursor"].as_str().unwrap();
+    let second = search(&below, &format!(r#"first: 2, after: "{cursor}""#)).await;
+    assert_eq!(second["results"], json!([{ "name": "Products", "url": { "path": "/Products" } }]));
+    assert_eq!(second["pageInfo"]["hasNext"], false);
+    let wrong = run(&format!(r#"{{ search(where: {below}, after: "x") {{ total }} }}"#)).await;
+    assert!(wrong["errors"][0]["message"].as_str().unwrap().contains("endCursor"), "{wrong}");
 }

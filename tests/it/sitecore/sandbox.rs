@@ -269,6 +269,30 @@ async fn the_authoring_api_has_the_fields_that_public_clients_use() {
         searchStatement: { operator: MUST, criteria: [{ criteriaType: EXACT, operator: MUST, field: "_name", value: "Home" }] } }) {
         totalCount results { innerItem { path } displayName templateName version createdDate } } }"#).await;
     assert_eq!(found["search"]["results"][0]["innerItem"]["path"], "/sitecore/content/acme/Home");
+    for (statement, total) in [
+        (r#"criteria: [{ field: "_name", value: "Ho" }]"#, 0),
+        (r#"criteria: [{ field: "_name", value: "ho", criteriaType: STARTSWITH }]"#, 1),
+        (r#"criteria: [{ field: "_name", value: "out", criteriaType: ENDSWITH }]"#, 1),
+        (r#"criteria: [{ field: "_name", value: "o", criteriaType: CONTAINS }]"#, 5),
+        (
+            r#"operator: SHOULD, criteria: [{ field: "_name", value: "Home" }, { field: "_name", value: "About" }]"#,
+            2,
+        ),
+        (
+            r#"criteria: [{ field: "_fullpath", value: "/sitecore/content/acme/home" }, { field: "_name", value: "Home", operator: NOT }]"#,
+            2,
+        ),
+    ] {
+        let found = run(&format!(
+            "{{ search(query: {{ searchStatement: {{ {statement} }} }}) {{ totalCount }} }}"
+        ))
+        .await;
+        assert_eq!(found["search"]["totalCount"], total, "{statement}");
+    }
+    let filtered = run(r#"{ search(query: { searchStatement: { criteria: [] }, filterStatement: {
+        criteria: [{ field: "_name", value: "Home" }] } }) { totalCount } }"#)
+    .await;
+    assert_eq!(filtered["search"]["totalCount"], 1);
     let publish = format!(
         r#"mutation {{ publishItem(input: {{ rootItemIds: ["{id}"], sourceDatabase: "master",
         publishItemMode: SMART, publishRelatedItems: true, displayName: "nightly" }}) {{ operationId }} }}"#

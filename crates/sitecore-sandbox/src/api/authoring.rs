@@ -27,7 +27,7 @@ use super::{
     media::{self, MediaMutation},
     publishing::{PublishingMutation, PublishingQuery},
 };
-use crate::cloud::{Api, World};
+use crate::cloud::{Api, Cloud};
 
 pub(crate) const PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 
@@ -47,21 +47,21 @@ type AuthoringSchema = Schema<Query, Mutation, EmptySubscription>;
 
 #[derive(Clone)]
 struct Cm {
-    world: Arc<World>,
+    cloud: Arc<Cloud>,
     schema: AuthoringSchema,
 }
 
-pub(crate) fn router(world: Arc<World>) -> Router {
+pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
     let schema = Schema::build(Query::default(), Mutation::default(), EmptySubscription)
-        .data(Arc::clone(&world))
+        .data(Arc::clone(&cloud))
         .limit_depth(MAX_DEPTH)
         .finish();
     Router::new()
         .route(PATH, post(execute))
         .route(PATH.trim_end_matches('/'), post(execute))
         .route(MANAGEMENT_PATH, post(execute))
-        .with_state(Cm { world: Arc::clone(&world), schema })
-        .merge(media::router(world))
+        .with_state(Cm { cloud: Arc::clone(&cloud), schema })
+        .merge(media::router(cloud))
 }
 
 /// Executes a request, or each request of a batch.
@@ -70,7 +70,7 @@ async fn execute(
     headers: HeaderMap,
     Json(batch): Json<BatchRequest>,
 ) -> Response {
-    let access = match cm.world.cm_claims(&headers) {
+    let access = match cm.cloud.cm_claims(&headers) {
         Some(claims) if claims.has_scope_like(SCOPE) => Access::Granted,
         Some(_) => Access::NotAuthorized,
         None => Access::NotAuthenticated,
@@ -82,8 +82,8 @@ async fn execute(
         Access::NotAuthorized => "AUTH_NOT_AUTHORIZED",
         Access::NotAuthenticated => "AUTH_NOT_AUTHENTICATED",
     };
-    cm.world.count_rejection(Api::Authoring);
-    let status = cm.world.rejection_status();
+    cm.cloud.count_rejection(Api::Authoring);
+    let status = cm.cloud.rejection_status();
     let deny = |request: &Request| denial(request, code, status == StatusCode::OK);
     let body = match &batch {
         BatchRequest::Single(request) => deny(request),

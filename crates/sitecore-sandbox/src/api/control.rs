@@ -15,9 +15,9 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::cloud::{Api, Fault, World, parse_duration};
+use crate::cloud::{Api, Cloud, Fault, parse_duration};
 
-pub(crate) fn router(world: Arc<World>) -> Router {
+pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
     Router::new()
         .route("/_sandbox", get(counts))
         .route("/_sandbox/faults", post(add_faults).delete(heal))
@@ -25,15 +25,15 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/_sandbox/revoke-edge-keys", post(revoke_edge_keys))
         .route("/_sandbox/rotate-keys", post(rotate_keys))
         .route("/_sandbox/token-lifetime", put(set_token_lifetime))
-        .with_state(world)
+        .with_state(cloud)
 }
 
-async fn counts(State(world): State<Arc<World>>) -> Json<Value> {
+async fn counts(State(cloud): State<Arc<Cloud>>) -> Json<Value> {
     let apis = Api::ALL.map(|api| {
-        let counts = json!({ "calls": world.calls(api), "rejections": world.rejections(api) });
+        let counts = json!({ "calls": cloud.calls(api), "rejections": cloud.rejections(api) });
         (api.name().to_owned(), counts)
     });
-    Json(json!({ "tokensGranted": world.tokens_granted(), "apis": Map::from_iter(apis) }))
+    Json(json!({ "tokensGranted": cloud.tokens_granted(), "apis": Map::from_iter(apis) }))
 }
 
 /// A fault for the API's next calls, or for all calls if `times` is null.
@@ -49,11 +49,11 @@ fn once() -> Option<usize> {
     Some(1)
 }
 
-async fn add_faults(State(world): State<Arc<World>>, body: Bytes) -> Response {
+async fn add_faults(State(cloud): State<Arc<Cloud>>, body: Bytes) -> Response {
     let add = || -> Result<(), Box<dyn Error>> {
         let wanted: NewFault = serde_json::from_slice(&body)?;
         let api = Api::named(&wanted.api).ok_or("invalid API")?;
-        world.add_faults(api, wanted.fault.parse::<Fault>()?, wanted.times);
+        cloud.add_faults(api, wanted.fault.parse::<Fault>()?, wanted.times);
         Ok(())
     };
     outcome(add())
@@ -67,23 +67,23 @@ fn outcome(result: Result<(), Box<dyn Error>>) -> Response {
     }
 }
 
-async fn heal(State(world): State<Arc<World>>) -> StatusCode {
-    Api::ALL.iter().for_each(|api| world.heal(*api));
+async fn heal(State(cloud): State<Arc<Cloud>>) -> StatusCode {
+    Api::ALL.iter().for_each(|api| cloud.heal(*api));
     StatusCode::NO_CONTENT
 }
 
-async fn revoke_tokens(State(world): State<Arc<World>>) -> StatusCode {
-    world.keys.revoke_all();
+async fn revoke_tokens(State(cloud): State<Arc<Cloud>>) -> StatusCode {
+    cloud.keys.revoke_all();
     StatusCode::NO_CONTENT
 }
 
-async fn revoke_edge_keys(State(world): State<Arc<World>>) -> StatusCode {
-    world.edge_keys.revoke_all();
+async fn revoke_edge_keys(State(cloud): State<Arc<Cloud>>) -> StatusCode {
+    cloud.edge_keys.revoke_all();
     StatusCode::NO_CONTENT
 }
 
-async fn rotate_keys(State(world): State<Arc<World>>) -> StatusCode {
-    match world.keys.rotate() {
+async fn rotate_keys(State(cloud): State<Arc<Cloud>>) -> StatusCode {
+    match cloud.keys.rotate() {
         Ok(()) => StatusCode::NO_CONTENT,
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -94,11 +94,11 @@ struct NewLifetime {
     lifetime: String,
 }
 
-async fn set_token_lifetime(State(world): State<Arc<World>>, body: Bytes) -> Response {
+async fn set_token_lifetime(State(cloud): State<Arc<Cloud>>, body: Bytes) -> Response {
     let set = || -> Result<(), Box<dyn Error>> {
         let wanted: NewLifetime = serde_json::from_slice(&body)?;
         let lifetime = parse_duration(&wanted.lifetime);
-        world.set_token_lifetime(lifetime.ok_or("invalid lifetime: expected a time such as 4s")?);
+        cloud.set_token_lifetime(lifetime.ok_or("invalid lifetime: expected a time such as 4s")?);
         Ok(())
     };
     outcome(set())

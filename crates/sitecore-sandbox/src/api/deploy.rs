@@ -16,7 +16,7 @@ use tower_http::normalize_path::NormalizePath;
 
 use super::problem::{Input, guarded, problem};
 use crate::cloud::{
-    Api, Client, ClientKind, Deployment, ENVIRONMENTS, Environment, Progress, World, environment,
+    Api, Client, ClientKind, Cloud, Deployment, ENVIRONMENTS, Environment, Progress, environment,
 };
 
 /// The prefix of the scopes that only organization automation clients have.
@@ -39,7 +39,7 @@ const COMPLETED: u8 = 2;
 const FAILED: u8 = 3;
 const SKIPPED: u8 = 4;
 
-pub(crate) fn router(world: Arc<World>) -> Router {
+pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
     let mut router = Router::new()
         .route("/api/organizations/v1", get(async || Json(organization())))
         .route("/api/projects/v1", get(async || Json([project()])))
@@ -71,9 +71,9 @@ pub(crate) fn router(world: Arc<World>) -> Router {
             );
     }
     let router =
-        router.fallback(async || problem(StatusCode::NOT_FOUND)).with_state(Arc::clone(&world));
+        router.fallback(async || problem(StatusCode::NOT_FOUND)).with_state(Arc::clone(&cloud));
     // A slash at the end makes no difference.
-    let router = NormalizePath::trim_trailing_slash(guarded(router, world, Api::Deploy, SCOPE));
+    let router = NormalizePath::trim_trailing_slash(guarded(router, cloud, Api::Deploy, SCOPE));
     Router::new().fallback_service(router)
 }
 
@@ -153,12 +153,12 @@ async fn environment_with(Path(id): Path<String>) -> Response {
     found(environment(&id).map(described))
 }
 
-async fn obtain_edge_token(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+async fn obtain_edge_token(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
     if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
-    let key = world.edge_keys.of_environment(&id);
-    let url = world.edge.as_str().trim_end_matches('/');
+    let key = cloud.edge_keys.of_environment(&id);
+    let url = cloud.edge.as_str().trim_end_matches('/');
     Json(json!({ "apiKey": key, "edgeUrl": url })).into_response()
 }
 
@@ -169,11 +169,11 @@ struct NewVariable {
     secret: bool,
 }
 
-async fn list_variables(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+async fn list_variables(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
     if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
-    let variables = world.variables.lock();
+    let variables = cloud.variables.lock();
     let of_it = variables.iter().filter(|((environment, _), _)| *environment == id);
     let shown = of_it.map(|((_, name), (value, secret))| {
         // A secret value is never shown again.
@@ -184,30 +184,30 @@ async fn list_variables(State(world): State<Arc<World>>, Path(id): Path<String>)
 }
 
 async fn set_variable(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Path((id, name)): Path<(String, String)>,
     Input(wanted): Input<NewVariable>,
 ) -> Response {
     if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
-    world.variables.lock().insert((id, name), (wanted.value, wanted.secret));
+    cloud.variables.lock().insert((id, name), (wanted.value, wanted.secret));
     StatusCode::ACCEPTED.into_response()
 }
 
 async fn remove_variable(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Path((id, name)): Path<(String, String)>,
 ) -> Response {
-    match world.variables.lock().remove(&(id, name)) {
+    match cloud.variables.lock().remove(&(id, name)) {
         Some(_) => StatusCode::NO_CONTENT.into_response(),
         None => problem(StatusCode::NOT_FOUND),
     }
 }
 
 /// Returns the number of deployments in each state.
-async fn count_deployments(State(world): State<Arc<World>>) -> Json<Value> {
-    let deployments = world.deployments.lock();
+async fn count_deployments(State(cloud): State<Arc<Cloud>>) -> Json<Value> {
+    let deployments = cloud.deployments.lock();
     let states: Vec<_> = deployments.iter().map(|deployment| states(deployment).1).collect();
     let count = |wanted: u8| states.iter().filter(|&&state| state == wanted).count();
     Json(json!({
@@ -216,11 +216,11 @@ async fn count_deployments(State(world): State<Arc<World>>) -> Json<Value> {
     }))
 }
 
-async fn create_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+async fn create_deployment(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
     if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
-    let mut deployments = world.deployments.lock();
+    let mut deployments = cloud.deployments.lock();
     let number = deployments.len() + 1;
     let deployment = Deployment::new(format!("deployment{number:012}"), id);
     // Only a part of what reading it returns.
@@ -232,21 +232,21 @@ async fn create_deployment(State(world): State<Arc<World>>, Path(id): Path<Strin
     (StatusCode::CREATED, Json(shown)).into_response()
 }
 
-async fn deployments_of(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+async fn deployments_of(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
     if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
-    let deployments = world.deployments.lock();
+    let deployments = cloud.deployments.lock();
     let of_it = deployments.iter().filter(|deployment| deployment.environment_id == id);
     Json(of_it.map(shown).collect::<Vec<_>>()).into_response()
 }
 
-async fn list_deployments(State(world): State<Arc<World>>, parameters: Parameters) -> Response {
-    page(&parameters, world.deployments.lock().iter().map(shown).collect())
+async fn list_deployments(State(cloud): State<Arc<Cloud>>, parameters: Parameters) -> Response {
+    page(&parameters, cloud.deployments.lock().iter().map(shown).collect())
 }
 
-async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    let mut deployments = world.deployments.lock();
+async fn deployment(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
+    let mut deployments = cloud.deployments.lock();
     let deployment = deployments.iter_mut().find(|deployment| deployment.id == id);
     found(deployment.map(|deployment| {
         deployment.advance();
@@ -254,8 +254,8 @@ async fn deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> 
     }))
 }
 
-async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    let mut deployments = world.deployments.lock();
+async fn start_deployment(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
+    let mut deployments = cloud.deployments.lock();
     let deployment = deployments.iter_mut().find(|deployment| deployment.id == id);
     match deployment.map(Deployment::start) {
         Some(true) => StatusCode::ACCEPTED.into_response(),
@@ -264,8 +264,8 @@ async fn start_deployment(State(world): State<Arc<World>>, Path(id): Path<String
     }
 }
 
-async fn cancel_deployment(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    let mut deployments = world.deployments.lock();
+async fn cancel_deployment(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
+    let mut deployments = cloud.deployments.lock();
     match deployments.iter_mut().find(|deployment| deployment.id == id) {
         Some(deployment) => {
             deployment.is_canceled = true;
@@ -341,7 +341,7 @@ impl NewClient {
 
 /// Creates an automation client. Only this response contains its secret.
 async fn create_client(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Path(kind): Path<String>,
     Input(wanted): Input<NewClient>,
 ) -> Response {
@@ -356,8 +356,8 @@ async fn create_client(
     if !wanted.is_valid(kind) {
         return problem(StatusCode::BAD_REQUEST);
     }
-    let mut clients = world.clients.lock();
-    let id = format!("sandbox-client-{}", world.serial());
+    let mut clients = cloud.clients.lock();
+    let id = format!("sandbox-client-{}", cloud.serial());
     let client = Client::new(kind, &id, format!("{id}-secret")).named(wanted.name);
     let shown = json!({
         "name": client.name(), "description": wanted.description, "clientId": client.id(),
@@ -367,8 +367,8 @@ async fn create_client(
     (StatusCode::CREATED, Json(shown)).into_response()
 }
 
-async fn delete_client(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    let mut clients = world.clients.lock();
+async fn delete_client(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
+    let mut clients = cloud.clients.lock();
     let before = clients.len();
     clients.retain(|client| client.id() != id);
     if clients.len() < before {
@@ -378,16 +378,16 @@ async fn delete_client(State(world): State<Arc<World>>, Path(id): Path<String>) 
     }
 }
 
-async fn organization_clients(State(world): State<Arc<World>>) -> Json<Value> {
-    Json(clients(&world, |kind| kind == ClientKind::Organization))
+async fn organization_clients(State(cloud): State<Arc<Cloud>>) -> Json<Value> {
+    Json(clients(&cloud, |kind| kind == ClientKind::Organization))
 }
 
-async fn environment_clients(State(world): State<Arc<World>>) -> Json<Value> {
-    Json(clients(&world, |kind| kind != ClientKind::Organization))
+async fn environment_clients(State(cloud): State<Arc<Cloud>>) -> Json<Value> {
+    Json(clients(&cloud, |kind| kind != ClientKind::Organization))
 }
 
-fn clients(world: &World, is_wanted: impl Fn(ClientKind) -> bool) -> Value {
-    let clients = world.clients.lock();
+fn clients(cloud: &Cloud, is_wanted: impl Fn(ClientKind) -> bool) -> Value {
+    let clients = cloud.clients.lock();
     let wanted = clients.iter().filter(|client| is_wanted(client.kind()));
     let items = wanted.map(|client| {
         // The order of Sitecore's numbers is not documented.

@@ -18,12 +18,12 @@ use super::{
     delivery,
     problem::{Input, guarded, problem},
 };
-use crate::cloud::{Api, EdgeKey, SCOPES, Wanted, World};
+use crate::cloud::{Api, Cloud, EdgeKey, SCOPES, Wanted};
 
 /// The prefix of the scopes that only Edge administration clients have.
 const SCOPE: &str = "edge.";
 
-pub(crate) fn router(world: Arc<World>) -> Router {
+pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
     let administration = Router::new()
         .route(
             "/api/admin/v1/settings",
@@ -43,21 +43,21 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/api/apikey/v1/renamebytoken", put(rename_key_by_token))
         .route("/api/apikey/v1/revokebyhash/{hash}", put(revoke_key))
         .route("/api/apikey/v1/revokebytoken", put(revoke_key_by_token))
-        .with_state(Arc::clone(&world));
-    guarded(administration, Arc::clone(&world), Api::Edge, SCOPE)
-        .merge(delivery::router(world))
+        .with_state(Arc::clone(&cloud));
+    guarded(administration, Arc::clone(&cloud), Api::Edge, SCOPE)
+        .merge(delivery::router(cloud))
         .fallback(async || problem(StatusCode::NOT_FOUND))
 }
 
-async fn read_settings(State(world): State<Arc<World>>) -> Json<Value> {
-    Json(world.edge_settings.lock().clone())
+async fn read_settings(State(cloud): State<Arc<Cloud>>) -> Json<Value> {
+    Json(cloud.edge_settings.lock().clone())
 }
 
 async fn replace_settings(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Input(settings): Input<Value>,
 ) -> Response {
-    let mut current = world.edge_settings.lock();
+    let mut current = cloud.edge_settings.lock();
     let is_known = |(name, value): (&String, &Value)| match &current[name] {
         Value::String(_) => value.is_string(),
         Value::Bool(_) => value.is_boolean(),
@@ -84,7 +84,7 @@ struct Operation {
 }
 
 async fn patch_settings(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -95,7 +95,7 @@ async fn patch_settings(
     let Ok(patch) = serde_json::from_slice::<Vec<Operation>>(&body) else {
         return problem(StatusCode::BAD_REQUEST);
     };
-    let mut settings = world.edge_settings.lock();
+    let mut settings = cloud.edge_settings.lock();
     let mut changed = settings.clone();
     for Operation { op, path, value } in patch {
         let members = changed.as_object_mut().into_iter().flatten();
@@ -109,19 +109,19 @@ async fn patch_settings(
     Json(changed).into_response()
 }
 
-async fn clear_cache(State(world): State<Arc<World>>) -> StatusCode {
-    *world.cache_clears.lock() += 1;
+async fn clear_cache(State(cloud): State<Arc<Cloud>>) -> StatusCode {
+    *cloud.cache_clears.lock() += 1;
     StatusCode::ACCEPTED
 }
 
 /// Deletes all published content.
-async fn delete_content(State(world): State<Arc<World>>) -> StatusCode {
-    world.published.lock().remove("/sitecore");
+async fn delete_content(State(cloud): State<Arc<Cloud>>) -> StatusCode {
+    cloud.published.lock().remove("/sitecore");
     StatusCode::ACCEPTED
 }
 
-async fn list_webhooks(State(world): State<Arc<World>>) -> Json<Vec<Value>> {
-    Json(world.webhooks.lock().clone())
+async fn list_webhooks(State(cloud): State<Arc<Cloud>>) -> Json<Vec<Value>> {
+    Json(cloud.webhooks.lock().clone())
 }
 
 /// The part of a webhook that the caller determines.
@@ -169,33 +169,33 @@ impl NewWebhook {
 }
 
 async fn create_webhook(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Input(webhook): Input<NewWebhook>,
 ) -> Response {
     // Shaped like a UUID.
-    let id = format!("00000000-0000-4000-8000-{:012}", world.serial());
+    let id = format!("00000000-0000-4000-8000-{:012}", cloud.serial());
     let Some(webhook) = webhook.shown(&id) else { return problem(StatusCode::BAD_REQUEST) };
-    world.webhooks.lock().push(webhook.clone());
+    cloud.webhooks.lock().push(webhook.clone());
     (StatusCode::CREATED, Json(webhook)).into_response()
 }
 
-async fn webhook(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    shown(world.webhooks.lock().iter().find(|webhook| webhook["id"] == id).cloned())
+async fn webhook(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
+    shown(cloud.webhooks.lock().iter().find(|webhook| webhook["id"] == id).cloned())
 }
 
 async fn replace_webhook(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Path(id): Path<String>,
     Input(webhook): Input<NewWebhook>,
 ) -> Response {
     let Some(webhook) = webhook.shown(&id) else { return problem(StatusCode::BAD_REQUEST) };
-    let mut webhooks = world.webhooks.lock();
+    let mut webhooks = cloud.webhooks.lock();
     let stored = webhooks.iter_mut().find(|stored| stored["id"] == id);
     changed(stored.map(|stored| *stored = webhook).is_some())
 }
 
-async fn delete_webhook(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
-    let mut webhooks = world.webhooks.lock();
+async fn delete_webhook(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
+    let mut webhooks = cloud.webhooks.lock();
     let before = webhooks.len();
     webhooks.retain(|webhook| webhook["id"] != id);
     changed(webhooks.len() < before)
@@ -210,18 +210,18 @@ struct NewKey {
 }
 
 /// Creates a key and returns it as plain text.
-async fn create_key(State(world): State<Arc<World>>, Input(wanted): Input<NewKey>) -> Response {
+async fn create_key(State(cloud): State<Arc<Cloud>>, Input(wanted): Input<NewKey>) -> Response {
     let includes = |scope: &&str| wanted.scopes.iter().any(|wanted| wanted == scope);
     if !SCOPES.iter().all(includes) {
         return problem(StatusCode::BAD_REQUEST);
     }
-    let key = world.edge_keys.create(&wanted.label, &wanted.created_by);
+    let key = cloud.edge_keys.create(&wanted.label, &wanted.created_by);
     (StatusCode::CREATED, key).into_response()
 }
 
 /// Lists keys, page by page.
 async fn list_keys(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Response {
     let values = |wanted: &'static str| {
@@ -237,7 +237,7 @@ async fn list_keys(
     if size == 0 || page == 0 {
         return problem(StatusCode::BAD_REQUEST);
     }
-    let keys = world.edge_keys.list(&Wanted {
+    let keys = cloud.edge_keys.list(&Wanted {
         label: values("label").next().cloned(),
         created_by: values("createdby").next().cloned(),
         scopes: values("scopes").cloned().collect(),
@@ -252,13 +252,13 @@ async fn list_keys(
     Json(page).into_response()
 }
 
-async fn key_by_hash(State(world): State<Arc<World>>, Path(hash): Path<String>) -> Response {
-    shown(world.edge_keys.find(|key| key.has_hash(&hash)))
+async fn key_by_hash(State(cloud): State<Arc<Cloud>>, Path(hash): Path<String>) -> Response {
+    shown(cloud.edge_keys.find(|key| key.has_hash(&hash)))
 }
 
-async fn key_by_token(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
+async fn key_by_token(State(cloud): State<Arc<Cloud>>, headers: HeaderMap) -> Response {
     let text = token_in(&headers);
-    shown(world.edge_keys.find(|key| key.has_text(text)))
+    shown(cloud.edge_keys.find(|key| key.has_text(text)))
 }
 
 #[derive(Deserialize)]
@@ -268,31 +268,31 @@ struct NewName {
 }
 
 async fn rename_key(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     Path(hash): Path<String>,
     Input(wanted): Input<NewName>,
 ) -> Response {
     let change = |key: &mut EdgeKey| key.rename(&wanted.new_name);
-    changed(world.edge_keys.change(|key| key.has_hash(&hash), change))
+    changed(cloud.edge_keys.change(|key| key.has_hash(&hash), change))
 }
 
 async fn rename_key_by_token(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     headers: HeaderMap,
     Input(wanted): Input<NewName>,
 ) -> Response {
     let text = token_in(&headers);
     let change = |key: &mut EdgeKey| key.rename(&wanted.new_name);
-    changed(world.edge_keys.change(|key| key.has_text(text), change))
+    changed(cloud.edge_keys.change(|key| key.has_text(text), change))
 }
 
-async fn revoke_key(State(world): State<Arc<World>>, Path(hash): Path<String>) -> Response {
-    changed(world.edge_keys.change(|key| key.has_hash(&hash), EdgeKey::revoke))
+async fn revoke_key(State(cloud): State<Arc<Cloud>>, Path(hash): Path<String>) -> Response {
+    changed(cloud.edge_keys.change(|key| key.has_hash(&hash), EdgeKey::revoke))
 }
 
-async fn revoke_key_by_token(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
+async fn revoke_key_by_token(State(cloud): State<Arc<Cloud>>, headers: HeaderMap) -> Response {
     let text = token_in(&headers);
-    changed(world.edge_keys.change(|key| key.has_text(text), EdgeKey::revoke))
+    changed(cloud.edge_keys.change(|key| key.has_text(text), EdgeKey::revoke))
 }
 
 fn token_in(headers: &HeaderMap) -> &str {

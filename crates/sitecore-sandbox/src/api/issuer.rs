@@ -13,24 +13,24 @@ use axum::{
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
-use crate::cloud::{Api, CM_AUDIENCE, World};
+use crate::cloud::{Api, CM_AUDIENCE, Cloud};
 
 /// The lifetime of tokens for the Sitecore CLI's audience.
 const CM_LIFETIME: Duration = Duration::from_secs(900);
 
-pub(crate) fn router(world: Arc<World>) -> Router {
+pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
     Router::new()
         .route("/oauth/token", post(token))
         .route(
             "/.well-known/jwks.json",
-            get(async |State(world): State<Arc<World>>| Json(world.keys.jwks())),
+            get(async |State(cloud): State<Arc<Cloud>>| Json(cloud.keys.jwks())),
         )
         .route("/.well-known/openid-configuration", get(discovery))
-        .with_state(world)
+        .with_state(cloud)
 }
 
-async fn discovery(State(world): State<Arc<World>>) -> Json<Value> {
-    let issuer = world.issuer();
+async fn discovery(State(cloud): State<Arc<Cloud>>) -> Json<Value> {
+    let issuer = cloud.issuer();
     Json(json!({
         "issuer": issuer,
         "token_endpoint": format!("{issuer}oauth/token"),
@@ -43,15 +43,15 @@ async fn discovery(State(world): State<Arc<World>>) -> Json<Value> {
 }
 
 /// Handles a token request with the client credentials grant (RFC 6749 §4.4).
-async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
-    match grant(&world, &parameters(&headers, &body)) {
+async fn token(State(cloud): State<Arc<Cloud>>, headers: HeaderMap, body: Bytes) -> Response {
+    match grant(&cloud, &parameters(&headers, &body)) {
         Ok(response) => {
-            world.count_granted();
+            cloud.count_granted();
             let no_store = [("cache-control", "no-store"), ("pragma", "no-cache")];
             (no_store, Json(response)).into_response()
         }
         Err((status, code, description)) => {
-            world.count_rejection(Api::Token);
+            cloud.count_rejection(Api::Token);
             (status, Json(json!({ "error": code, "error_description": description })))
                 .into_response()
         }
@@ -60,7 +60,7 @@ async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes)
 
 type Refusal = (StatusCode, &'static str, String);
 
-fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, Refusal> {
+fn grant(cloud: &Cloud, parameters: &HashMap<String, String>) -> Result<Value, Refusal> {
     let given =
         |name: &str| parameters.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let denied = |description: String| (StatusCode::FORBIDDEN, "access_denied", description);
@@ -84,7 +84,7 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
     let id = given("client_id").ok_or_else(|| {
         (StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication is required".to_owned())
     })?;
-    let clients = world.clients.lock();
+    let clients = cloud.clients.lock();
     let known = clients
         .iter()
         .find(|client| client.id() == id && Some(client.secret()) == given("client_secret"));
@@ -96,7 +96,7 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
                 .to_owned(),
         )
     })?;
-    if audience != world.audience && audience != CM_AUDIENCE {
+    if audience != cloud.audience && audience != CM_AUDIENCE {
         return Err(denied(format!("Service not found: {audience}")));
     }
     let granted = client.scopes();
@@ -111,11 +111,11 @@ fn grant(world: &World, parameters: &HashMap<String, String>) -> Result<Value, R
     }
     let scope = scopes.join(" ");
     let lifetime = match audience {
-        CM_AUDIENCE => world.token_lifetime().min(CM_LIFETIME),
-        _ => world.token_lifetime(),
+        CM_AUDIENCE => cloud.token_lifetime().min(CM_LIFETIME),
+        _ => cloud.token_lifetime(),
     };
     Ok(json!({
-        "access_token": world.keys.sign(client, world.issuer(), audience, &scope, lifetime),
+        "access_token": cloud.keys.sign(client, cloud.issuer(), audience, &scope, lifetime),
         "scope": scope,
         "expires_in": lifetime.as_secs(),
         "token_type": "Bearer",

@@ -7,11 +7,14 @@ use std::{
 
 use async_graphql::{Context, Enum, Error, ID, InputObject, Object, Result, SimpleObject};
 
-use super::access::SignedIn;
-use crate::cloud::{Item, Site, Tree, World, bare_id, sites};
+use super::{
+    access::SignedIn,
+    search::{SearchQueryInput, SearchResult},
+};
+use crate::cloud::{Cloud, Item, Site, Tree, bare_id, sites};
 
 fn content<'a>(context: &Context<'a>) -> Result<MutexGuard<'a, Tree>> {
-    Ok(context.data::<Arc<World>>()?.content.lock())
+    Ok(context.data::<Arc<Cloud>>()?.content.lock())
 }
 
 #[derive(Default)]
@@ -34,20 +37,7 @@ impl ItemQuery {
     /// Finds items by the values of their fields, which include `_name` and `_fullpath`.
     #[graphql(guard = "SignedIn")]
     async fn search(&self, context: &Context<'_>, query: SearchQueryInput) -> Result<SearchResult> {
-        let tree = content(context)?;
-        let criteria = &query.search_statement.criteria;
-        let found: Vec<_> = tree
-            .items()
-            .filter(|item| criteria.iter().all(|wanted| wanted.is_met_by(item)))
-            .collect();
-        let (skip, size) = query.paging.map_or((0, usize::MAX), |paging| {
-            (paging.page_index.saturating_mul(paging.page_size), paging.page_size)
-        });
-        let page = found.iter().skip(skip).take(size);
-        Ok(SearchResult {
-            total_count: found.len(),
-            results: page.map(|item| Found((*item).clone())).collect(),
-        })
+        Ok(query.run(&*content(context)?))
     }
 
     /// An item, by path or id.
@@ -279,119 +269,6 @@ struct UpdateItemPayload {
 #[derive(SimpleObject)]
 struct DeleteItemPayload {
     successful: bool,
-}
-
-#[derive(SimpleObject)]
-struct SearchResult {
-    total_count: usize,
-    results: Vec<Found>,
-}
-
-/// An entry of the search index.
-struct Found(Item);
-
-#[Object(name = "SearchItem")]
-impl Found {
-    async fn inner_item(&self) -> &Item {
-        &self.0
-    }
-
-    async fn item_id(&self) -> ID {
-        ID(self.0.id.clone())
-    }
-
-    async fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    async fn display_name(&self) -> &str {
-        &self.0.name
-    }
-
-    async fn path(&self) -> &str {
-        &self.0.path
-    }
-
-    async fn template_name(&self) -> &str {
-        "Folder"
-    }
-
-    async fn version(&self) -> i32 {
-        1
-    }
-
-    async fn created_date(&self) -> &str {
-        "2026-01-07T09:00:00Z"
-    }
-}
-
-#[derive(InputObject)]
-struct SearchQueryInput {
-    index: Option<String>,
-    search_statement: SearchStatementInput,
-    paging: Option<SearchPagingInput>,
-    /// Not supported.
-    filter_statement: Option<SearchStatementInput>,
-    language: Option<String>,
-    #[graphql(default)]
-    latest_version_only: bool,
-    /// Not supported.
-    sort: Option<SearchSortInput>,
-}
-
-#[derive(InputObject)]
-struct SearchSortInput {
-    field: String,
-    direction: Option<String>,
-}
-
-#[derive(InputObject)]
-struct SearchStatementInput {
-    criteria: Vec<SearchCriteriaInput>,
-    /// All criteria are combined with `MUST`.
-    operator: Option<SearchOperator>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Enum)]
-enum SearchOperator {
-    Must,
-    Should,
-    Not,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Enum)]
-enum CriteriaType {
-    Exact,
-    Startswith,
-    Contains,
-    Search,
-}
-
-#[derive(InputObject)]
-struct SearchCriteriaInput {
-    field: String,
-    value: String,
-    /// `_name` is compared exactly, `_fullpath` by its beginning, and other fields by containment.
-    criteria_type: Option<CriteriaType>,
-    operator: Option<SearchOperator>,
-}
-
-impl SearchCriteriaInput {
-    fn is_met_by(&self, item: &Item) -> bool {
-        match self.field.as_str() {
-            "_name" => item.name.eq_ignore_ascii_case(&self.value),
-            "_fullpath" => item.path.to_lowercase().starts_with(&self.value.to_lowercase()),
-            other => item.fields.get(other).is_some_and(|value| value.contains(&self.value)),
-        }
-    }
-}
-
-#[derive(InputObject)]
-struct SearchPagingInput {
-    #[graphql(default)]
-    page_index: usize,
-    #[graphql(default = 10)]
-    page_size: usize,
 }
 
 #[derive(InputObject)]

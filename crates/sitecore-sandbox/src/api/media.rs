@@ -18,7 +18,7 @@ use super::{
     access::{SCOPE, SignedIn},
     problem::problem,
 };
-use crate::cloud::{Api, World};
+use crate::cloud::{Api, Cloud};
 
 const PATH: &str = "/sitecore/api/v1/authoring/media/upload";
 
@@ -28,8 +28,8 @@ const FILE: &str = "962b53c4f93b4df99821415c867b8903";
 const LOGIN_PAGE: &str =
     "<!DOCTYPE html><html><head><title>Log in</title></head><body>Log in</body></html>";
 
-pub(crate) fn router(world: Arc<World>) -> Router {
-    Router::new().route(PATH, post(upload)).layer(DefaultBodyLimit::disable()).with_state(world)
+pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
+    Router::new().route(PATH, post(upload)).layer(DefaultBodyLimit::disable()).with_state(cloud)
 }
 
 #[derive(Deserialize)]
@@ -39,12 +39,12 @@ struct Ticket {
 
 /// Receives the file. The ticket is valid once, and only with a bearer token.
 async fn upload(
-    State(world): State<Arc<World>>,
+    State(cloud): State<Arc<Cloud>>,
     headers: HeaderMap,
     Query(ticket): Query<Ticket>,
     mut form: Multipart,
 ) -> Response {
-    let allowed = world.cm_claims(&headers).map(|claims| claims.has_scope_like(SCOPE));
+    let allowed = cloud.cm_claims(&headers).map(|claims| claims.has_scope_like(SCOPE));
     let mut size = 0_usize;
     loop {
         match form.next_field().await {
@@ -62,20 +62,20 @@ async fn upload(
     // The form is read first, because a client that is still sending would see a broken connection
     // instead of the response.
     if allowed != Some(true) {
-        world.count_rejection(Api::Authoring);
+        cloud.count_rejection(Api::Authoring);
         return match allowed {
             Some(_) => problem(StatusCode::FORBIDDEN),
             // As reported by users. A client that only checks the status does not notice.
             None => Html(LOGIN_PAGE).into_response(),
         };
     }
-    let Some(path) = world.uploads.lock().remove(&ticket.token) else {
+    let Some(path) = cloud.uploads.lock().remove(&ticket.token) else {
         return problem(StatusCode::NOT_FOUND);
     };
     let path = format!("/sitecore/media library/{}", path.trim_matches('/'));
     let (parent, name) = path.rsplit_once('/').unwrap_or_default();
     let fields = BTreeMap::from([("Size".to_owned(), size.to_string())]);
-    let item = world.content.lock().add(parent, name, FILE, "en", fields);
+    let item = cloud.content.lock().add(parent, name, FILE, "en", fields);
     Json(json!({ "Id": item.id, "Name": item.name, "ItemPath": item.path })).into_response()
 }
 
@@ -91,15 +91,15 @@ impl MediaMutation {
         context: &Context<'_>,
         input: UploadMediaInput,
     ) -> Result<UploadMediaPayload> {
-        let world = context.data::<Arc<World>>()?;
+        let cloud = context.data::<Arc<Cloud>>()?;
         if input.item_path.starts_with('/') {
             return Err(Error::new(
                 "The item path must be relative to the media library, without a leading slash.",
             ));
         }
-        let mut uploads = world.uploads.lock();
-        let ticket = format!("ticket-{}", world.serial());
-        let origin = world.cm.as_str().trim_end_matches('/');
+        let mut uploads = cloud.uploads.lock();
+        let ticket = format!("ticket-{}", cloud.serial());
+        let origin = cloud.cm.as_str().trim_end_matches('/');
         let url = format!("{origin}{PATH}?token={ticket}");
         uploads.insert(ticket, input.item_path);
         Ok(UploadMediaPayload { presigned_upload_url: url })

@@ -15,7 +15,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::cloud::{Api, World};
+use crate::cloud::{Api, Cloud};
 
 /// Returns an error response as ASP.NET writes it, with a link to the status code's definition.
 pub(crate) fn problem(status: StatusCode) -> Response {
@@ -58,21 +58,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
 
 /// An API and the prefix of the scopes that give access to it.
 #[derive(Clone)]
-struct Door {
-    world: Arc<World>,
+struct RequiredScope {
+    cloud: Arc<Cloud>,
     api: Api,
-    scope: &'static str,
+    prefix: &'static str,
 }
 
 /// Rejects all calls except those whose token has a scope with this prefix.
-pub(crate) fn guarded(router: Router, world: Arc<World>, api: Api, scope: &'static str) -> Router {
-    let door = Door { world, api, scope };
-    router.layer(from_fn_with_state(door, require_scope))
+pub(crate) fn guarded(router: Router, cloud: Arc<Cloud>, api: Api, prefix: &'static str) -> Router {
+    let required = RequiredScope { cloud, api, prefix };
+    router.layer(from_fn_with_state(required, require_scope))
 }
 
-async fn require_scope(State(door): State<Door>, request: Request, next: Next) -> Response {
-    let rejection = match door.world.claims(request.headers()) {
-        Some(claims) if claims.has_scope_like(door.scope) => return next.run(request).await,
+async fn require_scope(
+    State(required): State<RequiredScope>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let rejection = match required.cloud.claims(request.headers()) {
+        Some(claims) if claims.has_scope_like(required.prefix) => return next.run(request).await,
         Some(_) => problem(StatusCode::FORBIDDEN),
         // In the manner of ASP.NET's bearer handler: a challenge, and no body.
         None => {
@@ -80,6 +84,6 @@ async fn require_scope(State(door): State<Door>, request: Request, next: Next) -
             (StatusCode::UNAUTHORIZED, challenge).into_response()
         }
     };
-    door.world.count_rejection(door.api);
+    required.cloud.count_rejection(required.api);
     rejection
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Enum, Error, ID, InputObject, Object, Result, SimpleObject};
 
 use super::access::SignedIn;
-use crate::cloud::{Publish, Tree, World};
+use crate::cloud::{Cloud, Publish, Tree};
 
 #[derive(Default)]
 pub(crate) struct PublishingQuery;
@@ -19,12 +19,12 @@ impl PublishingQuery {
         context: &Context<'_>,
         publishing_operation_id: String,
     ) -> Result<PublishingStatus> {
-        let world = context.data::<Arc<World>>()?;
-        let mut jobs = world.publishes.lock();
+        let cloud = context.data::<Arc<Cloud>>()?;
+        let mut jobs = cloud.publishes.lock();
         let job = jobs.iter_mut().find(|job| job.id == publishing_operation_id);
         let job = job.ok_or_else(|| Error::new("The publishing operation was not found."))?;
         if job.advance() {
-            job.roots.iter().for_each(|root| world.publish(root));
+            job.roots.iter().for_each(|root| cloud.publish(root));
         }
         let is_done = job.is_done();
         Ok(PublishingStatus {
@@ -43,7 +43,7 @@ impl PublishingQuery {
     /// The jobs of this CM.
     #[graphql(guard = "SignedIn")]
     async fn jobs(&self, context: &Context<'_>) -> Result<JobConnection> {
-        let jobs = context.data::<Arc<World>>()?.publishes.lock();
+        let jobs = context.data::<Arc<Cloud>>()?.publishes.lock();
         let nodes = jobs.iter().map(|job| Job {
             handle: ID(job.id.clone()),
             name: format!("Publish {}", job.roots.join(", ")),
@@ -65,9 +65,9 @@ impl PublishingMutation {
         context: &Context<'_>,
         input: PublishItemInput,
     ) -> Result<PublishItemPayload> {
-        let world = context.data::<Arc<World>>()?;
-        let roots = roots(&world.content.lock(), &input);
-        Ok(start(world, roots.ok_or_else(|| Error::new("The item was not found."))?))
+        let cloud = context.data::<Arc<Cloud>>()?;
+        let roots = roots(&cloud.content.lock(), &input);
+        Ok(start(cloud, roots.ok_or_else(|| Error::new("The item was not found."))?))
     }
 
     /// Starts publishing everything. Options are ignored.
@@ -77,7 +77,7 @@ impl PublishingMutation {
         context: &Context<'_>,
         #[graphql(name = "input")] _input: Option<PublishSiteInput>,
     ) -> Result<PublishItemPayload> {
-        Ok(start(context.data::<Arc<World>>()?, vec!["/sitecore".to_owned()]))
+        Ok(start(context.data::<Arc<Cloud>>()?, vec!["/sitecore".to_owned()]))
     }
 
     /// Cancels a publishing job that has not ended.
@@ -87,7 +87,7 @@ impl PublishingMutation {
         context: &Context<'_>,
         input: CancelPublishingInput,
     ) -> Result<CancelPublishingPayload> {
-        let mut jobs = context.data::<Arc<World>>()?.publishes.lock();
+        let mut jobs = context.data::<Arc<Cloud>>()?.publishes.lock();
         let mut open = jobs.iter_mut().filter(|job| !job.is_done());
         let job = open.find(|job| job.id == input.publishing_operation_id);
         Ok(CancelPublishingPayload { successful: job.map(|job| job.is_canceled = true).is_some() })
@@ -110,8 +110,8 @@ fn roots(tree: &Tree, input: &PublishItemInput) -> Option<Vec<String>> {
     roots.filter(|roots| !roots.is_empty())
 }
 
-fn start(world: &World, roots: Vec<String>) -> PublishItemPayload {
-    let mut jobs = world.publishes.lock();
+fn start(cloud: &Cloud, roots: Vec<String>) -> PublishItemPayload {
+    let mut jobs = cloud.publishes.lock();
     let id = format!("{:08}-0000-4000-8000-000000000000", jobs.len() + 1);
     jobs.push(Publish::new(id.clone(), roots));
     PublishItemPayload { operation_id: id }

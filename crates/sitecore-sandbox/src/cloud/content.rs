@@ -81,6 +81,13 @@ impl Tree {
         self.items.get(&self.key(path, id)?)
     }
 
+    /// Finds an item by a text that is its path or its id.
+    pub(crate) fn find_any(&self, path_or_id: &str) -> Option<&Item> {
+        let is_path = path_or_id.starts_with('/');
+        let id = ID(path_or_id.to_owned());
+        self.find(is_path.then_some(path_or_id), (!is_path).then_some(&id))
+    }
+
     pub(crate) fn find_mut(&mut self, path: Option<&str>, id: Option<&ID>) -> Option<&mut Item> {
         let key = self.key(path, id)?;
         self.items.get_mut(&key)
@@ -106,6 +113,15 @@ impl Tree {
     pub(crate) fn remove(&mut self, path: &str) {
         let (key, below) = (path.to_lowercase(), format!("{}/", path.to_lowercase()));
         self.items.retain(|path, _| *path != key && !path.starts_with(&below));
+    }
+}
+
+impl Item {
+    /// Returns `true` if this is the other item or one of its descendants.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        let (own, other) = (self.path.to_lowercase(), other.path.to_lowercase());
+        let below = own.strip_prefix(&other);
+        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
     }
 }
 

@@ -88,7 +88,7 @@ impl Api {
 }
 
 /// The state that the servers share.
-pub(crate) struct World {
+pub(crate) struct Cloud {
     pub(crate) keys: Keys,
     pub(crate) clients: Shared<Vec<Client>>,
     pub(crate) authority: Url,
@@ -109,7 +109,7 @@ pub(crate) struct World {
     pub(crate) delivery_window: Shared<Window>,
     token_lifetime: Shared<Duration>,
     rejection_status: StatusCode,
-    desks: [Desk; 4],
+    api_states: [ApiState; 4],
     tokens_granted: AtomicU64,
     serial: AtomicU64,
 }
@@ -128,13 +128,13 @@ pub(crate) struct Start {
 
 /// The scripted faults and the counters of one API.
 #[derive(Default)]
-struct Desk {
+struct ApiState {
     script: Script,
     calls: AtomicU64,
     rejections: AtomicU64,
 }
 
-impl World {
+impl Cloud {
     /// Creates a cloud.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl World {
             delivery_window: Shared::default(),
             token_lifetime: Shared::new(token_lifetime),
             rejection_status,
-            desks: Default::default(),
+            api_states: Default::default(),
             tokens_granted: AtomicU64::new(0),
             serial: AtomicU64::new(1),
         })
@@ -171,38 +171,38 @@ impl World {
 
     /// Counts a call of an API. Returns the fault to apply to it.
     pub(crate) fn receive(&self, api: Api) -> Option<Fault> {
-        let desk = self.desk(api);
-        desk.calls.fetch_add(1, Ordering::SeqCst);
-        desk.script.next()
+        let state = self.state_of(api);
+        state.calls.fetch_add(1, Ordering::SeqCst);
+        state.script.next()
     }
 
     /// Queues faults for the API's next calls.
     pub(crate) fn queue_faults(&self, api: Api, faults: impl IntoIterator<Item = Fault>) {
-        self.desk(api).script.push(faults);
+        self.state_of(api).script.push(faults);
     }
 
-    fn desk(&self, api: Api) -> &Desk {
-        &self.desks[api as usize]
+    fn state_of(&self, api: Api) -> &ApiState {
+        &self.api_states[api as usize]
     }
 
     /// Adds a fault for the API's next calls, or for all calls if `times` is `None`.
     pub(crate) fn add_faults(&self, api: Api, fault: Fault, times: Option<usize>) {
         match times {
-            Some(times) => self.desk(api).script.push(iter::repeat_n(fault, times)),
-            None => self.desk(api).script.set_lasting(fault),
+            Some(times) => self.state_of(api).script.push(iter::repeat_n(fault, times)),
+            None => self.state_of(api).script.set_lasting(fault),
         }
     }
 
     pub(crate) fn heal(&self, api: Api) {
-        self.desk(api).script.clear();
+        self.state_of(api).script.clear();
     }
 
     pub(crate) fn calls(&self, api: Api) -> u64 {
-        self.desk(api).calls.load(Ordering::SeqCst)
+        self.state_of(api).calls.load(Ordering::SeqCst)
     }
 
     pub(crate) fn rejections(&self, api: Api) -> u64 {
-        self.desk(api).rejections.load(Ordering::SeqCst)
+        self.state_of(api).rejections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn tokens_granted(&self) -> u64 {
@@ -236,7 +236,7 @@ impl World {
     }
 
     pub(crate) fn count_rejection(&self, api: Api) {
-        self.desk(api).rejections.fetch_add(1, Ordering::SeqCst);
+        self.state_of(api).rejections.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn rejection_status(&self) -> StatusCode {
