@@ -1,4 +1,4 @@
-//! The main job: GraphQL calls that carry a valid token, which this program never handles.
+//! The main use case: GraphQL calls that carry a valid token, which this program never handles.
 //!
 //! `cargo run -p quickstart` runs on the embedded sandbox, whose tokens last 4 s, and prints what
 //! happens when. With `-- --live` it makes one call to your tenant. Set `SITECORE_AUTHORING_URL`

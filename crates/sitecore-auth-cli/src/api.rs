@@ -159,7 +159,7 @@ pub(crate) async fn failure(response: Response) -> Failure {
     let failure = Failure::api(message);
     match (wrong, status) {
         (Some(wrong), _) => failure.hint(format!(
-            "this API usually requires {}, and these credentials are of {}",
+            "this API usually requires {}, but these credentials belong to {}",
             wrong.required(),
             wrong.used()
         )),
@@ -169,7 +169,7 @@ pub(crate) async fn failure(response: Response) -> Failure {
         ),
         (None, 403) => failure
             .hint("the token was accepted, but its client is not allowed to do this"),
-        (None, 407) => failure.hint("a proxy in between requires a user name and a password"),
+        (None, 407) => failure.hint("a proxy on the way requires a user name and a password"),
         _ => failure,
     }
 }
@@ -226,7 +226,7 @@ pub(crate) async fn data(ready: &Ready, response: Response) -> Result<Box<RawVal
     }
     let text = response.text().await?;
     let reply: Reply = serde_json::from_str(&text).map_err(|_| {
-        let failure = format!("the response with status {status} is not one to a GraphQL request");
+        let failure = format!("the response (status {status}) is not a GraphQL response");
         match status.as_u16() {
             500 => Failure::new(Kind::Unavailable, failure),
             _ => Failure::api(failure),

@@ -45,7 +45,7 @@ pub(crate) struct Common {
     /// Do not share tokens with other invocations
     #[arg(long, global = true)]
     pub(crate) no_store: bool,
-    /// Give up after this time, such as 30s or 2m
+    /// Give up after this time, such as 30s or 2m; `proxy` and `run` ignore it
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub(crate) timeout: Duration,
     /// Print errors and results only
@@ -57,9 +57,9 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     /// Print a token
     Token(Token),
-    /// Show what the token belongs to, but not the token
+    /// Show the client, scopes and expiry of the token, but not the token
     Inspect(Inspect),
-    /// Make one token request and one read per API, and say what is wrong
+    /// Make one read per API, and say what is wrong
     Check(Check),
     /// Send a GraphQL query to Authoring or to the Delivery API, and print `data`
     Graphql(Graphql),
@@ -85,16 +85,16 @@ pub(crate) enum Command {
     ///
     /// The program finds the proxy in SITECORE_PROXY_URL and the key for the header
     /// X-Sitecore-Auth-Key in SITECORE_PROXY_KEY. The exit code is that of the program; 126 or 127
-    /// if it cannot be started, and 128 and the number of the signal if one ended it.
+    /// if it cannot be started, and 128 plus the signal's number if a signal ended it.
     Run(RunProgram),
     /// Forward other programs' calls to the APIs, with a token
     ///
     /// Callers send the key from the ready line in the header X-Sitecore-Auth-Key. They send no
-    /// credential. The APIs are at /authoring/…, /deploy/…, /edge/… and /delivery/…. Without
-    /// --authoring, --deploy, --edge and --delivery, all but Delivery are served, if the host is
-    /// known.
+    /// credential. The APIs are at /authoring/…, /deploy/…, /edge/… and /delivery/…. If
+    /// none of --authoring, --deploy, --edge and --delivery is given, the proxy serves Deploy and
+    /// Edge, and Authoring if its host is known.
     Proxy(StartProxy),
-    /// Wait until a server responds with a status of 2xx, such as a proxy's /healthz/ready
+    /// Wait until a URL, such as a proxy's /healthz/ready, returns a 2xx status
     Wait(Wait),
     /// Print a completion script for a shell
     Completions {

@@ -137,10 +137,16 @@ impl From<sitecore_auth::Error> for Failure {
 }
 
 /// Replaces advice to Rust programmers.
-fn for_shells(text: &str) -> String {
+pub(crate) fn for_shells(text: &str) -> String {
     let replacements = [
-        ("use FileStore::in_dir with another folder", "set XDG_CACHE_HOME to a folder of yours"),
-        ("use FileStore::in_dir", "set XDG_CACHE_HOME to a folder of yours"),
+        (
+            "use FileStore::in_dir with another folder",
+            "set XDG_CACHE_HOME to a folder that you own",
+        ),
+        ("use FileStore::in_dir", "set XDG_CACHE_HOME to a folder that you own"),
+        (", or accept the risk with Target::insecure_http()", ""),
+        ("; for a CM behind a gateway, use Target::folder", ""),
+        ("; for a folder, use Target::folder", ""),
         ("; use SharedSource::with_key with a longer key", ""),
         ("or call without_audience()", "or leave it out"),
         (", or set NoAuth on the request", ""),

@@ -305,7 +305,7 @@ impl Rule {
         if !matches!(url.scheme(), "http" | "https") {
             let scheme = url.scheme();
             return Err(config(format!(
-                "target {scheme}: must be an https URL, such as https://api.example"
+                "a target must be an https URL, such as https://api.example; this one begins with {scheme}:"
             )));
         }
         let mut folder = url.clone();
@@ -393,7 +393,7 @@ fn invalid_authoring(given: &str) -> Error {
     let is_plain = !given.contains(['/', '@', '?', '#']);
     config(if given.contains("://") {
         format!(
-            "invalid host: the URL must begin with https, and have no query or credentials, and no path except one below /sitecore/; for a CM behind a gateway, use Target::folder; expected {EXAMPLE}, or such a URL"
+            "invalid host: expected {EXAMPLE}, or an https URL without query or credentials whose path, if any, is below /sitecore/; for a CM behind a gateway, use Target::folder"
         )
     } else if is_plain && given.contains([':', '[']) || given.parse::<IpAddr>().is_ok() {
         format!(
@@ -403,7 +403,7 @@ fn invalid_authoring(given: &str) -> Error {
         format!("invalid host `{given}`: expected {EXAMPLE}, or the CM's https URL")
     } else {
         format!(
-            "invalid host: it has a path or more; expected {EXAMPLE}, or a URL that begins with https://"
+            "invalid host: expected {EXAMPLE}, without a path, or a URL that begins with https://"
         )
     })
 }

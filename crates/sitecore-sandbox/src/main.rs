@@ -17,15 +17,15 @@ A fake Sitecore Cloud on loopback: the token issuer, Authoring, Deploy and Exper
 Usage: sitecore-sandbox [OPTIONS] [-- COMMAND [ARGUMENT]...]
 
 Without a command, it prints the environment variables to export and runs until it is stopped. With a
-command, it runs that with the variables set, and ends with its exit code (1 if a signal ended it).
+command, it runs the command with the variables set, and exits with the command's exit code (1 if a signal ended it).
 
 Options:
   --port BASE            Listen on BASE (issuer), BASE+1 (Authoring), BASE+2 (Deploy) and BASE+3 (Edge).
                          By default, the system chooses ports.
   --token-lifetime TIME  How long tokens last, such as 4s, 15m or 24h; 24h by default.
-  --fault API:FAULT[xN]  A fault for the next N calls of an API (1 by default, `x*` for all calls after
-                         them). May be repeated. APIs: token, authoring, deploy, edge. Faults: a status such as 503,
-                         garbage, hang, cut, delay=2s, drip=10ms. Example: --fault token:503x2
+  --fault API:FAULT[xN]  Applies a fault to the next N calls of an API (1 by default), or with `x*` to all calls
+                         after the other faults. May be repeated. APIs: token, authoring, deploy, edge. Faults: a
+                         status such as 503, garbage, hang, cut, delay=2s, drip=10ms. Example: --fault token:503x2
   -h, --help             Print this help.
 
 SITECORE_AUTH_CLIENT_ID is an organization automation client, SITECORE_ENVIRONMENT_CLIENT_ID an environment

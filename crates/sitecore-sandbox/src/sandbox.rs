@@ -115,7 +115,7 @@ impl Sandbox {
     }
 
     /// Returns the environment variables for a program that uses the sandbox: the issuer, the
-    /// addresses of the APIs, an Edge key, which this creates if need be, and the credentials of
+    /// addresses of the APIs, an Edge key, which is created if necessary, and the credentials of
     /// the default clients. `SITECORE_AUTH_CLIENT_ID` and `_SECRET` belong to the organization
     /// automation client; the others start with `SITECORE_ENVIRONMENT` and `SITECORE_EDGE`. Pass
     /// them to [`Command::envs`](std::process::Command::envs).

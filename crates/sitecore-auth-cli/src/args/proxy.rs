@@ -86,10 +86,10 @@ pub(crate) struct RunProgram {
 
 #[derive(Args, Debug)]
 pub(crate) struct StartProxy {
-    /// Listen at this address; port 0 stands for any free one
+    /// Listen on this address; port 0 stands for any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = address)]
     pub(crate) listen: SocketAddr,
-    /// Listen at a Unix socket instead, in a folder that no other user can enter
+    /// Listen on a Unix socket instead, in a folder that no other user can enter
     #[cfg(unix)]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["listen", "key_file", "no_key", "allow_host"])]
     pub(crate) unix: Option<PathBuf>,

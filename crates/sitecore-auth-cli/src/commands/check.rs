@@ -128,7 +128,7 @@ async fn read(api: Api, ready: &Ready, notes: &mut Vec<String>) -> Result<()> {
     }
     if is_html(&response) {
         return Err(Failure::api("the API returned a web page instead of JSON")
-            .hint("a proxy or a login page may be in between; check the host"));
+            .hint("a proxy or a login page may have responded instead; check the host"));
     }
     let body = response.bytes().await?;
     match serde_json::from_slice::<Value>(&body) {
@@ -157,7 +157,7 @@ fn unusual(response: &Response) -> Vec<String> {
         }
     }
     if let Some(via) = response.headers().get(VIA).and_then(|via| via.to_str().ok()) {
-        notes.push(format!("there is a proxy in between ({})", printable(via)));
+        notes.push(format!("the response passed through a proxy ({})", printable(via)));
     }
     notes
 }

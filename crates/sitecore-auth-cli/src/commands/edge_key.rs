@@ -45,7 +45,9 @@ pub(crate) async fn run(
     let result = wait_for(common, "waiting for the API", call).await;
     match command {
         EdgeKey::Create { label } if is_sent => result.map_err(|failure| {
-            failure.hint(format!("look for the label {label} in `edge-key list`; a key may exist"))
+            failure.hint(format!(
+                "a key may have been created; look for the label {label} in `edge-key list`"
+            ))
         }),
         _ => result,
     }

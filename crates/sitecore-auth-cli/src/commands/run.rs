@@ -89,7 +89,7 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
     Ok(exit_code(status))
 }
 
-/// Returns a program's exit code, or 128 and the number of the signal that ended it.
+/// Returns a program's exit code, or 128 plus the number of the signal that ended it.
 fn exit_code(status: ExitStatus) -> u8 {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {

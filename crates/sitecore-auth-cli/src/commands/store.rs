@@ -9,7 +9,7 @@ use sitecore_token_store::{FileStore, SharedSource};
 use crate::{
     args::{Common, Format, Store},
     config::Config,
-    failure::{Failure, Result},
+    failure::{Failure, Result, for_shells},
     login::Login,
     terminal::{bar, note, wait_for, words},
 };
@@ -37,15 +37,12 @@ pub(crate) async fn run(
     let login = Login::find(common, config, None)?;
     let shared = SharedSource::new(Offline(login.token_client()?), FileStore::new()?)?;
     let work = async {
-        shared.check().await.map_err(|error| {
-            let failure = Failure::config(error.cause());
-            failure.hint("set XDG_CACHE_HOME to a folder of yours")
-        })?;
+        shared.check().await.map_err(|error| Failure::config(for_shells(&error.cause())))?;
         match command {
             Store::Status => status(format, &shared).await,
             Store::Clear => {
                 shared.forget().await?;
-                note(common, "the stored token of these credentials is gone");
+                note(common, "removed the stored token of these credentials");
                 Ok(String::new())
             }
         }

@@ -39,7 +39,7 @@ impl Guards {
             return Err(Problem::forbidden("creates_client", detail));
         }
         if self.read_only && !is_read(call, &path) {
-            let detail = "the proxy was started with --read-only: it allows GET and HEAD without a body, and a POST of GraphQL documents that it can read and that contain no mutation, as application/json";
+            let detail = "the proxy was started with --read-only; it allows GET and HEAD without a body, and GraphQL without mutations that is sent by POST as application/json";
             return Err(Problem::forbidden("read_only", detail));
         }
         Ok(())

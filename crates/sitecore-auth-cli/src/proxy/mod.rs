@@ -119,7 +119,7 @@ impl Proxy {
         found.ok_or_else(|| {
             let known: Vec<_> =
                 self.upstreams.iter().map(|it| format!("{}/…", it.prefix)).collect();
-            Problem::not_found(format!("this proxy has {}", known.join(", ")))
+            Problem::not_found(format!("this proxy serves {}", known.join(", ")))
         })
     }
 

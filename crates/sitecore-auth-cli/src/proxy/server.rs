@@ -78,7 +78,7 @@ impl Listener {
         if !is_private {
             let message = format!("other users have access to the folder {}", folder.display());
             return Err(Failure::config(message).hint(
-                "name a socket in a folder of yours with mode 0700, or in one that does not exist",
+                "put the socket in a folder that you own with mode 0700, or in one that does not exist yet",
             ));
         }
         if let Ok(metadata) = fs::symlink_metadata(path) {
@@ -86,7 +86,7 @@ impl Listener {
                 return Err(Failure::config(format!("{shown} exists and is not a socket")));
             }
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(Failure::config(format!("another program listens at {shown}")));
+                return Err(Failure::config(format!("another program listens on {shown}")));
             }
             fs::remove_file(path).map_err(failed)?;
         }
@@ -191,5 +191,5 @@ async fn accept(listener: &Listener) -> io::Result<Box<dyn Stream>> {
 }
 
 fn cannot_listen(place: &str, error: &io::Error) -> Failure {
-    Failure::new(Kind::Config, format!("cannot listen at {place}: {error}"))
+    Failure::new(Kind::Config, format!("cannot listen on {place}: {error}"))
 }

@@ -117,6 +117,23 @@ fn a_token_has_enough_time_left_and_can_be_forced_to_be_new() {
 }
 
 #[test]
+fn advice_is_for_shells_and_not_for_rust_programs() {
+    let place = Place::new();
+    let mut store = place.command(Api::Deploy, &["store", "status"]);
+    let output = store.env("XDG_CACHE_HOME", "/proc").output().unwrap();
+    assert_fails(&output, 3, "set XDG_CACHE_HOME to a folder that you own");
+    assert_eq!(stderr(&output).matches("XDG_CACHE_HOME").count(), 1, "{}", stderr(&output));
+    assert!(!stderr(&output).contains("FileStore"), "{}", stderr(&output));
+    for host in
+        ["http://cm.example:8080", "https://cm.example/gateway/sitecore/", "ftp://cm.example"]
+    {
+        let output = place.run(Api::Authoring, &["graphql", "--host", host, "{ a }"]);
+        assert_fails(&output, 3, "https");
+        assert!(!stderr(&output).contains("Target::"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn inspect_shows_what_the_token_belongs_to_but_not_the_token() {
     let place = Place::new();
     let token = place.stdout(Api::Deploy, &["token"]);
@@ -444,7 +461,7 @@ fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
         "-c",
         r#"curl --silent "$SITECORE_PROXY_URL/deploy/" -H "X-Sitecore-Auth-Key: $SITECORE_PROXY_KEY""#,
     ];
-    assert!(stdout(&below(&run)).contains("this proxy has /edge/"), "{}", stdout(&below(&run)));
+    assert!(stdout(&below(&run)).contains("this proxy serves /edge/"), "{}", stdout(&below(&run)));
 }
 
 #[test]

@@ -46,12 +46,14 @@ pub(super) async fn send(request: RequestBuilder, client_kind: ClientKind) -> Re
         StatusCode::FORBIDDEN => {
             error(ErrorKind::Refused, format!("; this call requires {client_kind}"))
         }
-        StatusCode::TOO_MANY_REQUESTS => error(ErrorKind::RateLimited, "; try later".to_owned()),
+        StatusCode::TOO_MANY_REQUESTS => {
+            error(ErrorKind::RateLimited, "; try again later".to_owned())
+        }
         StatusCode::NOT_FOUND => {
             error(ErrorKind::Config, "; check the id or hash in the call".to_owned())
         }
         status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            error(ErrorKind::Unavailable, "; try later".to_owned())
+            error(ErrorKind::Unavailable, "; try again later".to_owned())
         }
         StatusCode::BAD_REQUEST => {
             error(ErrorKind::Malformed, "; check what was sent, such as the label".to_owned())
@@ -83,9 +85,9 @@ pub(super) fn interrupted(host: &str, error: reqwest::Error) -> Error {
     let message = if is_connect {
         format!("could not connect to {host}; check the host name, the network and the firewall")
     } else if error.is_timeout() {
-        format!("{host} did not complete its response in time; try later")
+        format!("{host} did not complete its response in time; try again later")
     } else {
-        format!("the connection to {host} was interrupted; try later")
+        format!("the connection to {host} was interrupted; try again later")
     };
     let cause = Interrupted { message, source: error.without_url() };
     let error = Error::new(ErrorKind::Unavailable, cause);

@@ -64,7 +64,7 @@ impl TokenSource for EdgeKey {
         if context.rejected() {
             return Err(Error::new(
                 ErrorKind::Refused,
-                "an API rejects this Edge key; only the Delivery API accepts Edge keys, and not those of other environments or revoked ones",
+                "an API rejects this Edge key; check that it has not been revoked, that it belongs to this environment, and that the only target is the Delivery API",
             ));
         }
         Ok(self.0.clone())

@@ -156,7 +156,7 @@ impl TokenApi {
         }
         Err(Error::new(
             ErrorKind::Malformed,
-            "the Token API lists more than 10,000 keys; ask for a part of them by their label",
+            "the Token API lists more than 10,000 keys; filter them by label",
         ))
     }
 

@@ -86,8 +86,9 @@ impl Drop for Counted {
 /// (except in a call to Edge's Token API, where it names a key) `X-GQL-Token`, or the query
 /// parameter `sc_apikey` or `sitecoreContextId`. Several middlewares with different credentials can
 /// therefore be added to one client. A request that already has the header of this cache's tokens
-/// is passed on without a token too. Only a token names that header, so the request still waits for
-/// one, and fails if there is none. The middleware does not notice other custom headers.
+/// is passed on without a token too. The middleware learns the name of that header from a token, so
+/// the request still waits for a token, and fails if there is none. The middleware does not notice
+/// other custom headers.
 ///
 /// reqwest adds its `default_headers` after all middleware. This middleware does not see them, and
 /// the header that it sets takes precedence over them.
@@ -293,7 +294,7 @@ impl AuthMiddleware {
             let origin = request.url().origin().ascii_serialization();
             let targets = unauthenticated::names(self.apis.iter());
             let message = format!(
-                "a request to {origin} is outside the targets ({targets}); add one for its URL, or set NoAuth on the request"
+                "a request to {origin} is outside the targets ({targets}); add a target for its URL, or set NoAuth on the request"
             );
             let error = Error::new(ErrorKind::Config, message);
             return Box::pin(async { Err(reqwest_middleware::Error::middleware(error)) });

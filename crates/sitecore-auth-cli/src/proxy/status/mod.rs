@@ -185,7 +185,7 @@ fn account_card(account: &Account) -> String {
     let (state, label) = match (status.freshness(), status.last_error()) {
         (Some(Freshness::Fresh), None) => ("fresh", "fresh"),
         // For example, an API rejected it.
-        (Some(Freshness::Fresh), Some(_)) => ("stale", "fresh, but it could not be replaced"),
+        (Some(Freshness::Fresh), Some(_)) => ("stale", "fresh, but its replacement failed"),
         (Some(Freshness::Stale), None) => ("stale", "stale, still in use"),
         (Some(Freshness::Stale), Some(_)) => ("stale", "stale, still in use; the refresh failed"),
         (_, Some(_)) => ("failed", "no token"),

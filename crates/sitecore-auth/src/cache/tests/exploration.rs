@@ -361,7 +361,7 @@ impl World {
         {
             return Err("1. an expired token is published".to_owned());
         }
-        // 7. Nothing stops refreshing for ever. After 26 h every token has expired, and a caller
+        // 7. Nothing stops refreshing permanently. After 26 h every token has expired, and a caller
         //    starts a refresh or a check.
         let mut later = self.table.clone();
         (later.refresh, later.check) = (None, None);
