@@ -1,6 +1,6 @@
 //! `run`: starts a program that calls Sitecore's APIs through a proxy of its own.
 
-use std::{env, io, net::Ipv4Addr, process::ExitStatus};
+use std::{env, ffi::OsStr, io, net::Ipv4Addr, process::ExitStatus};
 
 use tokio::process::Command;
 
@@ -13,10 +13,6 @@ use crate::{
     signals,
     terminal::{error_line, note},
 };
-
-/// The variables that the library reads secrets from.
-const SECRETS: [&str; 3] =
-    ["SITECORE_AUTH_CLIENT_SECRET", "SITECORE_CLIENT_SECRET", "SITECORE_EDGE_TOKEN"];
 
 const LOOPBACK: &str = "127.0.0.1";
 
@@ -46,7 +42,10 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
         .env("SITECORE_PROXY_URL", &started.url)
         .env("SITECORE_PROXY_KEY", key.reveal());
     // The program needs none of them, and could bypass the proxy.
-    for variable in SECRETS.into_iter().chain(config.secret_variables()) {
+    for (variable, _) in env::vars_os().filter(|(variable, _)| is_secret(variable)) {
+        child.env_remove(variable);
+    }
+    for variable in config.secret_variables() {
         child.env_remove(variable);
     }
     // A proxy of the network must not get the key.
@@ -87,6 +86,14 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
         Failure::new(Kind::Unexpected, format!("cannot wait for the program: {error}"))
     })?;
     Ok(exit_code(status))
+}
+
+/// Returns `true` for the variable of a client secret, such as `SITECORE_EDGE_CLIENT_SECRET`, or of
+/// an Edge key.
+fn is_secret(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    let is_client_secret = name.starts_with("SITECORE") && name.ends_with("CLIENT_SECRET");
+    is_client_secret || name == "SITECORE_EDGE_TOKEN"
 }
 
 /// Returns a program's exit code, or 128 plus the number of the signal that ended it.

@@ -48,6 +48,7 @@ fn the_program_gets_no_secret_and_no_proxy_of_the_network_gets_the_key() {
         let mut command = place.command(Api::Deploy, &["run", "--deploy", "--", "env"]);
         command
             .env("MY_SECRET", "sentinel-0123456789-0123456789-01")
+            .env("SITECORE_EDGE_CLIENT_SECRET", "sentinel-0123456789-0123456789-02")
             .env("SITECORE_EDGE_TOKEN", "sentinel")
             .env("no_proxy", no_proxy);
         stdout(&command.output().unwrap())
