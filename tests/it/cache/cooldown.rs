@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sitecore_auth::ErrorKind;
+use futures_util::future::join_all;
+use sitecore_auth::{ErrorKind, TokenCache};
 use tokio::time::{Instant, advance, sleep};
 
 use super::{stale_cache, token_text};
@@ -198,4 +199,19 @@ async fn a_cooldown_of_our_own_ends_when_the_current_token_expires() {
     source.turn_to(Step::Grant(DAY));
     advance(10 * SECOND).await;
     assert_eq!(token_text(&cache).await, "token-2");
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_for_as_long_as_the_error_says_is_not_too_early() {
+    // By the machine's clock, which lags by some milliseconds on Linux.
+    let callers = (0..40_u32).map(|caller| async move {
+        let source = ScriptedSource::new([], Step::Fail(ErrorKind::Malformed));
+        let cache = TokenCache::new(source.clone());
+        sleep(MS / 4 * caller).await;
+        let error = cache.token().await.expect_err("a failure");
+        sleep(error.retry_after().expect("a cooldown")).await;
+        cache.token().await.expect_err("another failure");
+        assert_eq!(source.calls(), 2, "caller {caller}");
+    });
+    join_all(callers).await;
 }
