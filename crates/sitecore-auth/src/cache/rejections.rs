@@ -30,9 +30,9 @@ pub(crate) enum RejectedBy {
     Caller,
 }
 
-/// Decides whether a rejected token may be replaced yet.
+/// Limits when a rejected token may be replaced. Also knows whose rejections are credible.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rejections {
+pub(super) struct RejectionLimits {
     series: HashMap<RejectedBy, Series>,
     budget: Budget,
     /// The APIs that have rejected a replacement too. They may accept some requests and reject
@@ -65,7 +65,7 @@ pub(super) struct Budget {
     full_at: Moment,
 }
 
-impl Rejections {
+impl RejectionLimits {
     /// Returns an error if a token that `by` rejected may not be replaced yet.
     pub(super) fn check(&self, by: &RejectedBy, now: Moment) -> Result<()> {
         let (message, retry_at) = match self.series(by, now) {

@@ -10,7 +10,7 @@ use super::{
         Arrival, Input, Job, Need, Outcome, Reason, Refresh, Reply, Request, expired, lost,
         timed_out, too_short,
     },
-    rejections::{RejectedBy, Rejections},
+    rejections::{RejectedBy, RejectionLimits},
     tokens::{TokenRecord, Tokens},
 };
 use crate::{
@@ -32,7 +32,7 @@ pub(super) struct CacheState {
     pub(super) in_flight: Option<Refresh>,
     /// Why the last refresh failed, and when the next one may start.
     pub(super) cooldown: Option<Cooldown>,
-    pub(super) rejections: Rejections,
+    pub(super) rejections: RejectionLimits,
     /// The process stood still during the last refresh. If that happens again, it is a failure.
     stood_still: bool,
     /// A stale token is not refreshed earlier, because the issuer had nothing newer.

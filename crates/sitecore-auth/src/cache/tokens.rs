@@ -3,7 +3,7 @@
 
 use super::{
     decision::Need,
-    rejections::{RejectedBy, Rejections},
+    rejections::{RejectedBy, RejectionLimits},
 };
 use crate::{clock::Moment, freshness::Freshness, policy::RefreshPolicy, token::Token};
 
@@ -108,7 +108,7 @@ impl Tokens {
     pub(super) fn add(
         &mut self,
         token: Token,
-        rejections: &Rejections,
+        rejections: &RejectionLimits,
         now: Moment,
         policy: &RefreshPolicy,
     ) {
@@ -122,7 +122,7 @@ impl Tokens {
     }
 
     /// Puts a settling token to use if it has settled, or if the current one is no longer good.
-    pub(super) fn put_to_use(&mut self, rejections: &Rejections, now: Moment) {
+    pub(super) fn put_to_use(&mut self, rejections: &RejectionLimits, now: Moment) {
         let is_good = self.is_good(rejections, now);
         let settled = self.settling.take_if(|(_, until)| !is_good || now.has_reached(*until));
         let Some((record, _)) = settled else { return };
@@ -149,7 +149,7 @@ impl Tokens {
     }
 
     /// Returns `true` if the current token is usable and has no credible rejection.
-    fn is_good(&self, rejections: &Rejections, now: Moment) -> bool {
+    fn is_good(&self, rejections: &RejectionLimits, now: Moment) -> bool {
         self.usable(now).is_some_and(|current| !rejections.are_credible(&current.rejected_by))
     }
 
