@@ -2,20 +2,15 @@
 
 use std::{
     collections::HashMap,
-    env, fmt, fs, io,
-    path::PathBuf,
+    fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Shared},
-};
+use futures_util::{FutureExt as _, future::Shared};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, RedisError,
     RedisFuture, RedisResult, Value,
@@ -24,13 +19,15 @@ use redis::{
 #[cfg(feature = "redis-cluster")]
 use redis::{cluster::ClusterClientBuilder, cluster_async::ClusterConnection};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use sitecore_auth::{Clock as _, SystemClock};
 use tokio::{
     runtime::{Handle, Id},
     sync::{Notify, Semaphore, oneshot},
     time::timeout,
 };
+
+use super::password::Password;
 
 /// A connection that was idle for longer is closed. A firewall may have dropped it silently, and
 /// noticing that takes the whole time limit of a command.
@@ -52,13 +49,6 @@ pub(super) enum Server {
     One(Box<ConnectionInfo>),
     #[cfg(feature = "redis-cluster")]
     Cluster(Vec<ConnectionInfo>),
-}
-
-/// Where the password comes from, if not from the URL.
-pub(super) enum Password {
-    File(PathBuf),
-    Variable(String),
-    Function(Box<dyn Fn() -> BoxFuture<'static, io::Result<SecretString>> + Send + Sync>),
 }
 
 pub(super) struct Link {
@@ -318,32 +308,6 @@ impl Open {
 
     fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.last_used, &other.last_used)
-    }
-}
-
-impl Password {
-    async fn read(&self) -> io::Result<SecretString> {
-        match self {
-            Self::Function(password) => password().await,
-            Self::File(path) => {
-                let (file, shown) = (path.clone(), path.display());
-                let (sender, text) = oneshot::channel();
-                // On one of Tokio's threads, a read that hangs would keep the runtime from
-                // shutting down.
-                let read = move || drop(sender.send(fs::read_to_string(file)));
-                thread::Builder::new().name("sitecore-auth-read".to_owned()).spawn(read)?;
-                let text = text.await.map_err(io::Error::other)?.map_err(|error| {
-                    io::Error::new(error.kind(), format!("could not read {shown}: {error}"))
-                })?;
-                Ok(text.trim().into())
-            }
-            Self::Variable(name) => {
-                let text = env::var(name).map_err(|error| {
-                    io::Error::other(format!("could not read the variable {name}: {error}"))
-                })?;
-                Ok(text.trim().into())
-            }
-        }
     }
 }
 

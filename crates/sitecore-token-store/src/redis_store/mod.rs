@@ -14,8 +14,10 @@ use secrecy::SecretString;
 use sitecore_auth::{Error, ErrorKind, Result};
 
 mod link;
+mod password;
 
-use link::{Link, Password, Server, address_of, describe};
+use link::{Link, Server, address_of, describe};
+use password::Password;
 
 use crate::{
     limit::within,
@@ -174,9 +176,9 @@ impl RedisStoreBuilder {
     }
 
     /// Sets a file from which the password is read before each connection, so that it can rotate.
-    /// White space around it is removed.
+    /// White space and a byte order mark are removed.
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
-        Self { password: Some(Password::File(path.into())), ..self }
+        Self { password: Some(Password::file(path.into())), ..self }
     }
 
     /// Sets an environment variable from which the password is read before each connection.

@@ -1,0 +1,90 @@
+//! Where the password comes from, if not from the URL.
+
+use std::{env, fs, io, path::PathBuf, sync::Arc, thread};
+
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+use tokio::sync::{Semaphore, oneshot};
+
+/// How many reads of a file run at once. A read that hangs occupies its thread forever.
+const MAX_READS: usize = 4;
+
+type Function = dyn Fn() -> BoxFuture<'static, io::Result<SecretString>> + Send + Sync;
+
+pub(super) enum Password {
+    File { path: PathBuf, reads: Arc<Semaphore> },
+    Variable(String),
+    Function(Box<Function>),
+}
+
+impl Password {
+    pub(super) fn file(path: PathBuf) -> Self {
+        Self::File { path, reads: Arc::new(Semaphore::new(MAX_READS)) }
+    }
+
+    pub(super) async fn read(&self) -> io::Result<SecretString> {
+        match self {
+            Self::Function(password) => password().await,
+            Self::File { path, reads } => {
+                let permit = Arc::clone(reads).acquire_owned().await.map_err(io::Error::other)?;
+                let (file, shown) = (path.clone(), path.display());
+                let (sender, text) = oneshot::channel();
+                // On one of Tokio's threads, a read that hangs would keep the runtime from
+                // shutting down.
+                let read = move || {
+                    drop(sender.send(fs::read_to_string(file)));
+                    drop(permit);
+                };
+                thread::Builder::new().name("sitecore-auth-read".to_owned()).spawn(read)?;
+                let text = text.await.map_err(io::Error::other)?.map_err(|error| {
+                    io::Error::new(error.kind(), format!("could not read {shown}: {error}"))
+                })?;
+                Ok(plain(&text))
+            }
+            Self::Variable(name) => {
+                let text = env::var(name).map_err(|error| {
+                    io::Error::other(format!("could not read the variable {name}: {error}"))
+                })?;
+                Ok(plain(&text))
+            }
+        }
+    }
+}
+
+/// Returns the text without white space and a byte order mark around it.
+fn plain(text: &str) -> SecretString {
+    text.trim().trim_start_matches('\u{feff}').trim().into()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{process::Command, time::Duration};
+
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_whose_reads_hang_occupies_four_threads_at_most() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("password");
+        assert!(Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()));
+        let password = Password::file(pipe.clone());
+        let threads = || fs::read_dir("/proc/self/task").expect("procfs").count();
+        let before = threads();
+        let read = async || tokio::time::timeout(Duration::from_millis(20), password.read()).await;
+        for _ in 0..8 {
+            assert!(read().await.is_err(), "nothing has been written");
+        }
+        assert_eq!(threads(), before + MAX_READS);
+        // A write ends them, and the next read works.
+        fs::write(&pipe, "secret\n").expect("a pipe");
+        while threads() > before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let write = thread::spawn(move || fs::write(pipe, "\u{feff}secret\r\n"));
+        let text = password.read().await.expect("a password");
+        assert_eq!(text.expose_secret(), "secret", "without the byte order mark");
+        assert!(write.join().is_ok_and(|written| written.is_ok()));
+    }
+}
