@@ -97,6 +97,26 @@ fn a_stale_token_is_refreshed_after_a_runtime_died_with_its_refresh() {
 }
 
 #[test]
+fn a_runtime_for_each_call_does_not_cause_a_token_request_for_each_call() {
+    let clock = ManualClock::new();
+    let source = ScriptedSource::new([Step::Grant(DAY)], Step::Hang);
+    let cache = cache_of(&source, clock.clone());
+    current_thread().block_on(cache.token()).unwrap();
+    clock.advance(DAY * 5 / 6);
+    for _ in 0..200 {
+        current_thread().block_on(async {
+            assert!(cache.current().is_some());
+            settle().await;
+        });
+        clock.advance(SECOND);
+    }
+    // At once, twice, and then after cooldowns of about 30 s, 60 s and 120 s.
+    assert!((4..=6).contains(&(source.calls() - 1)), "{}", source.calls());
+    let error = cache.status().last_error().cloned().expect("a failure");
+    assert!(error.cause().contains("let one runtime make all calls"), "{error}");
+}
+
+#[test]
 fn a_stale_token_is_refreshed_while_the_runtime_of_its_last_refresh_is_parked() {
     let clock = ManualClock::new();
     let source = ScriptedSource::new([Step::Grant(DAY), Step::Hang], Step::Grant(DAY));

@@ -223,6 +223,12 @@ pub(super) fn too_short() -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
+/// Returns the error of a refresh that ended with its runtime.
+pub(super) fn runtime_ended() -> Error {
+    let message = "the runtime ended during the token refresh; let one runtime make all calls";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 /// Returns the error of a caller whose refreshes were all lost, or of a refresh that was given up.
 pub(super) fn lost() -> Error {
     let message = "several refreshes were lost; check whether the runtime is shutting down";

@@ -167,7 +167,11 @@ impl Shared {
 
     /// Ends a refresh or check whose task has ended.
     pub(super) fn close(&self, number: u64) {
-        self.update(self.lock(), |guarded| guarded.state.lose(number));
+        let input = self.input();
+        self.update(self.lock(), |guarded| {
+            let is_awaited = guarded.is_awaited(number);
+            guarded.state.lose(number, is_awaited, input);
+        });
         self.inform(number, &None);
     }
 
@@ -213,7 +217,7 @@ impl Shared {
 
     /// Returns `true` if a caller waits for the refresh or check with this number.
     pub(super) fn is_awaited(&self, number: u64) -> bool {
-        self.lock().sender(number).is_some_and(|sender| sender.receiver_count() > 0)
+        self.lock().is_awaited(number)
     }
 
     /// Changes the state, publishes the current token for callers that do not lock the state, and
@@ -298,6 +302,10 @@ impl Guarded {
         let receiver = self.sender(number).map(watch::Sender::subscribe);
         let receiver = receiver.unwrap_or_else(|| watch::channel(None).1);
         Waiter { number, time_left: self.state.time_left(number, input), receiver }
+    }
+
+    fn is_awaited(&self, number: u64) -> bool {
+        self.sender(number).is_some_and(|sender| sender.receiver_count() > 0)
     }
 
     fn sender(&self, number: u64) -> Option<&watch::Sender<Option<Option<Outcome>>>> {

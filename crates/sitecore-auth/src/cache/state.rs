@@ -2,13 +2,13 @@
 //!
 //! Nothing in here knows a runtime, a lock, a clock or a log.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::{
     cooldown::{Cooldown, Failure, Permit},
     decision::{
         Arrival, Input, Job, Need, Outcome, Reason, Refresh, Reply, Request, expired, lost,
-        timed_out, too_short,
+        runtime_ended, timed_out, too_short,
     },
     rejections::{RejectedBy, RejectionLimits},
     tokens::{TokenRecord, Tokens},
@@ -33,8 +33,9 @@ pub(super) struct CacheState {
     /// Why the last refresh failed, and when the next one may start.
     pub(super) cooldown: Option<Cooldown>,
     pub(super) rejections: RejectionLimits,
-    /// The process stood still during the last refresh. If that happens again, it is a failure.
-    stood_still: bool,
+    /// The last refresh was lost: the process stood still, or the runtime ended and no caller waited.
+    /// If that happens again, it is a failure.
+    was_lost: bool,
     /// A stale token is not refreshed earlier, because the issuer had nothing newer.
     pub(super) refresh_not_before: Option<Moment>,
     /// The number of the last refresh or check, so that a late result can be recognized.
@@ -213,9 +214,20 @@ impl CacheState {
         }
     }
 
-    /// Drops a refresh whose task is gone.
-    pub(super) fn lose(&mut self, number: u64) {
-        self.in_flight.take_if(|refresh| refresh.number == number);
+    /// Drops a refresh whose task is gone. If callers wait for it, one of them starts another.
+    /// Otherwise it may have been started on a runtime that ends after each call. So that not every
+    /// call makes a token request, a second loss in a row is a failure.
+    pub(super) fn lose(&mut self, number: u64, is_awaited: bool, input: Input<'_>) {
+        let lost = self.in_flight.take_if(|refresh| refresh.number == number);
+        let Some(refresh) = lost.filter(|_| !is_awaited) else { return };
+        if let (true, Some(by), Some(rejected)) =
+            (refresh.is_due_to_rejection(), &refresh.rejected_by, &refresh.replacing)
+        {
+            self.rejections.count(&refresh, by, rejected, false, input);
+        }
+        if mem::replace(&mut self.was_lost, true) {
+            self.start_cooldown(&refresh, runtime_ended(), input);
+        }
     }
 
     /// Ends the refresh or check with this number because its time limit has passed. `None` if its
@@ -268,7 +280,7 @@ impl CacheState {
         if usable.is_none() && token.freshness(now) == Freshness::Expired {
             return Err(expired());
         }
-        self.stood_still = false;
+        self.was_lost = false;
         self.cooldown.take_if(|cooldown| !cooldown.outlasts(refresh.started, now));
         if let Some(error) = self.count_replacement(refresh, &token, input) {
             if usable.is_none() {
@@ -356,8 +368,8 @@ impl CacheState {
 
     fn fail(&mut self, refresh: &Refresh, error: Error, input: Input<'_>) -> Outcome {
         let stood_still = refresh.stood_still(input) && error.retry_after().is_none();
-        self.stood_still = stood_still && !self.stood_still;
-        if self.stood_still {
+        let was_lost = mem::replace(&mut self.was_lost, stood_still);
+        if stood_still && !was_lost {
             return Outcome::StoodStill;
         }
         Outcome::Failed(self.start_cooldown(refresh, error, input))

@@ -113,7 +113,7 @@ fn a_token_that_arrives_late_does_not_end_a_wait_that_the_server_specified_since
         let mut table = Table::new();
         table.next(Need::Token);
         let late = table.refresh.take().expect("a refresh");
-        table.state.lose(late.number);
+        table.lose(&late, true);
         table.advance(SECOND);
         table.next(Need::Token);
         match wait {

@@ -174,7 +174,12 @@ impl World {
             }),
             Event::TaskLost => {
                 let refresh = self.table.refresh.take()?;
-                self.table.state.lose(refresh.number);
+                let is_awaited = refresh.was_awaited && !refresh.is_due_to_rejection();
+                if !is_awaited && refresh.is_due_to_rejection() {
+                    let paid = self.charged_api.take();
+                    self.paid.extend(paid.map(|api| (api, "lost".to_owned())));
+                }
+                self.table.lose(&refresh, is_awaited);
                 Ok(())
             }
             Event::TimedOut => {

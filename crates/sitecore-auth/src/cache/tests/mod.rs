@@ -137,6 +137,11 @@ impl Table {
         }
     }
 
+    /// Ends the runtime of the refresh that was started last.
+    fn lose(&mut self, refresh: &Refresh, is_awaited: bool) {
+        self.with_input(|state, input| state.lose(refresh.number, is_awaited, input));
+    }
+
     fn fail(&mut self, kind: ErrorKind) -> Option<Outcome> {
         self.finish(Err(Error::new(kind, "table")))
     }

@@ -98,7 +98,7 @@ fn a_lost_refresh_gives_way_to_another() {
     let mut table = Table::new();
     table.next(Need::Token);
     let lost = table.refresh.take().expect("a refresh");
-    table.state.lose(lost.number);
+    table.lose(&lost, true);
     assert_eq!((table.next(Need::Token), table.refresh.is_some()), (Got::Waits, true));
     // Its failure no longer counts, but a token always does.
     let error = Error::new(ErrorKind::Refused, "late");
@@ -106,6 +106,36 @@ fn a_lost_refresh_gives_way_to_another() {
     assert!(table.finish_refresh(&lost, Ok(token("late", DAY))).is_some());
     assert_eq!(table.next(Need::Token), is_token("late"));
     assert!(table.with_input(|state, input| state.is_refreshing(input)), "the other one goes on");
+}
+
+#[test]
+fn refreshes_that_end_with_their_runtimes_do_not_follow_each_other_at_once() {
+    let mut table = Table::stale();
+    // A program that builds a runtime for each call loses each refresh.
+    let mut started = 0;
+    for _ in 0..3_600 {
+        assert_eq!(table.next(Need::Refresh), is_token("token-1"));
+        if let Some(refresh) = table.refresh.take() {
+            started += 1;
+            table.lose(&refresh, false);
+        }
+        table.advance(SECOND);
+    }
+    // At 0 s, 1 s, 31 s, 91 s, 211 s, 451 s, and then every 5 min.
+    assert_eq!(started, 16);
+    let error = table.with_input(|state, input| state.last_error(input)).expect("a failure");
+    assert!(error.cause().contains("runtime"), "{error}");
+    // A token ends it, and then a loss is the first one again.
+    table.advance(300 * SECOND);
+    table.next(Need::Refresh);
+    table.grant(DAY);
+    table.advance(20 * HOUR);
+    for _ in 0..2 {
+        assert_eq!(table.next(Need::Refresh), is_token("token-2"));
+        let refresh = table.refresh.take().expect("a refresh");
+        table.lose(&refresh, false);
+    }
+    assert_eq!((table.next(Need::Refresh), table.refresh.is_some()), (is_token("token-2"), false));
 }
 
 #[test]
@@ -159,6 +189,18 @@ fn a_process_that_stands_still_again_has_a_cooldown() {
         table.fail(ErrorKind::Unavailable);
         assert_eq!(table.next(Need::Token), got);
     }
+    // One that is frozen after each call makes a token request per cooldown.
+    let mut table = Table::stale();
+    let mut started = 0;
+    for _ in 0..60 {
+        table.next(Need::Refresh);
+        started += u32::from(table.refresh.is_some());
+        table.advance(MINUTE);
+        if table.refresh.is_some() {
+            table.fail(ErrorKind::Unavailable);
+        }
+    }
+    assert_eq!(started, 13);
 }
 
 #[test]

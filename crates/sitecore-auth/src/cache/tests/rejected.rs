@@ -395,9 +395,35 @@ fn the_source_learns_that_a_token_was_rejected() {
     table.reject("api");
     assert_eq!(is_rejected(&mut table), Some(true));
     // A refresh that was given up sends nothing.
-    table.state.lose(refresh.number);
+    table.lose(&refresh, true);
     assert_eq!(is_rejected(&mut table), None);
     assert_eq!(table.state.token_requests, 3);
+}
+
+#[test]
+fn a_replacement_that_ended_with_its_runtime_counts_too() {
+    let mut table = Table::with_token(DAY);
+    let mut started = 0;
+    for _ in 0..600 {
+        table.reject("api");
+        if let Some(refresh) = table.refresh.take() {
+            started += 1;
+            // The caller gave up before.
+            table.lose(&refresh, false);
+        }
+        table.advance(SECOND);
+    }
+    // At 0 s, 60 s, 180 s and 420 s. Each used up a part of the budget.
+    assert_eq!(started, 4);
+    for api in ["b", "c"] {
+        table.advance(MINUTE);
+        assert_eq!((table.reject(api), table.refresh.is_some()), (Got::Waits, true));
+        let refresh = table.refresh.take().expect("a refresh");
+        table.lose(&refresh, false);
+    }
+    table.advance(MINUTE);
+    let expected = HOUR - 13 * MINUTE;
+    assert_eq!(table.reject("d"), Got::Fails(ErrorKind::Unavailable, expected));
 }
 
 #[test]
