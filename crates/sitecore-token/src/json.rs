@@ -196,8 +196,9 @@ pub(crate) fn parse_lifetime(value: &RawValue) -> Result<Duration> {
     Ok(Duration::from_secs_f64(whole.min(MAX_LIFETIME.as_secs_f64())))
 }
 
-/// Removes the byte order mark that .NET writes before UTF-8.
+/// Removes the byte order mark that .NET writes before UTF-8, and white space before it.
 pub(crate) fn without_bom(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii_start();
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 

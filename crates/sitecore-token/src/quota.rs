@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
+/// A smaller number in `x-ratelimit-reset` is not a Unix time; it would be one before 2001.
+const SMALLEST_UNIX_TIME: Duration = Duration::from_secs(1_000_000_000);
+
 /// How many more tokens the issuer will grant, from its `Auth0-Client-Quota-Limit` header.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
@@ -55,9 +58,9 @@ impl QuotaBucket {
         };
         Some(Self {
             name: member("b")?.to_owned(),
-            limit: member("q")?.parse().ok()?,
-            remaining: member("r")?.parse().ok()?,
-            resets_in: Duration::from_secs(member("t")?.parse().ok()?),
+            limit: parse_count(member("q")?)?,
+            remaining: parse_count(member("r")?)?,
+            resets_in: parse_seconds(member("t")?)?,
         })
     }
 
@@ -92,8 +95,11 @@ impl QuotaBucket {
 pub(crate) fn rate_limit_wait(headers: &HeaderMap, received_at: SystemTime) -> Option<Duration> {
     let reset = || {
         let values = header_values(headers, "x-ratelimit-reset").flat_map(|line| line.split(','));
-        let reset = SystemTime::UNIX_EPOCH.checked_add(values.filter_map(parse_seconds).max()?)?;
-        time_until(reset, headers, received_at)
+        let reset = values.filter_map(parse_seconds).max()?;
+        // Auth0 sends a Unix time, and others the number of seconds from now.
+        let is_wait = reset < SMALLEST_UNIX_TIME && !reset.is_zero();
+        let time = || time_until(SystemTime::UNIX_EPOCH.checked_add(reset)?, headers, received_at);
+        if is_wait { Some(reset) } else { time() }
     };
     retry_after(headers, received_at)
         .or_else(|| Quota::from_headers(headers)?.exhausted_for().filter(|wait| !wait.is_zero()))
@@ -129,6 +135,12 @@ pub(crate) fn retry_after(headers: &HeaderMap, received_at: SystemTime) -> Optio
         dates.chain(seconds).max()
     });
     waits.max().filter(|wait| !wait.is_zero())
+}
+
+/// Parses a number of tokens. A window that is overdrawn has none left.
+fn parse_count(text: &str) -> Option<u64> {
+    let count: f64 = text.trim().parse().ok()?;
+    count.is_finite().then_some(count as u64)
 }
 
 /// Parses a number of seconds. Fractions are rounded up, so that we never retry too early.

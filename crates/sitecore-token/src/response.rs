@@ -50,7 +50,7 @@ impl TokenResponse {
     ///
     /// This is the shorter of `expires_in` and the JWT's own lifetime, never zero and at most 30
     /// days. The JWT's lifetime is `exp − iat`, or what was left of it at the response's `Date` if
-    /// a cache had kept the token. Lifetimes of a second or more are rounded down to whole seconds.
+    /// a cache had kept the token or there is no `iat`. Lifetimes of a second or more are rounded down to whole seconds.
     /// `None` if the response specifies neither.
     #[must_use]
     pub fn expires_in(&self) -> Option<Duration> {
@@ -288,8 +288,10 @@ impl RawResponse<'_> {
     fn wait(&self, kind: ErrorKind) -> Option<Duration> {
         match kind {
             ErrorKind::RateLimited => rate_limit_wait(self.headers, self.received_at),
-            ErrorKind::Unavailable => retry_after(self.headers, self.received_at),
-            ErrorKind::Config | ErrorKind::Refused | ErrorKind::Malformed => None,
+            ErrorKind::Unavailable | ErrorKind::Refused => {
+                retry_after(self.headers, self.received_at)
+            }
+            ErrorKind::Config | ErrorKind::Malformed => None,
         }
     }
 

@@ -39,6 +39,8 @@ async fn retry_after_may_be_seconds_or_a_date() {
     assert!(wait > 110 * SECOND && wait <= 121 * SECOND, "{wait:?}");
     let error = error_of(ResponseTemplate::new(503).insert_header("retry-after", "5")).await;
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, Some(5 * SECOND)));
+    let error = error_of(refusal(403, "access_denied", "").insert_header("retry-after", "5")).await;
+    assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Refused, Some(5 * SECOND)));
 }
 
 #[tokio::test]
@@ -94,6 +96,16 @@ async fn retry_after_is_derived_from_quota_headers() {
     assert_eq!(wait_of(&[(quota, hour)]).await, Some(3_540 * SECOND));
     let both = "b=per_hour;q=10;r=0;t=3540,b=per_day;q=50;r=0;t=43200";
     assert_eq!(wait_of(&[(quota, both)]).await, Some(43_200 * SECOND));
+    for (window, seconds) in [
+        ("b=per_hour;q=10;r=0;t=3539.2", 3_540),
+        ("b=per_hour;q=10.5;r=0.0;t=60", 60),
+        ("b=per_hour;q=10;r=-1;t=60", 60),
+    ] {
+        assert_eq!(wait_of(&[(quota, window)]).await, Some(seconds * SECOND), "{window}");
+    }
+    // Some servers send a number of seconds instead of a time.
+    assert_eq!(wait_of(&[("x-ratelimit-reset", "60"), ("date", DATE)]).await, Some(60 * SECOND));
+    assert_eq!(wait_of(&[("x-ratelimit-reset", "0"), ("date", DATE)]).await, None);
     let reset = ("x-ratelimit-reset", TWO_MINUTES_LATER_UNIX);
     assert_eq!(wait_of(&[reset, ("date", DATE)]).await, Some(120 * SECOND));
     let two = format!("1700000000, {TWO_MINUTES_LATER_UNIX}");

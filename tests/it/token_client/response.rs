@@ -247,6 +247,23 @@ async fn a_token_that_was_cached_on_the_way_has_only_its_remaining_lifetime() {
 }
 
 #[tokio::test]
+async fn a_token_that_does_not_say_when_it_was_issued_ends_at_its_expiry() {
+    let date = "date: Sun, 22 Nov 2026 12:00:00 GMT\r\n";
+    let noon = 1_795_348_800_u64;
+    for (left, expires_in, expected) in
+        [(60, r#","expires_in":86400"#, 60), (60, "", 60), (7_200, r#","expires_in":3600"#, 3_600)]
+    {
+        let token = jwt(&json!({ "exp": noon + left }));
+        let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer"{expires_in}}}"#);
+        let response = fetch_raw(date, &body).await.unwrap();
+        assert_eq!(response.expires_in(), seconds(expected), "{left} {expires_in}");
+    }
+    let expired = jwt(&json!({ "exp": noon - 1 }));
+    let body = format!(r#"{{"access_token":"{expired}","token_type":"Bearer"}}"#);
+    assert!(fetch_raw(date, &body).await.expect_err("an expired token").is_transient());
+}
+
+#[tokio::test]
 async fn a_web_page_or_a_truncated_response_is_malformed_but_transient() {
     let page = "<!doctype html><title>sentinel</title>";
     let error = malformed(fetch(ResponseTemplate::new(200).set_body_raw(page, "text/html")).await);
@@ -280,6 +297,7 @@ async fn json_is_read_whatever_its_content_type_and_white_space() {
     let server = RawServer::start(raw, AfterWrite::Close).await;
     assert!(client_of(&server.url()).build().unwrap().fetch().await.is_ok());
     assert!(fetch_body(format!("\u{feff}{json}")).await.is_ok());
+    assert!(fetch_body(format!("\r\n \u{feff}{json}")).await.is_ok());
     assert!(fetch_body(format!(" \r\n\t{json} \n")).await.is_ok());
 }
 
