@@ -85,6 +85,7 @@ pub struct FetchContext<'a> {
     time_left: Duration,
     uses_budget: bool,
     cache: &'a str,
+    cache_number: u32,
 }
 
 impl<'a> FetchContext<'a> {
@@ -99,13 +100,14 @@ impl<'a> FetchContext<'a> {
             time_left,
             uses_budget: false,
             cache: "",
+            cache_number: 0,
         }
     }
 
-    /// Sets what only a cache knows: its name, and whether its budget for rejected tokens pays for
-    /// this token request.
-    pub(crate) fn with_cache(self, cache: &'a str, uses_budget: bool) -> Self {
-        Self { uses_budget, cache, ..self }
+    /// Sets what only a cache knows: its name and number, and whether its budget for rejected tokens
+    /// pays for this token request.
+    pub(crate) fn with_cache(self, cache: &'a str, cache_number: u32, uses_budget: bool) -> Self {
+        Self { uses_budget, cache, cache_number, ..self }
     }
 
     /// Sets the token to replace, and whether it was rejected.
@@ -164,6 +166,14 @@ impl<'a> FetchContext<'a> {
     #[must_use]
     pub fn cache(&self) -> &'a str {
         self.cache
+    }
+
+    /// Returns a number that tells the caches of a process apart, because several can share one
+    /// source.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn cache_number(&self) -> u32 {
+        self.cache_number
     }
 }
 

@@ -52,7 +52,7 @@ impl<'a> Call<'a> {
     /// Adopts what is in the store, or fetches a token and saves it.
     pub(crate) async fn adopt_or_fetch(&self) -> Result<Token> {
         let mut visit =
-            Visit::new(self.context, self.parts.id, self.parts.is_unwritable(), fastrand::f64());
+            Visit::new(self.context, self.id(), self.parts.is_unwritable(), fastrand::f64());
         let (mut entry, mut lease, mut failure) = (None, None, None);
         let mut next = Next::Look;
         loop {
@@ -260,7 +260,7 @@ impl<'a> Call<'a> {
             Ok(token) => entry.with_token(token, requested_at, now),
             Err(error) => match entry.token(self.context.replacing(), now) {
                 Some(newer) => return Ok(Some(newer)),
-                None => Some(entry.with_failure(error, requested_at, now, self.parts.id)),
+                None => Some(entry.with_failure(error, requested_at, now, self.id())),
             },
         };
         if let Some(mut entry) = entry {
@@ -290,6 +290,11 @@ impl<'a> Call<'a> {
         let is_refused = matches!(error.kind(), ErrorKind::Refused | ErrorKind::RateLimited);
         self.parts.state().refused_in = is_refused.then(|| self.seal.name().to_owned());
         error
+    }
+
+    /// Distinguishes this cache's failures from those of others.
+    fn id(&self) -> u128 {
+        self.parts.id.wrapping_add(self.context.cache_number().into())
     }
 
     fn moment(&self) -> Now {

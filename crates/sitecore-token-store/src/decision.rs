@@ -20,7 +20,7 @@ const RESERVE: Duration = Duration::from_secs(10);
 /// One call of the source: why it needs a token, and what it has learned from the store.
 pub(crate) struct Visit<'a> {
     context: FetchContext<'a>,
-    /// The process, which does not adopt its own failures.
+    /// The cache, which does not adopt its own failures.
     reader: u128,
     /// A recent save to the store failed.
     is_unwritable: bool,

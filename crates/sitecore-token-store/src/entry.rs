@@ -249,8 +249,8 @@ impl Entry {
         self.token.as_ref()?.adopt(replacing, now)
     }
 
-    /// Returns the failure while its wait lasts. The process that saved it gets `None`, because its
-    /// own cache already decides when to retry.
+    /// Returns the failure while its wait lasts. The cache that saved it gets `None`, because it
+    /// already decides when to retry.
     pub(crate) fn failure(&self, now: Duration, reader: u128) -> Option<ActiveFailure> {
         let failure = self.failure.as_ref().filter(|failure| failure.saved_by != reader)?;
         failure.active(now)

@@ -37,7 +37,7 @@ pub(crate) struct Parts {
     /// Set by the program. Otherwise the inner source's key is used.
     pub(crate) sharing_key: Option<SharingKey>,
     clock: Arc<dyn Clock>,
-    /// Distinguishes this process's failures from those of others.
+    /// Distinguishes the failures of this source's caches from those of others.
     pub(crate) id: u128,
     state: Mutex<State>,
 }

@@ -114,3 +114,24 @@ async fn an_endless_response_does_not_delay_the_replay() {
     let response = tokio::time::timeout(Duration::from_secs(5), call).await.expect("no delay");
     assert_eq!(response.unwrap().status().as_u16(), 200);
 }
+
+#[tokio::test]
+async fn a_response_of_authoring_that_stalls_after_its_status_does_not_delay_the_replay() {
+    let api = TestApi::start(|bearer, _| match bearer {
+        "token-1" => {
+            let start = Frame::data(r#"{"err"#.into());
+            let body = frames(stream::iter([start]).chain(stream::pending()));
+            let response = http::Response::builder().status(401);
+            response.header("content-type", "application/json").body(body).unwrap()
+        }
+        _ => http::Response::default(),
+    })
+    .await;
+    for (document, status) in [("{ a }", 200), ("mutation { a }", 401)] {
+        let target = Target::origin(api.origin().clone()).unwrap();
+        let client = client_with(ScriptedSource::granting(DAY), target);
+        let call = client.post(api.authoring()).body(format!(r#"{{"query":"{document}"}}"#)).send();
+        let response = tokio::time::timeout(Duration::from_secs(5), call).await.expect("no delay");
+        assert_eq!(response.unwrap().status().as_u16(), status, "{document}");
+    }
+}

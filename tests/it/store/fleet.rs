@@ -1,7 +1,10 @@
 //! One token for many processes, simulated in one process. Each source stands for one of them.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -9,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::json;
 use sitecore_auth::{
-    ClientCredentials, FetchContext, ManualClock, RefreshPolicy, Result, SharingKey, Token,
-    TokenCache, TokenClient, TokenSource,
+    ClientCredentials, ErrorKind, FetchContext, ManualClock, RefreshPolicy, Result, SharingKey,
+    Token, TokenCache, TokenClient, TokenSource,
 };
 use sitecore_token_store::{Lease, MemoryStore, SharedSource, Stored, TokenStore};
 use wiremock::ResponseTemplate;
@@ -53,6 +56,27 @@ async fn a_hundred_processes_make_at_most_one_and_a_half_token_requests_a_day() 
     }
     assert!(source.calls() <= days * 3 / 2, "{}", source.calls());
     assert!(source.calls() >= days, "{}", source.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn caches_with_one_shared_source_share_failures_like_processes() {
+    let mut calls = Vec::new();
+    for has_one_source in [true, false] {
+        let (store, clock) = (Memory::default(), PausedClock::new());
+        let source = ScriptedSource::new([], Step::Fail(ErrorKind::Unavailable));
+        let new_source = || shared(&source, store.clone()).with_clock(clock.clone());
+        let one = Arc::new(new_source());
+        let caches: Vec<_> = (0..10)
+            .map(|_| {
+                let shared = if has_one_source { Arc::clone(&one) } else { Arc::new(new_source()) };
+                TokenCache::builder(shared).clock(clock.clone()).build().unwrap()
+            })
+            .collect();
+        let results = join_all(caches.iter().map(TokenCache::token)).await;
+        assert!(results.iter().all(Result::is_err));
+        calls.push(source.calls());
+    }
+    assert!(calls[0] <= calls[1] && calls[0] <= 6, "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -220,9 +220,11 @@ async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts
         let request = shared.lock().state.begin_request(refresh, input.now);
         let request = request.ok_or_else(lost)?;
         let elapsed = input.now.elapsed_since(refresh.started);
-        let context = FetchContext::new(shared.policy.refresh_timeout)
-            .after(elapsed)
-            .with_cache(&shared.name, request.uses_budget);
+        let context = FetchContext::new(shared.policy.refresh_timeout).after(elapsed).with_cache(
+            &shared.name,
+            shared.number(),
+            request.uses_budget,
+        );
         let context = match &refresh.replacing {
             Some(token) => context.with_replacing(token, request.replaces_rejected),
             None => context,

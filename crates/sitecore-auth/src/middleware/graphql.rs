@@ -140,7 +140,7 @@ struct Response {
     errors: Vec<FieldError>,
     /// The members of `data`, and whether each is null.
     data: Vec<(String, bool)>,
-    /// `errors` or `data` occurs twice, or this is only a part of a response.
+    /// `errors` or `data` occurs twice, `data` cannot be read, or this is only a part of a response.
     is_ambiguous: bool,
 }
 
@@ -173,6 +173,18 @@ impl Response {
             && members.all(|(name, is_null)| *is_null && self.is_rejected(name))
     }
 
+    fn read_data(&mut self, data: &RawValue) {
+        if data.get() == "null" {
+            return;
+        }
+        let members = Members::of(data);
+        self.is_ambiguous |= !members.is_complete;
+        let is_null = |value: &RawValue| value.get() == "null";
+        self.data.extend(
+            members.all.into_iter().map(|(name, value)| (name.into_owned(), is_null(value))),
+        );
+    }
+
     fn is_rejected(&self, member: &str) -> bool {
         let is_named = |error: &&FieldError| error.member.as_deref() == Some(member);
         let mut errors = self.errors.iter().filter(is_named).peekable();
@@ -184,29 +196,60 @@ impl Response {
 impl FieldError {
     /// Reads only the parts that matter, so that nothing else in the error can hide a rejection.
     fn parse(error: &RawValue) -> Self {
-        #[derive(Default, Deserialize)]
-        struct Parts<'a> {
-            #[serde(borrow)]
-            path: Option<&'a RawValue>,
-            #[serde(borrow)]
-            extensions: Option<&'a RawValue>,
-        }
-        #[derive(Deserialize)]
-        struct Extensions<'a> {
-            #[serde(borrow)]
-            code: Cow<'a, str>,
-        }
-        let parts: Parts<'_> = serde_json::from_str(error.get()).unwrap_or_default();
-        let extensions =
-            parts.extensions.map(|it| serde_json::from_str::<Extensions<'_>>(it.get()));
-        let path = parts.path.and_then(|path| serde_json::from_str::<Vec<Value>>(path.get()).ok());
+        let error = Members::of(error);
+        let mut codes = error.named("extensions").flat_map(|it| Members::of(it).all);
+        let is_code = |(name, value): (Cow<'_, str>, &RawValue)| {
+            let is_same = |code: Text<'_>| code.0 == NOT_AUTHENTICATED;
+            name == "code" && serde_json::from_str(value.get()).is_ok_and(is_same)
+        };
+        let mut paths = error.named("path");
+        // Of two paths, neither proves anything.
+        let path = paths.next().filter(|_| paths.next().is_none());
+        let path = path.and_then(|path| serde_json::from_str::<Vec<Value>>(path.get()).ok());
         let path = path.unwrap_or_default();
         Self {
-            is_not_authenticated: extensions
-                .is_some_and(|it| it.is_ok_and(|it| it.code == NOT_AUTHENTICATED)),
+            is_not_authenticated: codes.any(is_code),
             member: path.first().and_then(Value::as_str).map(str::to_owned),
             is_at_member: path.len() == 1,
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The members of an object, up to the first that cannot be read. Names may occur twice.
+#[derive(Default)]
+struct Members<'a> {
+    all: Vec<(Cow<'a, str>, &'a RawValue)>,
+    is_complete: bool,
+}
+
+impl<'a> Members<'a> {
+    fn of(object: &'a RawValue) -> Self {
+        let mut members = Self::default();
+        let read = serde_json::Deserializer::from_str(object.get()).deserialize_map(&mut members);
+        members.is_complete = read.is_ok();
+        members
+    }
+
+    fn named(&self, wanted: &'static str) -> impl Iterator<Item = &'a RawValue> {
+        self.all.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| *value)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Members<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some((Text(name), value)) = members.next_entry()? {
+            self.all.push((name, value));
+        }
+        Ok(())
     }
 }
 
@@ -248,7 +291,7 @@ impl<'de> Visitor<'de> for &mut Responses {
                 }
                 "data" => {
                     response.is_ambiguous |= mem::replace(&mut has_data, true);
-                    members.next_value_seed(Data(&mut response.data))?;
+                    response.read_data(members.next_value()?);
                 }
                 other => {
                     // A part of a response proves nothing about the rest.
@@ -285,35 +328,6 @@ impl<'de> Visitor<'de> for Errors<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut errors: A) -> Result<(), A::Error> {
         while let Some(error) = errors.next_element::<&RawValue>()? {
             self.0.push(FieldError::parse(error));
-        }
-        Ok(())
-    }
-}
-
-struct Data<'a>(&'a mut Vec<(String, bool)>);
-
-impl<'de> DeserializeSeed<'de> for Data<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Data<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the data of an operation")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while let Some((name, value)) = members.next_entry::<_, Option<IgnoredAny>>()? {
-            self.0.push((name, value.is_none()));
         }
         Ok(())
     }

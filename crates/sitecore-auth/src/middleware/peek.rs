@@ -71,8 +71,8 @@ impl PeekedResponse {
     /// timer of the client is left running. A body that takes longer, or never ends, does not hold
     /// up the caller.
     pub(super) async fn read_rest(&mut self, limit: usize) {
-        if !self.is_longer_than(limit) && runtime_with_timers().is_ok() {
-            let _ = timeout(REST_TIME, self.read(limit)).await;
+        if !self.is_longer_than(limit) {
+            soon(self.read(limit)).await;
         }
     }
 
@@ -114,6 +114,13 @@ impl PeekedResponse {
         self.parts.extensions = with_url.into_parts().0.extensions;
         http::Response::from_parts(self.parts, reqwest::Body::wrap(self.body)).into()
     }
+}
+
+/// Reads for a short time. `None` if that is not enough, so that a body that stalls does not hold up
+/// the caller.
+pub(super) async fn soon<T>(read: impl Future<Output = T>) -> Option<T> {
+    runtime_with_timers().ok()?;
+    timeout(REST_TIME, read).await.ok()
 }
 
 /// A body whose beginning has been read.

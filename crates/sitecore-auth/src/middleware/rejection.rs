@@ -8,7 +8,7 @@ use url::{Position, Url};
 
 use super::{
     graphql::{self, Executed},
-    peek::PeekedResponse,
+    peek::{PeekedResponse, soon},
     www_authenticate::{rejects_token, says_invalid_token},
 };
 use crate::{contain::contain, target::Target};
@@ -122,9 +122,14 @@ impl Rejections {
     pub(super) async fn inspect(&self, response: &mut PeekedResponse) -> Option<Executed> {
         let by_header = rejects_by_header(response.status(), response.headers());
         if self.could_reject_by_graphql(response.url(), response.headers()) {
-            let executed = inspect_graphql(response).await;
-            if executed.is_some() {
-                return executed;
+            let inspection = inspect_graphql(response);
+            // After a status that rejects the token, the body only says what was executed.
+            let inspected = match by_header {
+                true => soon(inspection).await.unwrap_or(Some(Executed::Unknown)),
+                false => inspection.await,
+            };
+            if inspected.is_some() {
+                return inspected;
             }
         }
         if by_header || self.matches_rule(response).await {

@@ -63,8 +63,8 @@ fn parse(line: &str) -> Vec<Challenge> {
                 quoted(value)
             } else {
                 // Some servers do not quote URLs.
-                let length = prefix_len(value, |byte| !b", \t".contains(&byte));
-                (value[..length].to_owned(), length)
+                let length = prefix_len(value, |byte| !b",; \t".contains(&byte));
+                (value[..length].trim_matches('\'').to_owned(), length)
             };
             if let Some(challenge) =
                 challenges.last_mut().filter(|_| word.eq_ignore_ascii_case("error"))
@@ -148,6 +148,8 @@ mod tests {
             (&["Bearer error=\"insufficient_scope\", scope=\"a\""], false),
             (&["Bearer realm=\"x\" error=\"insufficient_scope\""], false),
             (&["bearer  ERROR = insufficient_scope"], false),
+            (&["Bearer error='insufficient_scope'"], false),
+            (&["Bearer realm=a;error=insufficient_scope; scope=x"], false),
             (&["Bearer realm=\"\u{fc}\", error=\"insufficient\\_scope\""], false),
             (&["Bearer", "Bearer error=\"insufficient_scope\""], false),
         ] {
@@ -162,6 +164,7 @@ mod tests {
         for (line, expected) in [
             ("Bearer error=\"invalid_token\"", true),
             ("Basic realm=a, bearer realm=https://x.example/a, error=invalid_token", true),
+            ("Bearer realm=a; error='invalid_token'; x=y", true),
             ("Bearer error=\"insufficient_scope\"", false),
             ("Basic error=\"invalid_token\"", false),
             ("Bearer", false),

@@ -62,7 +62,10 @@ fn a_response_is_a_rejection_wherever_the_code_is() {
         (json!([{"errors": [a()], "data": {"a": null}}]), Some(Nothing)),
         (json!([{"errors": [a()], "data": {"a": null}}, {"data": {"b": 1}}]), Some(Unknown)),
         (json!([{"data": {"b": 1}}, {"errors": [a()]}]), Some(Unknown)),
-        // Odd elements do not hide a rejection.
+        // Odd data and odd elements do not hide a rejection.
+        (json!({"errors": [a()], "data": 7}), Some(Unknown)),
+        (json!({"errors": [a()], "data": ""}), Some(Unknown)),
+        (json!({"data": [], "errors": [a()]}), Some(Unknown)),
         (json!({"errors": [null, "x", 7, {"extensions": null}, a()], "data": null}), Some(Unknown)),
         // No rejections.
         (json!({"errors": [other(json!(["a"]))], "data": {"a": null}}), None),
@@ -73,7 +76,6 @@ fn a_response_is_a_rejection_wherever_the_code_is() {
         (json!({"errors": null, "data": {"errors": [a()]}}), None),
         (json!({"extensions": {"errors": [a()]}}), None),
         (json!({"errors": a()}), None),
-        (json!({"data": 7, "errors": [a()]}), None),
         (json!([[a()]]), None),
         (json!([a()]), None),
         (json!([]), None),
@@ -115,6 +117,21 @@ fn the_order_and_the_spelling_of_a_response_do_not_matter() {
             Some(Nothing),
         ),
         (format!(r#"[null,{{"errors":[{error}],"data":{{"a":null}}}}]"#), Some(Unknown)),
+        (format!(r#"{{"data":{{"\ud800":null}},"errors":[{error}]}}"#), Some(Unknown)),
+        (
+            format!(
+                r#"{{"errors":[{}],"data":{{"a":null}}}}"#,
+                error.replace(r#""path":["a"]"#, r#""path":["a"],"path":["a"]"#)
+            ),
+            Some(Unknown),
+        ),
+        (
+            format!(
+                r#"{{"errors":[{}],"data":{{"a":null}}}}"#,
+                error.replace(r#""message":"m""#, r#""message":"m","message":"n","extensions":1"#)
+            ),
+            Some(Nothing),
+        ),
         // A part of a response proves nothing.
         (format!(r#"{{"errors":[{error}],"data":{{"a":null}},"hasNext":true}}"#), Some(Unknown)),
         // What occurs twice proves nothing.
