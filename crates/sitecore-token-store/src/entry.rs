@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
-use sitecore_auth::{Error, ErrorKind, RefreshPolicy, Token};
+use sitecore_auth::{Claims, Error, ErrorKind, RefreshPolicy, Token};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// How far another host's clock may be ahead of ours.
@@ -215,8 +215,10 @@ impl Entry {
         let convert = |time: u64| time.saturating_add(here).saturating_sub(there);
         if let Some(token) = &mut entry.token {
             let issued_at = convert(token.issued_at);
-            // The clocks differ by more than the lifetime, so the writer's clock says nothing.
+            // The clocks differ by more than the lifetime, so the writer's clock says nothing. But
+            // if the issuer's clock agrees with it, an old entry was saved again.
             let is_off = token.lifetime.is_some_and(|lifetime| here.abs_diff(there) > lifetime);
+            let is_off = is_off && !(here > there && token.agrees_with_issuer());
             token.issued_at = if is_off { issued_at } else { token.issued_at.min(issued_at) };
         }
         entry.budget_full_at = entry.budget_full_at.min(convert(entry.budget_full_at));
@@ -280,6 +282,16 @@ impl Failure {
 }
 
 impl SavedToken {
+    /// Returns `true` if the token says that it was issued about when the writer's clock says.
+    fn agrees_with_issuer(&self) -> bool {
+        let issued_at = || {
+            let claims = Claims::decode(&self.value)?;
+            claims.expires_at()?.checked_sub(claims.lifetime()?)
+        };
+        let lifetime = self.lifetime.unwrap_or_default();
+        issued_at().is_some_and(|at| millis(at).abs_diff(self.issued_at) <= lifetime)
+    }
+
     /// Returns when caches stop using the token.
     fn usable_until(&self) -> Option<Duration> {
         let lifetime = Duration::from_millis(self.lifetime?);

@@ -103,6 +103,28 @@ fn of_two_ages_the_greater_counts_unless_a_clock_is_far_off() {
     }
 }
 
+/// A JWT that was issued at `NOW` and expires an hour later.
+const JWT: &str = "eyJhbGciOiJub25lIn0.eyJpYXQiOjE4MDAwMDAwMDAsImV4cCI6MTgwMDAwMzYwMH0.x";
+
+#[test]
+fn a_token_that_says_when_it_was_issued_shows_that_its_entry_is_old() {
+    let remaining = Some(at(HOUR - 600));
+    for (there, here, opaque, jwt) in [
+        // Either the reader's clock is ahead, or an old entry was saved again.
+        (NOW, NOW + 90 * HOUR, Some(600), None),
+        (NOW, NOW - 90 * HOUR, Some(600), Some(600)),
+        // The writer's clock was wrong.
+        (HOUR, NOW, Some(600), Some(600)),
+        (NOW + 90 * HOUR, NOW, Some(600), Some(600)),
+    ] {
+        for (text, expected) in [("opaque", opaque), (JWT, jwt)] {
+            let entry = Entry::default().with_token(&token(text, HOUR), at(there), at(there));
+            let entry = reread(entry.unwrap(), there, here, remaining);
+            assert_eq!(adopted_age(&entry, here), expected, "{text} {there} {here}");
+        }
+    }
+}
+
 #[test]
 fn other_processes_adopt_a_failure_until_its_retry_time() {
     let error = |kind| Error::new(kind, "sentinel");
