@@ -564,7 +564,7 @@ async fn a_store_in_front_of_a_store_passes_on_the_sharing_key_and_the_age() {
 async fn a_store_can_be_checked_and_an_entry_forgotten() {
     let source = ScriptedSource::granting(DAY);
     let boxed: Box<dyn TokenStore> = Box::new(MemoryStore::new());
-    let shared = shared(&source, std::sync::Arc::new(boxed));
+    let shared = shared(&source, Arc::new(boxed));
     shared.check().await.unwrap();
     shared.fetch(first_fetch()).await.unwrap();
     // A check changes nothing.

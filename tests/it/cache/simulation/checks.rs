@@ -1,14 +1,14 @@
 //! The checks of the contract, following the documentation instead of the code.
 
-use std::{task::Poll, time::Duration};
+use std::{mem, task::Poll, time::Duration};
 
 use sitecore_auth::{Clock as _, Error, ErrorKind, Token};
 
 use super::{
-    model::{Caller, Simulation},
-    operations::Api,
+    model::{Caller, Simulation, runtime},
+    operations::{Api, Issuer},
 };
-use crate::support::text;
+use crate::support::{settle, text};
 
 impl Simulation {
     /// Sends a request. If there is a good token, an API that accepts settled tokens must accept it
@@ -55,6 +55,26 @@ impl Simulation {
             return Ok(());
         }
         Err(format!("{count} requests to {api:?} caused {caused} token requests"))
+    }
+
+    /// Makes calls on runtimes that end before the issuer responds. While no time passes, only two
+    /// of them may make a token request.
+    pub(super) fn call_on_short_runtimes(&mut self, count: usize) -> Result<(), String> {
+        let issuer = mem::replace(&mut self.source.lock().issuer, Issuer::Hang);
+        let before = self.source.lock().calls;
+        for _ in 0..count {
+            self.source.lock().driving = self.current;
+            runtime().block_on(async {
+                let _ = self.cache.current();
+                settle().await;
+            });
+        }
+        let mut source = self.source.lock();
+        source.issuer = issuer;
+        match source.calls - before {
+            0..=2 => Ok(()),
+            calls => Err(format!("{count} calls on short runtimes made {calls} token requests")),
+        }
     }
 
     /// Checks how many tokens were granted because of rejections. The cooldown limits the token

@@ -171,6 +171,7 @@ impl Simulation {
                 self.runtimes[lost] = None;
                 self.replace_runtime();
             }
+            Operation::RuntimePerCall(count) => self.call_on_short_runtimes(count)?,
             Operation::ParkRuntime => self.park_runtime(),
             Operation::UnparkRuntime => drop(self.parked.pop()),
         }
@@ -344,6 +345,6 @@ impl Simulation {
     }
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }

@@ -42,6 +42,8 @@ pub(super) enum Operation {
     Issuer(Issuer),
     /// The current runtime is dropped with all its tasks and callers.
     LoseRuntime,
+    /// The program makes this many calls, each on a runtime that ends with the call.
+    RuntimePerCall(usize),
     /// The current runtime is no longer driven, and a new one takes its place.
     ParkRuntime,
     /// The runtime that was parked last is driven again.
@@ -125,6 +127,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         2 => any::<usize>().prop_map(Operation::DropCaller),
         5 => issuer().prop_map(Operation::Issuer),
         1 => Just(Operation::LoseRuntime),
+        1 => (1_usize..10).prop_map(Operation::RuntimePerCall),
         1 => Just(Operation::ParkRuntime),
         1 => Just(Operation::UnparkRuntime),
     ]
