@@ -228,7 +228,7 @@ impl State {
     /// Returns `false` for what is left of a runtime that has ended.
     fn is_needed(&self) -> bool {
         match self {
-            Self::Opening(opening) => opening.peek().is_none(),
+            Self::Opening(opening) => opening.clone().now_or_never().is_none(),
             Self::Open(open) => open.is_usable(),
             Self::Failed(failed) => monotonic() < failed.retry_at + MAX_PAUSE,
         }
@@ -397,4 +397,30 @@ fn monotonic() -> Duration {
 
 fn wall_millis() -> u64 {
     u64::try_from(SystemClock.now().wall().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use redis::IntoConnectionInfo as _;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn runtimes_that_ended_while_they_connected_leave_nothing_behind() {
+        // Accepts connections and never responds.
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("redis://{}", server.local_addr().expect("an address"));
+        let info = url.into_connection_info().expect("a URL");
+        let link = Link::new(Server::One(Box::new(info)), None, Duration::from_secs(5));
+        for _ in 0..5 {
+            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let open = async { timeout(Duration::from_millis(10), link.open()).await };
+            let open = runtime.block_on(open);
+            assert!(open.is_err(), "the server does not respond");
+        }
+        assert_eq!(link.states().len(), 1, "only that of the last one");
+    }
 }
