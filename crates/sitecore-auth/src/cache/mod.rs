@@ -64,8 +64,9 @@ const MAX_WAITS: u32 = 8;
 /// 3. At most one refresh is in flight. All waiting callers share its result, including an error.
 /// 4. Refreshes are independent of callers: dropping a caller neither cancels the refresh nor
 ///    affects other callers. If the runtime of a refresh is shut down, the next caller starts
-///    another one. If that happens twice in a row and no caller waits, a cooldown starts. The time
-///    limit of a refresh counts from its start. A token that arrives after it is still used.
+///    another one. If that happens twice in a row and no caller waits, a cooldown starts, but the
+///    first caller in need still starts another one. The time limit of a refresh counts from its
+///    start. A token that arrives after it is still used.
 /// 5. A failed refresh starts a *cooldown*, during which no token request is made. Callers whose
 ///    token is usable, and was not rejected by their own API, notice nothing. The others fail at
 ///    once, except that one of them may wait for a check for new credentials. If no caller waited

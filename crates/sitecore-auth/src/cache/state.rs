@@ -219,13 +219,15 @@ impl CacheState {
     /// call makes a token request, a second loss in a row is a failure.
     pub(super) fn lose(&mut self, number: u64, is_awaited: bool, input: Input<'_>) {
         let lost = self.in_flight.take_if(|refresh| refresh.number == number);
-        let Some(refresh) = lost.filter(|_| !is_awaited) else { return };
+        let Some(mut refresh) = lost.filter(|_| !is_awaited) else { return };
         if let (true, Some(by), Some(rejected)) =
             (refresh.is_due_to_rejection(), &refresh.rejected_by, &refresh.replacing)
         {
             self.rejections.count(&refresh, by, rejected, false, input);
         }
         if mem::replace(&mut self.was_lost, true) {
+            // The first caller in need starts another refresh all the same.
+            refresh.was_awaited = false;
             self.start_cooldown(&refresh, runtime_ended(), input);
         }
     }

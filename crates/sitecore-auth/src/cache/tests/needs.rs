@@ -145,6 +145,17 @@ fn refreshes_that_end_with_their_runtimes_do_not_follow_each_other_at_once() {
 }
 
 #[test]
+fn a_caller_without_a_token_starts_a_refresh_however_many_were_lost() {
+    let mut table = Table::new();
+    for _ in 0..5 {
+        assert_eq!((table.next(Need::Token), table.refresh.is_some()), (Got::Waits, true));
+        let refresh = table.refresh.take().expect("a refresh");
+        // The caller gave up, and then its runtime ended.
+        table.lose(&refresh, false);
+    }
+}
+
+#[test]
 fn the_time_limit_counts_from_the_call_and_its_end_is_a_failure() {
     let mut table = Table::new();
     table.next(Need::Token);
