@@ -104,8 +104,8 @@ impl<'a> FetchContext<'a> {
         }
     }
 
-    /// Sets what only a cache knows: its name and number, and whether its budget for rejected tokens
-    /// pays for this token request.
+    /// Sets what only a cache knows: its name and number, and whether its budget for rejected
+    /// tokens pays for this token request.
     pub(crate) fn with_cache(self, cache: &'a str, cache_number: u32, uses_budget: bool) -> Self {
         Self { uses_budget, cache, cache_number, ..self }
     }

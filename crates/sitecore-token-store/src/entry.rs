@@ -216,7 +216,8 @@ impl Entry {
         if let Some(token) = &mut entry.token {
             let issued_at = convert(token.issued_at);
             // The clocks differ by more than the lifetime, so the writer's clock says nothing. But
-            // if the issuer's clock agrees with it, an old entry was saved again.
+            // if the token's own times agree with it, it was right: either an old entry was saved
+            // again, or our clock is far ahead.
             let is_off = token.lifetime.is_some_and(|lifetime| here.abs_diff(there) > lifetime);
             let is_off = is_off && !(here > there && token.agrees_with_issuer());
             token.issued_at = if is_off { issued_at } else { token.issued_at.min(issued_at) };
@@ -266,7 +267,7 @@ impl Failure {
         let is_plausible = failed_at <= now + MAX_CLOCK_SKEW
             && retry_at.saturating_sub(failed_at) <= policy().max_retry_after;
         let retry_in = retry_at.checked_sub(now).filter(|wait| is_plausible && !wait.is_zero())?;
-        let message = format!("another process's token request failed: {}", self.message);
+        let message = format!("another cache's token request failed: {}", self.message);
         let error = Error::new(kind_of(&self.kind), message).with_issuer_responded();
         Some(ActiveFailure {
             error: match self.by_issuer {
@@ -284,12 +285,10 @@ impl Failure {
 impl SavedToken {
     /// Returns `true` if the token says that it was issued about when the writer's clock says.
     fn agrees_with_issuer(&self) -> bool {
-        let issued_at = || {
-            let claims = Claims::decode(&self.value)?;
-            claims.expires_at()?.checked_sub(claims.lifetime()?)
-        };
         let lifetime = self.lifetime.unwrap_or_default();
-        issued_at().is_some_and(|at| millis(at).abs_diff(self.issued_at) <= lifetime)
+        let expires_at = Claims::decode(&self.value).and_then(|claims| claims.expires_at());
+        let issued_at = expires_at.map(|at| millis(at).saturating_sub(lifetime));
+        issued_at.is_some_and(|at| at.abs_diff(self.issued_at) <= lifetime)
     }
 
     /// Returns when caches stop using the token.

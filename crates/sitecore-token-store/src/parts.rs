@@ -45,8 +45,8 @@ pub(crate) struct Parts {
 /// Kept from one fetch to the next.
 #[derive(Default)]
 pub(crate) struct State {
-    /// The entry with another process's failure, if the issuer refused or rate-limited the client
-    /// in that process.
+    /// The entry with another cache's failure, if the issuer refused or rate-limited the client
+    /// there.
     pub(crate) refused_in: Option<String>,
     /// Until then, by the monotonic clock, the store is not expected to accept an entry.
     pub(crate) unwritable_until: Duration,

@@ -181,12 +181,13 @@ impl TokenSource for SharedSource {
     }
 
     async fn has_new_credentials(&self) -> bool {
+        // If the issuer refused another process, the inner source does not know about it.
         let refused_in = self.0.state().refused_in.clone();
-        match refused_in {
-            // The issuer refused another process, so the inner source does not know about it.
+        let has_new_name = match refused_in {
             Some(name) => self.0.seal().await.is_ok_and(|seal| seal.name() != name),
-            None => self.0.inner.has_new_credentials().await,
-        }
+            None => false,
+        };
+        has_new_name || self.0.inner.has_new_credentials().await
     }
 }
 

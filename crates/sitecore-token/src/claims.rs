@@ -131,14 +131,15 @@ impl Claims {
         Duration::try_from_secs_f64(self.number("exp")?).ok()
     }
 
-    /// Returns the lifetime that a token has left in a response with this `Date`. A token that was
-    /// issued more than a minute before comes from a cache, so only the rest counts. So does a token
-    /// that does not say when it was issued.
+    /// Returns the lifetime that a token has left in a response with this `Date`. If it was issued
+    /// more than a minute before, it comes from a cache, so only the rest counts. The rest also
+    /// counts if the token does not say when it was issued.
     pub(crate) fn remaining_lifetime(&self, date: Option<SystemTime>) -> Option<Duration> {
         let date = date.and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok());
         match (self.number("iat"), date.map(|date| date.as_secs_f64())) {
-            (issued_at, Some(date)) if issued_at.is_none_or(|at| at < date - 60.0) => {
-                self.seconds_to_expiry(date)
+            (None, Some(date)) => self.seconds_to_expiry(date),
+            (Some(issued_at), Some(date)) if issued_at < date - 60.0 => {
+                self.lifetime().and_then(|_| self.seconds_to_expiry(date))
             }
             _ => self.lifetime(),
         }

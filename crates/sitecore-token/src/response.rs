@@ -50,8 +50,8 @@ impl TokenResponse {
     ///
     /// This is the shorter of `expires_in` and the JWT's own lifetime, never zero and at most 30
     /// days. The JWT's lifetime is `exp − iat`, or what was left of it at the response's `Date` if
-    /// a cache had kept the token or there is no `iat`. Lifetimes of a second or more are rounded down to whole seconds.
-    /// `None` if the response specifies neither.
+    /// a cache had kept the token or there is no `iat`. Lifetimes of a second or more are rounded
+    /// down to whole seconds. `None` if the response specifies neither.
     #[must_use]
     pub fn expires_in(&self) -> Option<Duration> {
         self.expires_in
@@ -194,7 +194,11 @@ impl RawResponse<'_> {
         let full = claims.and_then(Claims::lifetime);
         let claimed = match claims.and_then(|claims| claims.remaining_lifetime(date)) {
             // The issuer contradicts itself, so the token's times are not reliable.
-            Some(Duration::ZERO) if expires_in.is_some() && expires_in != full => full,
+            Some(Duration::ZERO)
+                if full.is_some() && expires_in.is_some() && expires_in != full =>
+            {
+                full
+            }
             Some(Duration::ZERO) => {
                 let host = self.host();
                 let message = format!(

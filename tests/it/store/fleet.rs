@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::json;
 use sitecore_auth::{
-    ClientCredentials, ErrorKind, FetchContext, ManualClock, RefreshPolicy, Result, SharingKey,
-    Token, TokenCache, TokenClient, TokenSource,
+    ClientCredentials, Error, ErrorKind, FetchContext, ManualClock, RefreshPolicy, Result,
+    SharingKey, Token, TokenCache, TokenClient, TokenSource,
 };
 use sitecore_token_store::{Lease, MemoryStore, SharedSource, Stored, TokenStore};
 use wiremock::ResponseTemplate;
@@ -530,6 +530,38 @@ async fn a_token_without_a_lifetime_is_shared_for_five_minutes() {
     clock.advance(Duration::from_secs(100));
     fetch().await;
     assert_eq!(requests(&issuer).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_credentials_end_the_cooldown_of_each_cache_of_a_shared_source() {
+    struct Renewable(Arc<AtomicBool>);
+    #[async_trait]
+    impl TokenSource for Renewable {
+        async fn fetch(&self, _: FetchContext<'_>) -> Result<Token> {
+            match self.0.load(Ordering::SeqCst) {
+                true => Token::bearer("renewed", DAY),
+                false => Err(Error::new(ErrorKind::Refused, "scripted").with_issuer_responded()),
+            }
+        }
+
+        async fn has_new_credentials(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let is_renewed = Arc::new(AtomicBool::new(false));
+    let source = Renewable(Arc::clone(&is_renewed));
+    // The name and the key do not change with the credentials.
+    let shared = SharedSource::with_key(source, store, "name", FLEET_SECRET).unwrap();
+    let shared = Arc::new(shared.with_clock(clock.clone()));
+    let cache = || TokenCache::builder(Arc::clone(&shared)).clock(clock.clone()).build().unwrap();
+    let (refused, adopting) = (cache(), cache());
+    for cache in [&refused, &adopting] {
+        assert_eq!(cache.token().await.expect_err("a refusal").kind(), ErrorKind::Refused);
+    }
+    is_renewed.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(text(&refused.token().await.unwrap()), "renewed");
 }
 
 #[tokio::test]

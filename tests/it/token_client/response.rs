@@ -259,8 +259,10 @@ async fn a_token_that_does_not_say_when_it_was_issued_ends_at_its_expiry() {
         assert_eq!(response.expires_in(), seconds(expected), "{left} {expires_in}");
     }
     let expired = jwt(&json!({ "exp": noon - 1 }));
-    let body = format!(r#"{{"access_token":"{expired}","token_type":"Bearer"}}"#);
-    assert!(fetch_raw(date, &body).await.expect_err("an expired token").is_transient());
+    for expires_in in ["", r#","expires_in":86400"#] {
+        let body = format!(r#"{{"access_token":"{expired}","token_type":"Bearer"{expires_in}}}"#);
+        assert!(fetch_raw(date, &body).await.expect_err("an expired token").is_transient());
+    }
 }
 
 #[tokio::test]

@@ -91,7 +91,8 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
 /// Returns `true` for the variable of a client secret, such as `SITECORE_EDGE_CLIENT_SECRET`, or of
 /// an Edge key.
 fn is_secret(variable: &OsStr) -> bool {
-    let name = variable.to_string_lossy();
+    // On Windows, the case of a name does not matter.
+    let name = variable.to_string_lossy().to_ascii_uppercase();
     let is_client_secret = name.starts_with("SITECORE") && name.ends_with("CLIENT_SECRET");
     is_client_secret || name == "SITECORE_EDGE_TOKEN"
 }

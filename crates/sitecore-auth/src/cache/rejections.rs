@@ -51,7 +51,8 @@ struct Series {
     /// If the API has accepted the replacement, its next rejection after this time counts as its
     /// first.
     forget_at: Moment,
-    replacement: Token,
+    /// `None` if the replacement ended with its runtime.
+    replacement: Option<Token>,
     /// The budget paid for the replacement, and gets that back if the API accepts it.
     is_paid: bool,
     is_accepted: bool,
@@ -88,25 +89,28 @@ impl RejectionLimits {
         Some(unavailable(series.message(), now.until(series.retry_at)))
     }
 
-    /// Counts the replacement of a token that `by` rejected. The budget pays for it, unless the
-    /// refresh was due anyway, the token was adopted, or this API gets it for free.
+    /// Counts the replacement of a token that `by` rejected; `None` if it ended with its runtime,
+    /// because its token request may have been sent. The budget pays for it, unless the refresh was
+    /// due anyway, the token was adopted, or this API gets it for free.
     pub(super) fn count(
         &mut self,
         refresh: &Refresh,
         by: &RejectedBy,
-        replacement: &Token,
+        replacement: Option<&Token>,
         returned_again: bool,
         input: Input<'_>,
     ) {
         let Input { now, policy, .. } = input;
-        let is_paid = !replacement.is_adopted() && self.uses_budget(refresh, now);
+        let is_adopted = replacement.is_some_and(Token::is_adopted);
+        let is_paid = !is_adopted && self.uses_budget(refresh, now);
         if is_paid {
             self.budget.spend(now);
         }
         // Until this API accepts a token again, it counts as one that rejects everything.
         self.accepting.remove(by);
         let count = self.series(by, now).map_or(0, |series| series.count) + 1;
-        let delay = |count| policy.rejection_delay(replacement.lifetime(), count);
+        let lifetime = replacement.or(refresh.replacing.as_ref()).and_then(Token::lifetime);
+        let delay = |count| policy.rejection_delay(lifetime, count);
         let retry_at = now.after(delay(count));
         for series in self.series.values_mut() {
             series.returned_again = false;
@@ -115,7 +119,7 @@ impl RejectionLimits {
             count,
             retry_at,
             forget_at: retry_at.after(delay(u32::MAX)),
-            replacement: replacement.clone(),
+            replacement: replacement.cloned(),
             is_paid,
             is_accepted: false,
             returned_again,
@@ -142,7 +146,7 @@ impl RejectionLimits {
     pub(super) fn accept(&mut self, api: &RejectedBy, token: &Token) -> bool {
         self.accepting.insert(api.clone());
         if let Some(series) = self.series.get_mut(api)
-            && series.replacement.is_same(token)
+            && series.replacement.as_ref().is_some_and(|replacement| replacement.is_same(token))
         {
             series.is_accepted = true;
             if mem::take(&mut series.is_paid) {
@@ -185,10 +189,10 @@ impl RejectionLimits {
 
 impl Series {
     fn message(&self) -> &'static str {
-        if self.returned_again {
-            "the issuer returned the rejected token again"
-        } else {
-            "the API rejected the last replacement too; waiting before the next one"
+        match &self.replacement {
+            _ if self.returned_again => "the issuer returned the rejected token again",
+            Some(_) => "the API rejected the last replacement too; waiting before the next one",
+            None => "the last replacement ended with its runtime; waiting before the next one",
         }
     }
 }

@@ -33,8 +33,10 @@ pub(super) struct CacheState {
     /// Why the last refresh failed, and when the next one may start.
     pub(super) cooldown: Option<Cooldown>,
     pub(super) rejections: RejectionLimits,
-    /// The last refresh was lost: the process stood still, or the runtime ended and no caller waited.
-    /// If that happens again, it is a failure.
+    /// The process stood still during the last refresh. If that happens again, it is a failure.
+    stood_still: bool,
+    /// The last refresh ended with its runtime, and no caller waited. If that happens again, it is
+    /// a failure.
     was_lost: bool,
     /// A stale token is not refreshed earlier, because the issuer had nothing newer.
     pub(super) refresh_not_before: Option<Moment>,
@@ -220,12 +222,11 @@ impl CacheState {
     pub(super) fn lose(&mut self, number: u64, is_awaited: bool, input: Input<'_>) {
         let lost = self.in_flight.take_if(|refresh| refresh.number == number);
         let Some(mut refresh) = lost.filter(|_| !is_awaited) else { return };
-        if let (true, Some(by), Some(rejected)) =
-            (refresh.is_due_to_rejection(), &refresh.rejected_by, &refresh.replacing)
-        {
-            self.rejections.count(&refresh, by, rejected, false, input);
-        }
         if mem::replace(&mut self.was_lost, true) {
+            if let Some(by) = refresh.rejected_by.as_ref().filter(|_| refresh.is_due_to_rejection())
+            {
+                self.rejections.count(&refresh, by, None, false, input);
+            }
             // The first caller in need starts another refresh all the same.
             refresh.was_awaited = false;
             self.start_cooldown(&refresh, runtime_ended(), input);
@@ -282,6 +283,7 @@ impl CacheState {
         if usable.is_none() && token.freshness(now) == Freshness::Expired {
             return Err(expired());
         }
+        self.stood_still = false;
         self.was_lost = false;
         self.cooldown.take_if(|cooldown| !cooldown.outlasts(refresh.started, now));
         if let Some(error) = self.count_replacement(refresh, &token, input) {
@@ -325,7 +327,7 @@ impl CacheState {
         let again = refresh.replacing.as_ref().is_some_and(|replaced| replaced.is_same(token))
             || self.tokens.is_rejected(token);
         if again || refresh.is_due_to_rejection() {
-            self.rejections.count(refresh, by, token, again, input);
+            self.rejections.count(refresh, by, Some(token), again, input);
         }
         again.then(|| self.rejections.check(by, input.now).err().unwrap_or_else(lost))
     }
@@ -370,8 +372,8 @@ impl CacheState {
 
     fn fail(&mut self, refresh: &Refresh, error: Error, input: Input<'_>) -> Outcome {
         let stood_still = refresh.stood_still(input) && error.retry_after().is_none();
-        let was_lost = mem::replace(&mut self.was_lost, stood_still);
-        if stood_still && !was_lost {
+        let stood_still_before = mem::replace(&mut self.stood_still, stood_still);
+        if stood_still && !stood_still_before {
             return Outcome::StoodStill;
         }
         Outcome::Failed(self.start_cooldown(refresh, error, input))

@@ -140,7 +140,8 @@ struct Response {
     errors: Vec<FieldError>,
     /// The members of `data`, and whether each is null.
     data: Vec<(String, bool)>,
-    /// `errors` or `data` occurs twice, `data` cannot be read, or this is only a part of a response.
+    /// `errors` or `data` occurs twice, `data` cannot be read, or this is only a part of a
+    /// response.
     is_ambiguous: bool,
 }
 

@@ -116,8 +116,8 @@ impl PeekedResponse {
     }
 }
 
-/// Reads for a short time. `None` if that is not enough, so that a body that stalls does not hold up
-/// the caller.
+/// Reads for a short time. `None` if that is not enough, so that a body that stalls does not hold
+/// up the caller.
 pub(super) async fn soon<T>(read: impl Future<Output = T>) -> Option<T> {
     runtime_with_timers().ok()?;
     timeout(REST_TIME, read).await.ok()

@@ -37,8 +37,9 @@ pub(super) const MAX_REJECTION: usize = 128 * 1024;
 /// To find Authoring's code, the middleware reads the first 16 KiB of a response, or up to 128 KiB
 /// of one that begins with such errors. The response is then passed on unchanged. A response within
 /// this limit is passed on once it is complete. For a longer one, the read timeout of the client
-/// runs from the last part that was read. `text/event-stream` and `multipart/*` are passed on
-/// unread.
+/// runs from the last part that was read. If the status already rejects the token, the middleware
+/// waits for the body for 500 ms at most; without it, only a clear query is replayed.
+/// `text/event-stream` and `multipart/*` are passed on unread.
 ///
 /// ```
 /// # fn example(cache: sitecore_auth::TokenCache, target: sitecore_auth::Target) -> Result<(), sitecore_auth::Error> {
@@ -123,7 +124,8 @@ impl Rejections {
         let by_header = rejects_by_header(response.status(), response.headers());
         if self.could_reject_by_graphql(response.url(), response.headers()) {
             let inspection = inspect_graphql(response);
-            // After a status that rejects the token, the body only says what was executed.
+            // If the status rejects the token, the body only shows whether the request may be
+            // replayed, so it is not waited for long.
             let inspected = match by_header {
                 true => soon(inspection).await.unwrap_or(Some(Executed::Unknown)),
                 false => inspection.await,

@@ -125,8 +125,8 @@ enum CriteriaType {
 struct SearchCriteriaInput {
     field: String,
     value: String,
-    /// If it is missing, `_name` is compared exactly, `_fullpath` by its beginning, and other fields
-    /// by containment.
+    /// If it is missing, `_name` is compared exactly, `_fullpath` by its beginning, and other
+    /// fields by containment.
     criteria_type: Option<CriteriaType>,
     operator: Option<SearchOperator>,
 }

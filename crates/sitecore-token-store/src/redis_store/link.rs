@@ -228,6 +228,7 @@ impl State {
     /// Returns `false` for what is left of a runtime that has ended.
     fn is_needed(&self) -> bool {
         match self {
+            // `peek` would not notice a task that is gone, because no caller polls it any more.
             Self::Opening(opening) => opening.clone().now_or_never().is_none(),
             Self::Open(open) => open.is_usable(),
             Self::Failed(failed) => monotonic() < failed.retry_at + MAX_PAUSE,

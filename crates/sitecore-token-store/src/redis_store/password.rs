@@ -1,13 +1,19 @@
 //! Where the password comes from, if not from the URL.
 
-use std::{env, fs, io, path::PathBuf, sync::Arc, thread};
+use std::{env, fs, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 
 /// How many reads of a file run at once. A read that hangs occupies its thread forever.
 const MAX_READS: usize = 4;
+
+/// How long to wait for another read to end.
+const MAX_WAIT: Duration = Duration::from_millis(250);
 
 type Function = dyn Fn() -> BoxFuture<'static, io::Result<SecretString>> + Send + Sync;
 
@@ -26,8 +32,11 @@ impl Password {
         match self {
             Self::Function(password) => password().await,
             Self::File { path, reads } => {
-                let permit = Arc::clone(reads).acquire_owned().await.map_err(io::Error::other)?;
                 let (file, shown) = (path.clone(), path.display());
+                let permit = timeout(MAX_WAIT, Arc::clone(reads).acquire_owned()).await;
+                let permit = permit.map_err(|_elapsed| {
+                    io::Error::other(format!("earlier reads of {shown} have not ended"))
+                })?;
                 let (sender, text) = oneshot::channel();
                 // On one of Tokio's threads, a read that hangs would keep the runtime from
                 // shutting down.
@@ -58,7 +67,7 @@ fn plain(text: &str) -> SecretString {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::{process::Command, time::Duration};
+    use std::process::Command;
 
     use secrecy::ExposeSecret as _;
 
@@ -72,10 +81,12 @@ mod tests {
         let password = Password::file(pipe.clone());
         let threads = || fs::read_dir("/proc/self/task").expect("procfs").count();
         let before = threads();
-        let read = async || tokio::time::timeout(Duration::from_millis(20), password.read()).await;
-        for _ in 0..8 {
-            assert!(read().await.is_err(), "nothing has been written");
+        for _ in 0..MAX_READS {
+            let read = timeout(Duration::from_millis(20), password.read()).await;
+            assert!(read.is_err(), "nothing has been written");
         }
+        let error = password.read().await.expect_err("a hang");
+        assert!(error.to_string().contains("have not ended"), "{error}");
         assert_eq!(threads(), before + MAX_READS);
         // A write ends them, and the next read works.
         fs::write(&pipe, "secret\n").expect("a pipe");

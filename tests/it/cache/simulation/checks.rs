@@ -59,7 +59,7 @@ impl Simulation {
 
     /// Makes calls on runtimes that end before the issuer responds. While no time passes, only two
     /// of them may make a token request.
-    pub(super) fn call_on_short_runtimes(&mut self, count: usize) -> Result<(), String> {
+    pub(super) fn call_on_short_runtimes(&self, count: usize) -> Result<(), String> {
         let issuer = mem::replace(&mut self.source.lock().issuer, Issuer::Hang);
         let before = self.source.lock().calls;
         for _ in 0..count {

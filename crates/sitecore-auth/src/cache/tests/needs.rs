@@ -206,6 +206,14 @@ fn a_process_that_stands_still_again_has_a_cooldown() {
         table.fail(ErrorKind::Unavailable);
         assert_eq!(table.next(Need::Token), got);
     }
+    // A refresh that was lost before does not count.
+    let mut table = Table::new();
+    table.next(Need::Refresh);
+    let refresh = table.refresh.take().expect("a refresh");
+    table.lose(&refresh, false);
+    table.next(Need::Token);
+    table.advance(HOUR);
+    assert!(matches!(table.fail(ErrorKind::Unavailable), Some(Outcome::StoodStill)));
     // One that is frozen after each call makes a token request per cooldown.
     let mut table = Table::stale();
     let mut started = 0;

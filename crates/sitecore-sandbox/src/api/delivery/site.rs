@@ -219,9 +219,10 @@ impl Rendered {
 /// Returns the route at which a site shows an item; `None` if it is not below the site's home.
 pub(super) fn route_of(item: &Item, site: &Site) -> Option<String> {
     let home = format!("{}/home", site.root_path);
-    let below = item.path.to_lowercase().strip_prefix(&home)?.len();
-    let below = &item.path[item.path.len() - below..];
-    (below.is_empty() || below.starts_with('/')).then(|| format!("/{}", below.trim_matches('/')))
+    let (start, below) = item.path.split_at_checked(home.len())?;
+    let is_below = below.is_empty() || below.starts_with('/');
+    let is_page = start.eq_ignore_ascii_case(&home) && is_below;
+    is_page.then(|| format!("/{}", below.trim_matches('/')))
 }
 
 fn site_named(name: &str) -> Option<Site> {
