@@ -263,8 +263,14 @@ impl fmt::Debug for Token {
 }
 
 /// A short hash that distinguishes tokens in logs: 32 bits of SHA-256, in hexadecimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u32);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
 
 impl Fingerprint {
     fn of(secret: &str) -> Self {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use sitecore_auth::{
-    TokenCache,
+    ErrorKind, TokenCache,
     edge::{EdgeKeySource, TokenApi},
 };
 
@@ -32,25 +32,33 @@ pub(crate) async fn run(
     if let EdgeKey::Revoke { hash, yes: false } = command {
         confirm(hash)?;
     }
-    let mut is_sent = false;
+    let mut may_exist = false;
     let call = async {
         let is_get = matches!(command, EdgeKey::Get { .. });
         let api = if is_get { Api::Deploy } else { Api::Edge };
         let ready = prepare(api, None, common, config).await?;
         // What fails from here on is the API's response.
         ready.cache.token().await?;
-        is_sent = true;
-        call(command, format, ready).await.map_err(Failure::from_api)
+        may_exist = true;
+        let result = call(command, format, ready).await;
+        // Other errors say that nothing was created.
+        may_exist = matches!(&result, Err(error) if is_uncertain(error.kind()));
+        result.map_err(Failure::from_api)
     };
     let result = wait_for(common, "waiting for the API", call).await;
     match command {
-        EdgeKey::Create { label } if is_sent => result.map_err(|failure| {
+        EdgeKey::Create { label } if may_exist => result.map_err(|failure| {
             failure.hint(format!(
                 "a key may have been created; look for the label {label} in `edge-key list`"
             ))
         }),
         _ => result,
     }
+}
+
+/// Returns `true` if the API may have done what it was asked to do.
+fn is_uncertain(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Malformed | ErrorKind::Timeout)
 }
 
 async fn call(command: &EdgeKey, format: Format, ready: Ready) -> sitecore_auth::Result<String> {

@@ -108,7 +108,9 @@ impl Access {
         let host = host.map(str::to_ascii_lowercase).filter(|host| self.hosts.contains(host));
         host.ok_or_else(|| {
             let hosts = self.hosts.join(" or ");
-            Problem::misdirected(format!("send exactly one Host header: {hosts}"))
+            Problem::misdirected(format!(
+                "the Host header must be {hosts}; start the proxy with --allow-host to add another"
+            ))
         })
     }
 

@@ -326,6 +326,10 @@ fn edge_keys_are_created_listed_renamed_and_revoked_by_hash() {
     let unsent = wrong_secret.output().unwrap();
     assert_fails(&unsent, 4, "check the client id and the client secret");
     assert!(!stderr(&unsent).contains("look for the label"), "{}", stderr(&unsent));
+    // A client of another kind creates nothing.
+    let forbidden = place.run(Api::Deploy, &["edge-key", "create", "theirs"]);
+    assert_fails(&forbidden, 6, "requires an Edge administration client");
+    assert!(!stderr(&forbidden).contains("look for the label"), "{}", stderr(&forbidden));
     // A label cannot look like another row.
     place.stdout(Api::Edge, &["edge-key", "create", "a\nb"]);
     assert_eq!(place.stdout(Api::Edge, &["edge-key", "list", "a\nb"]).lines().count(), 2);

@@ -47,7 +47,7 @@ impl CacheStatus {
     ///
     /// Use it for a readiness probe. A process that is not ready gets no traffic, and `status`
     /// starts no refresh. So spawn [`keep_fresh`](crate::TokenCache::keep_fresh), or call
-    /// [`current`](crate::TokenCache::current) in the probe.
+    /// [`current`](crate::TokenCache::current) in the probe and ignore its result.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.is_usable() || self.last_error.is_none()

@@ -294,7 +294,7 @@ impl AuthMiddleware {
             let origin = request.url().origin().ascii_serialization();
             let targets = unauthenticated::names(self.apis.iter());
             let message = format!(
-                "a request to {origin} is outside the targets ({targets}); add a target for its URL, or set NoAuth on the request"
+                "a request to {origin} is outside the targets of this middleware ({targets}); add a target for its URL, or set NoAuth on the request"
             );
             let error = Error::new(ErrorKind::Config, message);
             return Box::pin(async { Err(reqwest_middleware::Error::middleware(error)) });
