@@ -35,6 +35,8 @@ async fn the_program_can_retry_at_once_and_ask_for_a_token_that_lasts() {
     advance(20 * HOUR).await;
     let second = cache.token_valid_for(10 * HOUR).await.expect("a new token");
     assert_ne!(first.fingerprint(), second.fingerprint());
+    let shown = format!("Fingerprint({})", first.fingerprint());
+    assert_eq!(format!("{:?}", first.fingerprint()), shown);
     assert_eq!(source.calls(), 3);
     // It rejects nothing: other callers keep the first one while the new one settles.
     assert_eq!(cache.token().await.unwrap().fingerprint(), first.fingerprint());
