@@ -38,7 +38,8 @@ pub(super) const MAX_REJECTION: usize = 128 * 1024;
 /// of one that begins with such errors. The response is then passed on unchanged. A response within
 /// this limit is passed on once it is complete. For a longer one, the read timeout of the client
 /// runs from the last part that was read. If the status already rejects the token, the middleware
-/// waits for the body for 500 ms at most; without it, only a clear query is replayed.
+/// waits for the body for 500 ms at most; without it, only a request with a safe method or a clear
+/// query is replayed.
 /// `text/event-stream` and `multipart/*` are passed on unread.
 ///
 /// ```
