@@ -39,8 +39,7 @@ pub(super) const MAX_REJECTION: usize = 128 * 1024;
 /// this limit is passed on once it is complete. For a longer one, the read timeout of the client
 /// runs from the last part that was read. If the status already rejects the token, the middleware
 /// waits for the body for 500 ms at most; without it, only a request with a safe method or a clear
-/// query is replayed.
-/// `text/event-stream` and `multipart/*` are passed on unread.
+/// query is replayed. `text/event-stream` and `multipart/*` are passed on unread.
 ///
 /// ```
 /// # fn example(cache: sitecore_auth::TokenCache, target: sitecore_auth::Target) -> Result<(), sitecore_auth::Error> {
