@@ -112,9 +112,10 @@ impl Cooldown {
     }
 
     /// Returns `true` if a success does not end it: the server specified a wait after the
-    /// successful refresh had started.
+    /// successful refresh had started. None starts during the wait, so at the same time means
+    /// after.
     pub(super) fn outlasts(&self, started: Moment, now: Moment) -> bool {
-        let is_late = self.failed_at.monotonic() > started.monotonic();
+        let is_late = self.failed_at.monotonic() >= started.monotonic();
         is_late && !self.is_ended && !self.server_wait(now).is_zero()
     }
 
