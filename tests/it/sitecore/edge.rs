@@ -182,7 +182,7 @@ async fn a_fixed_key_that_is_rejected_is_reported_as_such() {
     let status = cache.status();
     let error = status.last_error().expect("a reason");
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(error.to_string().contains("rejects this Edge key; only the Delivery API"), "{error}");
+    assert!(error.to_string().contains("the only target is the Delivery API"), "{error}");
 }
 
 #[tokio::test]
