@@ -146,7 +146,6 @@ pub(crate) fn for_shells(text: &str) -> String {
         ("use FileStore::in_dir", "set XDG_CACHE_HOME to a folder that you own"),
         (", or accept the risk with Target::insecure_http()", ""),
         ("; for a CM behind a gateway, use Target::folder", ""),
-        ("; for a folder, use Target::folder", ""),
         ("; use SharedSource::with_key with a longer key", ""),
         ("or call without_audience()", "or leave it out"),
         (", or set NoAuth on the request", ""),

@@ -112,8 +112,8 @@ impl Cooldown {
     }
 
     /// Returns `true` if a success does not end it: the server specified a wait after the
-    /// successful refresh had started. None starts during the wait, so at the same time means
-    /// after.
+    /// successful refresh had started. No refresh starts during the wait, so one that started at
+    /// the same time started before it.
     pub(super) fn outlasts(&self, started: Moment, now: Moment) -> bool {
         let is_late = self.failed_at.monotonic() >= started.monotonic();
         is_late && !self.is_ended && !self.server_wait(now).is_zero()

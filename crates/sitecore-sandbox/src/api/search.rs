@@ -1,4 +1,4 @@
-//! Authoring's search for items. There is no search index: it reads all of them.
+//! Authoring's search, which reads all items instead of an index.
 
 use async_graphql::{Enum, ID, InputObject, Object, SimpleObject};
 
