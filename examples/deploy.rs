@@ -53,7 +53,7 @@ async fn environments(
 ) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     for page in 1.. {
-        // One on a page, to show the paging. The most is 50.
+        // One entry per page, to show paging. The maximum is 50.
         let path = format!("/api/environments/v2?pageNumber={page}&pageSize=1");
         let response = json_of(client.get(origin.join(&path)?)).await?;
         let entries = response["data"].as_array().map(Vec::as_slice).unwrap_or_default();

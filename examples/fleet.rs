@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
     }
 }
 
-/// The work of one worker. Sharing takes two more lines than usual.
+/// The work of one worker. Only `shared` differs from the usual setup.
 async fn work() -> Result<()> {
     let tokens = TokenClient::builder(ClientCredentials::from_env()?);
     let tokens = tokens.endpoint(Endpoint::from_env()?).build()?;

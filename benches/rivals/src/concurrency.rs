@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::Barrier,
+    sync::{Barrier, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -18,6 +18,7 @@ use crate::{
     stats::quantile,
 };
 
+const CALLERS: usize = 10_000;
 const LIMIT: Duration = Duration::from_secs(15);
 
 pub(crate) fn run<R: Rival>(issuer: &Issuer, cold_start: ColdStart) -> Result<Outcome, String> {
@@ -86,7 +87,7 @@ pub(crate) fn measure(issuer: &Issuer, contenders: &[Contender], report: &mut Re
         |callers, fails| ColdStart { callers, delay: millis(50), fails, first_dropped: None };
     let dropped =
         ColdStart { callers: 9, delay: millis(60), fails: false, first_dropped: Some(millis(20)) };
-    let cases = [cold(10_000, false), cold(50, true), dropped];
+    let cases = [cold(CALLERS, false), cold(50, true), dropped];
     let mut rows = Vec::new();
     for contender in &contenders[Contender::OURS..] {
         let mut row = vec![contender.name.to_owned()];
@@ -117,7 +118,7 @@ pub(crate) fn measure(issuer: &Issuer, contenders: &[Contender], report: &mut Re
     );
 
     let ours = |case| Runs::of(contenders[Contender::OURS].cold_start, issuer, case);
-    let succeeded = ours(cold(10_000, false));
+    let succeeded = ours(cold(CALLERS, false));
     report.goal(Goal {
         name: "P3",
         what: "10,000 concurrent callers without a token; the issuer responds in 50 ms",
@@ -127,14 +128,16 @@ pub(crate) fn measure(issuer: &Issuer, contenders: &[Contender], report: &mut Re
             Figure::at_most(70.0, "99 % of the callers done after, ms", succeeded.late),
         ],
     });
-    let failed = ours(cold(10_000, true));
-    let single = Runs::of(run::<OneAttempt>, issuer, cold(10_000, true));
+    let failed = ours(cold(CALLERS, true));
+    let floor = (0..RUNS).map(|_| wake_tasks()).collect();
+    let single = Runs::of(run::<OneAttempt>, issuer, cold(CALLERS, true));
     report.goal(Goal {
         name: "P4",
         what: "10,000 concurrent callers without a token; the issuer fails after 50 ms",
         figures: vec![
             Figure::never_above(3.0, "token requests in the one refresh", failed.token_requests),
             Figure::at_most(20.0, "last caller done after the refresh failed, ms", failed.lag),
+            Figure::unbounded("without a cache: as many tasks that wait for a channel, ms", floor),
             Figure::unbounded("last caller done after, ms", failed.last),
             Figure::at_most(70.0, "the same with one attempt per refresh, ms", single.last),
         ],
@@ -149,6 +152,28 @@ pub(crate) fn measure(issuer: &Issuer, contenders: &[Contender], report: &mut Re
             Figure::at_most(65.0, "last caller done after, ms", dropped.last),
         ],
     });
+}
+
+/// Returns how many milliseconds Tokio takes to wake as many tasks as there are callers. They wait
+/// for one channel, each with a time limit of its own.
+fn wake_tasks() -> f64 {
+    runtime::multi_thread(2).block_on(async {
+        let (sender, receiver) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for _ in 0..CALLERS {
+            let mut receiver = receiver.clone();
+            tasks.spawn(async move {
+                let is_sent = timeout(LIMIT, receiver.wait_for(|is_sent| *is_sent)).await;
+                is_sent.is_ok_and(|is_sent| is_sent.is_ok())
+            });
+        }
+        // A refresh that fails takes about as long.
+        sleep(Duration::from_secs(1)).await;
+        let started = Instant::now();
+        tokio::spawn(async move { sender.send_replace(true) });
+        assert!(tasks.join_all().await.into_iter().all(|is_sent| is_sent));
+        started.elapsed().as_secs_f64() * 1_000.0
+    })
 }
 
 /// The results of the same cold start in each run.

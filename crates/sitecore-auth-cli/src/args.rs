@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 /// Options of all commands.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Use these credentials of sitecore-auth.toml
+    /// Use the credentials with this name in sitecore-auth.toml
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "client_id")]
     pub(crate) credentials: Option<String>,
     /// Use this client, with --secret-file
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Token(Token),
     /// Show the client, scopes and expiry of the token, but not the token
     Inspect(Inspect),
-    /// Make one read per API, and say what is wrong
+    /// Make one read-only call per API, and report what is wrong
     Check(Check),
     /// Send a GraphQL query to Authoring or to the Delivery API, and print `data`
     Graphql(Graphql),
@@ -251,7 +251,7 @@ pub(crate) enum EdgeKey {
     Revoke {
         /// The key's hash, from `list`
         hash: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },

@@ -77,7 +77,7 @@ pub(crate) async fn wait_for<T>(
     let limit = common.timeout;
     let mut work = pin!(work);
     let late = || {
-        let message = format!("no result within {}: {what}", humantime::format_duration(limit));
+        let message = format!("gave up after {} while {what}", humantime::format_duration(limit));
         Failure::new(Kind::Unavailable, message).hint("allow more time with --timeout")
     };
     if let Ok(result) = timeout(PATIENCE.min(limit), &mut work).await {

@@ -1,7 +1,7 @@
 //! The only source of time.
 //!
 //! Neither clock can be trusted alone: the monotonic clock stops while the machine sleeps, and the
-//! wall clock can be set back. A token is young only if both clocks say so.
+//! wall clock can be set back. A token's age is the greater of its ages by the two clocks.
 
 #[cfg(feature = "test-util")]
 mod manual;

@@ -102,15 +102,15 @@ impl Error {
     }
 
     /// Records that the issuer itself reported the failure, so that other processes can expect the
-    /// same. Errors of the kinds `Refused` and `RateLimited` have this already.
+    /// same. This is already set for errors of the kinds `Refused` and `RateLimited`.
     #[must_use]
     pub fn with_issuer_responded(mut self) -> Self {
         Arc::make_mut(&mut self.0).issuer_responded = true;
         self
     }
 
-    /// Marks the error as one that another process had. The refresh then ends, and this attempt
-    /// does not count as a token request.
+    /// Marks the error as one that occurred in another process. The refresh then ends, and this
+    /// attempt does not count as a token request.
     #[doc(hidden)]
     #[must_use]
     pub fn adopted(mut self) -> Self {
@@ -187,7 +187,7 @@ impl Error {
     }
 
     /// Returns how long to wait before trying again. For an error from a cache, this is the time
-    /// until its next token request. `None` if that is not known, as with
+    /// until the cache's next token request. `None` if that is not known, as with
     /// [`Timeout`](ErrorKind::Timeout).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -83,8 +83,8 @@ const MAX_STALE_FROM: f64 = 0.85;
 ///   lifetime.
 /// - If an API rejects a token that had already replaced a rejected one, the next replacement waits
 ///   for 1 min. The wait doubles up to an eighth of the token's lifetime. All rejections together
-///   cause at most 6 token requests, plus one per hour. Token requests do not count if the API then
-///   accepts the token, or if they are the first for an API that accepts tokens.
+///   cause at most 6 token requests, plus one per hour. A token request does not count if the API
+///   then accepts the new token, or if it is the first for an API that has accepted a token before.
 /// - After a refresh that returned no newer token, the next one starts after half of the current
 ///   token's remaining usable time, but not before 30 s.
 /// - A token that the source returns again after that token expired here is used for up to 5 min

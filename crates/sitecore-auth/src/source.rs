@@ -57,20 +57,20 @@ pub trait TokenSource: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Returns `true` if the source has other credentials than the ones that the issuer refused or
-    /// rate-limited last.
+    /// Returns `true` if the current credentials differ from those that the issuer last refused or
+    /// rate-limited.
     ///
     /// During the cooldown that follows, the cache calls this at most once a second if there are
     /// callers. `true` ends the cooldown. A call that panics or takes longer than 2 s counts as
-    /// `false`. After either, the time until the next call doubles, up to a minute. The default is
-    /// `false`.
+    /// `false`. After `true`, and after such a call, the time until the next call doubles, up to a
+    /// minute. The default is `false`.
     async fn has_new_credentials(&self) -> bool {
         false
     }
 
-    /// Called if an API has accepted the token of a request that
-    /// [the budget paid for](FetchContext::uses_budget). Processes that share that budget get it
-    /// back.
+    /// Called when an API has accepted a token whose request [the budget paid
+    /// for](FetchContext::uses_budget). A source that shares the budget with other processes then
+    /// gives the request back to it.
     #[doc(hidden)]
     fn give_back_budget(&self) {}
 }
@@ -134,7 +134,8 @@ impl<'a> FetchContext<'a> {
         self.replacing
     }
 
-    /// Returns `true` if an API or the program rejected that token. Otherwise it is only old.
+    /// Returns `true` if an API or the program rejected that token. Otherwise the refresh has
+    /// another reason, such as the token's age.
     #[must_use]
     pub fn rejected(&self) -> bool {
         self.rejected
@@ -201,7 +202,7 @@ impl SharingKey {
         &self.secret
     }
 
-    /// Returns the rest, which is not secret.
+    /// Returns what the key contains besides the secret. It is safe to show.
     #[must_use]
     pub fn context(&self) -> &str {
         &self.context

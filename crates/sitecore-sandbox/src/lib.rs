@@ -1,9 +1,9 @@
 //! A fake Sitecore Cloud in your process: the token issuer and the APIs, on loopback ports.
 //!
 //! Tokens are real JWTs, signed with RS256 by a key generated at start, and they expire. The APIs
-//! check signature, issuer, audience and expiry, and reject tokens as the real ones are documented
-//! or reported to do. Faults are scripted per API. Item templates and versions, permissions other
-//! than scopes, and persistence are not implemented.
+//! check signature, issuer, audience and expiry, and reject tokens in the ways that are documented
+//! or reported for the real APIs. Faults are scripted per API. Item templates and versions,
+//! permissions other than scopes, and persistence are not implemented.
 //!
 //! `cargo run -p sitecore-sandbox` runs it as a program, for clients in any language.
 //!

@@ -160,7 +160,7 @@ impl<'a> Visit<'a> {
 fn budget_is_spent(wait: Duration) -> Error {
     let minutes = wait.as_secs().div_ceil(60);
     let message = format!(
-        "APIs have rejected too many tokens of the processes that share this token; the next replacement is possible in {minutes} min"
+        "APIs have rejected too many tokens of the processes that share this store; the next replacement is possible in {minutes} min"
     );
     Error::new(ErrorKind::Unavailable, message).adopted()
 }

@@ -1,9 +1,9 @@
 //! One token for many processes: [`SharedSource`] wraps the source of a cache, and keeps its token
 //! sealed in a [`TokenStore`].
 //!
-//! Issuers can limit token requests, and may charge for them. With a store, fifty runs of a job in
-//! a day, or a hundred workers that start together, share each token, so together they need one or
-//! two token requests a day.
+//! Issuers can limit token requests, and may charge for them. With a store, fifty daily runs of a
+//! job, or a hundred workers that start together, share each token. Together they need one or two
+//! token requests a day.
 //!
 //! In this example, three caches stand in for three processes, and the crate `sitecore-sandbox`
 //! stands in for Sitecore Cloud:

@@ -121,7 +121,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Creates it from the bytes of an entry, as they were saved.
+    /// Creates an entry from its bytes, as they were saved.
     #[must_use]
     pub fn new(entry: Vec<u8>) -> Self {
         Self { entry, remaining: None }

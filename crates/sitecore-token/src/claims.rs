@@ -96,7 +96,7 @@ impl Claims {
     }
 
     /// Returns the kind of client that the token was probably granted to, judging by its scopes;
-    /// `None` if they say nothing. An external editing host has no scopes that are known.
+    /// `None` if they say nothing. The scopes of an external editing host are not known.
     #[must_use]
     pub fn client_kind(&self) -> Option<ClientKind> {
         // An organization client also has the scope of an environment client.

@@ -50,7 +50,7 @@ impl ClientCredentials {
     /// `.sitecore/user.json` that is found in `start_dir` or its parent folders. The issuer comes
     /// from the same file.
     ///
-    /// The CLI may have noted the audience `https://xmcloud-cm.sitecorecloud.io`, whose tokens last
+    /// The CLI may have saved the audience `https://xmcloud-cm.sitecorecloud.io`, whose tokens last
     /// 15 min and are rejected by the REST APIs. It is replaced by Sitecore Cloud's usual one.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl ClientCredentials {
         let (Some(id), Some(secret)) = (&login.client_id, &login.client_secret) else {
             let kind = if login.access_token.is_some() { " (an interactive login)" } else { "" };
             return Err(Error::config(format!(
-                "the endpoint `{CLOUD}` in {place} has no clientId and clientSecret{kind}; {LOGIN}"
+                "the endpoint `{CLOUD}` in {place} does not have both clientId and clientSecret{kind}; {LOGIN}"
             )));
         };
         let member = |name| format!("`{name}` of endpoint `{CLOUD}` in {place}");

@@ -113,7 +113,7 @@ fn a_runtime_for_each_call_does_not_cause_a_token_request_for_each_call() {
     // At once, twice, and then after cooldowns of about 30 s, 60 s and 120 s.
     assert!((4..=6).contains(&(source.calls() - 1)), "{}", source.calls());
     let error = cache.status().last_error().cloned().expect("a failure");
-    assert!(error.cause().contains("let one runtime make all calls"), "{error}");
+    assert!(error.cause().contains("use one runtime for all calls"), "{error}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub(crate) struct StartProxy {
     /// Show a status page at this address, such as 127.0.0.1:9901
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) status: Option<SocketAddr>,
-    /// End when there has been no call for this time, such as 15m
+    /// Exit after this time without a call, such as 15m
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) idle_exit: Option<Duration>,
 }

@@ -42,7 +42,7 @@ pub(crate) async fn run(options: &Check, common: &Common, config: &Config) -> Re
         apis => apis.to_owned(),
     };
     if apis.is_empty() {
-        let message = "there is nothing to check: the host of the APIs that these credentials are for is not known";
+        let message = "there is nothing to check, because the CM's host is not known";
         return Err(Failure::usage(message)
             .hint("give the CM with --host, or name an API, such as `check deploy`"));
     }

@@ -37,7 +37,7 @@ const RESERVED: [HeaderName; 8] = [
 pub(crate) async fn run(options: &Request, common: &Common, config: &Config) -> Result<Vec<u8>> {
     let method = method(&options.method)?;
     if options.paginate && method != Method::GET {
-        return Err(Failure::usage("--paginate is for GET"));
+        return Err(Failure::usage("--paginate works only with GET"));
     }
     let headers = headers(&options.headers)?;
     let host = options.host.host.as_deref();

@@ -277,7 +277,7 @@ fn request_makes_authenticated_calls() {
         (&["request", "GET", "deploy:/api/x", "-H", "nothing"], 2, "expected `name: value`"),
         (&["request", "GET", "deploy:/api/x", "-H", "Authorization: x"], 2, "is set for you"),
         (&["request", "CONNECT", "deploy:/api/x"], 2, "not an HTTP method"),
-        (&["request", "DELETE", "deploy:/api/x", "--paginate"], 2, "--paginate is for GET"),
+        (&["request", "DELETE", "deploy:/api/x", "--paginate"], 2, "--paginate works only with GET"),
         (&["request", "POST", "deploy:/api/x", "-d", "@missing"], 2, "cannot read missing"),
         (&["request", "GET", "deploy:/api/projects/v1", "--paginate"], 6, "without --paginate"),
     ] {

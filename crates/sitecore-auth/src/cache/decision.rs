@@ -218,14 +218,13 @@ pub(super) fn expired() -> Error {
 
 /// Returns the error of a caller that needs a token for longer than a new one can be used.
 pub(super) fn too_short() -> Error {
-    let message =
-        "the issuer returned no token that can be used for that long; request a shorter time";
+    let message = "the issuer returned no token that can be used for the requested time; request a shorter one";
     Error::new(ErrorKind::Unavailable, message)
 }
 
 /// Returns the error of a refresh that ended with its runtime.
 pub(super) fn runtime_ended() -> Error {
-    let message = "the runtime ended during the token refresh; let one runtime make all calls";
+    let message = "the runtime ended during the token refresh; use one runtime for all calls";
     Error::new(ErrorKind::Unavailable, message)
 }
 

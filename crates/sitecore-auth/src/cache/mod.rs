@@ -76,9 +76,9 @@ const MAX_WAITS: u32 = 8;
 ///    [`retry_now`](Self::retry_now) ends any cooldown.
 /// 7. No error stops refreshing permanently. If the source returns a token again after it expired
 ///    here, that token is used for up to 5 min more.
-/// 8. A usable token is replaced only by one that does not expire earlier, unless it was rejected.
-/// 9. A new token *settles* before other callers get it, as long as the previous one is good. By
-///    then, an API whose clock is behind accepts it.
+/// 8. A usable token that was not rejected is replaced only by one that does not expire earlier.
+/// 9. A new token *settles* before it is put to use, as long as the previous one is still good. By
+///    then, even an API whose clock is behind accepts it.
 /// 10. The cache spawns one short task per refresh, and one per check for new credentials.
 /// 11. No call panics. A panic in a source or its errors, in a clock or in a metrics recorder is
 ///     contained.

@@ -406,7 +406,7 @@ impl CacheState {
             .map(|lifetime| lifetime.saturating_sub(input.policy.margin_for(lifetime)));
         if let Some(usable) = usable.filter(|usable| *usable < time) {
             let message = format!(
-                "the issuer's tokens can be used for {usable:?} at most; request no more than that, instead of {time:?}"
+                "the issuer's tokens can be used for at most {usable:?}, but {time:?} was requested; request a shorter time"
             );
             return Err(Error::new(ErrorKind::Config, message));
         }

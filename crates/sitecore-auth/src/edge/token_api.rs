@@ -71,9 +71,9 @@ pub struct KeyInfo {
 }
 
 impl TokenApi {
-    /// Creates an API that is called through this client. Its middleware needs the target
-    /// [`Target::edge_admin`](crate::Target::edge_admin) and the credentials of an Edge
-    /// administration client.
+    /// Creates a handle for the Token API that makes its calls through this client. Its middleware
+    /// needs the target [`Target::edge_admin`](crate::Target::edge_admin) and the credentials of an
+    /// Edge administration client.
     #[must_use]
     pub fn new(client: ClientWithMiddleware) -> Self {
         Self { client, url: append_path(parse_url(EDGE), ["api", "apikey", "v1"]) }

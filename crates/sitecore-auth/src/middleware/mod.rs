@@ -82,13 +82,16 @@ impl Drop for Counted {
 /// # Which requests get a token
 ///
 /// A request is passed on unchanged if it matches no target, if it carries [`NoAuth`], or if it
-/// already has a credential: the header `Authorization`, `sc_apikey`, `x-sitecore-contextid` or
-/// (except in a call to Edge's Token API, where it names a key) `X-GQL-Token`, or the query
-/// parameter `sc_apikey` or `sitecoreContextId`. Several middlewares with different credentials can
-/// therefore be added to one client. A request that already has the header of this cache's tokens
-/// is passed on without a token too. The middleware learns the name of that header from a token, so
-/// the request still waits for a token, and fails if there is none. The middleware does not notice
-/// other custom headers.
+/// already has a credential:
+///
+/// - the header `Authorization`, `sc_apikey` or `x-sitecore-contextid`;
+/// - the header `X-GQL-Token`, except in a call to Edge's Token API, where it names a key;
+/// - the query parameter `sc_apikey` or `sitecoreContextId`.
+///
+/// Several middlewares with different credentials can therefore be added to one client. A request
+/// that already has the header of this cache's tokens is passed on without a token too. The
+/// middleware learns the name of that header from a token, so the request still waits for a token,
+/// and fails if there is none. The middleware does not notice other custom headers.
 ///
 /// reqwest adds its `default_headers` after all middleware. This middleware does not see them, and
 /// the header that it sets takes precedence over them.
@@ -239,9 +242,9 @@ impl AuthMiddleware {
     }
 
     /// Returns a redirect policy that keeps the token where its target is. If a target covers the
-    /// first URL, the policy stops a redirect out of that folder of the target, to another folder
-    /// or to another origin. The response is then the redirect itself. All other redirects are left
-    /// to `otherwise`.
+    /// first URL, the policy stops a redirect that leaves the target's folder, whether to another
+    /// folder or to another origin. The response is then the redirect itself. All other redirects
+    /// are left to `otherwise`.
     ///
     /// It also stops a redirect back to the first URL. The middleware could not detect such a
     /// redirect, and might replay a request that must not be replayed.

@@ -57,7 +57,7 @@ struct Inner {
     call_timeout: Duration,
 }
 
-/// Sets up a [`RedisStore`].
+/// Builder for a [`RedisStore`].
 #[must_use]
 pub struct RedisStoreBuilder {
     server: Result<Server>,
@@ -218,7 +218,10 @@ impl RedisStoreBuilder {
     /// [`Config`](ErrorKind::Config) if a URL or a time limit is invalid.
     pub fn build(self) -> Result<RedisStore> {
         if self.command_timeout.is_zero() || self.connect_timeout.is_zero() {
-            return Err(Error::new(ErrorKind::Config, "a time limit of Redis must not be zero"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the time limits of the Redis store must not be zero; leave them out to use the defaults",
+            ));
         }
         Ok(RedisStore(Arc::new(Inner {
             link: Link::new(self.server?, self.password, self.connect_timeout),

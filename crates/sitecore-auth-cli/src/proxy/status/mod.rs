@@ -275,7 +275,7 @@ fn table(records: &[Record], in_flight: usize) -> String {
     let mut html =
         format!("<section><h2>Requests</h2><p class=\"source\">{in_flight} in flight</p>");
     if records.is_empty() {
-        html.push_str("<p>There have been none.</p></section>");
+        html.push_str("<p>No requests yet.</p></section>");
         return html;
     }
     html.push_str("<div class=\"scroll\"><table><thead><tr><th>Time (UTC)</th><th>Method</th><th>API</th><th>Path</th><th class=\"number\">Status</th><th class=\"number\">Duration</th><th class=\"number\">Waited</th><th>Notes</th></tr></thead><tbody>");
