@@ -1,12 +1,20 @@
 //! The APIs: their URLs, whose credentials they need, and clients for them.
 
-use std::{collections::BTreeMap, env};
+use std::{
+    collections::BTreeMap,
+    env::{self, VarError},
+    time::Duration,
+};
 
-use reqwest::{Response, header::CONTENT_TYPE};
-use reqwest_middleware::ClientWithMiddleware;
+use async_trait::async_trait;
+use bytes::BytesMut;
+use http::{Extensions, StatusCode};
+use reqwest::{Request, Response, header::CONTENT_TYPE, redirect::Policy};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use sitecore_auth::{AuthMiddleware, Target, TokenCache, WrongClient, edge::EdgeKey};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::{
@@ -14,11 +22,18 @@ use crate::{
     config::Config,
     failure::{Failure, Kind, Result},
     login::Login,
-    terminal::printable,
+    terminal::{hide, printable},
 };
 
 const DEPLOY: &str = "https://xmclouddeploy-api.sitecorecloud.io";
 const EDGE: &str = "https://edge.sitecorecloud.io";
+
+/// How long a body that is only shown may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(1);
+
+/// How many bytes of such a body are read.
+const MAX_SHOWN: usize = 64 * 1024;
+
 const AUTHORING_PATH: &str = "/sitecore/api/authoring/graphql/v1/";
 const DELIVERY_PATH: &str = "/api/graphql/v1";
 
@@ -55,7 +70,12 @@ impl Api {
         };
         let host = host.filter(|_| self == Self::Authoring);
         let host = host.map(|host| ("the host of the CM".to_owned(), host));
-        let from_variable = env::var(variable).ok().filter(|url| !url.trim().is_empty());
+        let from_variable = match env::var(variable) {
+            Err(VarError::NotUnicode(_)) => {
+                return Err(Failure::config(format!("the variable {variable} is not valid UTF-8")));
+            }
+            value => value.ok().filter(|url| !url.trim().is_empty()),
+        };
         let from_variable = from_variable.as_deref().map(|url| (variable.to_owned(), url));
         let configured = configured.as_deref().map(|url| (format!("[hosts] {name}"), url));
         let is_flag = host.is_some();
@@ -123,10 +143,32 @@ pub(crate) async fn prepare(
 /// Prepares an API that is called with the tokens of this cache.
 pub(crate) fn ready(api: Api, url: Url, cache: TokenCache) -> Result<Ready> {
     let auth = AuthMiddleware::builder(cache.clone()).target(api.target(&url)?);
+    let auth = auth.require_target(true).build()?;
     let http = reqwest::Client::builder()
-        .user_agent(concat!("sitecore-auth-cli/", env!("CARGO_PKG_VERSION")));
-    let client = auth.require_target(true).build()?.into_client(http)?;
+        .user_agent(concat!("sitecore-auth-cli/", env!("CARGO_PKG_VERSION")))
+        .redirect(auth.redirect_policy(Policy::default()));
+    let http = if sitecore_token::is_loopback(&url) { http.no_proxy() } else { http };
+    let http = http.build().map_err(|error| {
+        Failure::new(Kind::Unexpected, format!("cannot create an HTTP client: {error}"))
+    })?;
+    let client = ClientBuilder::new(http).with(auth).with(HideSecrets).build();
     Ok(Ready { url, client, cache })
+}
+
+/// A middleware behind the one that adds the token, which must not be shown.
+struct HideSecrets;
+
+#[async_trait]
+impl Middleware for HideSecrets {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        request.headers().values().filter(|value| value.is_sensitive()).for_each(hide);
+        next.run(request, extensions).await
+    }
 }
 
 pub(crate) fn origin(url: &Url) -> Url {
@@ -139,38 +181,76 @@ pub(crate) fn origin(url: &Url) -> Url {
 
 /// Returns the failure of a response with an error status.
 pub(crate) async fn failure(response: Response) -> Failure {
-    let (status, host) = (response.status(), response.url().host_str().unwrap_or("").to_owned());
-    let wrong = response.extensions().get::<WrongClient>().copied();
-    let retry_after = sitecore_token::retry_after_from_now(response.headers());
-    let is_html = is_html(&response);
-    let body = response.text().await.unwrap_or_default();
-    let message = match body.trim().is_empty() || is_html {
-        true => format!("{host} returned status {status}"),
-        false => format!("{host} returned status {status}: {}", printable(body.trim())),
+    let failure = FailedResponse::of(&response);
+    failure.with_body(&start_of(response).await)
+}
+
+/// Reads the start of a body that is only shown, but does not wait for it for long.
+async fn start_of(mut response: Response) -> String {
+    let mut start = BytesMut::new();
+    let read = async {
+        while start.len() < MAX_SHOWN {
+            let Ok(Some(chunk)) = response.chunk().await else { break };
+            start.extend_from_slice(&chunk);
+        }
     };
-    let status = status.as_u16();
-    if status == 429 || status >= 500 {
-        let failure = Failure::new(Kind::Unavailable, message).retry_after(retry_after);
-        return match is_html {
-            true => failure.hint("a CM that was idle takes some minutes to start"),
-            false => failure,
-        };
+    let _ = timeout(BODY_TIME, read).await;
+    String::from_utf8_lossy(&start).into_owned()
+}
+
+/// What the head of a response with an error status says.
+struct FailedResponse {
+    status: StatusCode,
+    host: String,
+    wrong: Option<WrongClient>,
+    retry_after: Option<Duration>,
+    is_html: bool,
+}
+
+impl FailedResponse {
+    fn of(response: &Response) -> Self {
+        Self {
+            status: response.status(),
+            host: response.url().host_str().unwrap_or_default().to_owned(),
+            wrong: response.extensions().get().copied(),
+            retry_after: sitecore_token::retry_after_from_now(response.headers()),
+            is_html: is_html(response),
+        }
     }
-    let failure = Failure::api(message);
-    match (wrong, status) {
-        (Some(wrong), _) => failure.hint(format!(
-            "this API usually requires {}, but these credentials belong to {}",
-            wrong.required(),
-            wrong.used()
-        )),
-        (None, 300..=399) => failure.hint("redirects out of the API are not followed; check the host"),
-        (None, 401) => failure.hint(
-            "the API rejected the token and its replacement; check the audience and the kind of client",
-        ),
-        (None, 403) => failure
-            .hint("the token was accepted, but its client is not allowed to do this"),
-        (None, 407) => failure.hint("a proxy on the way requires a user name and a password"),
-        _ => failure,
+
+    fn with_body(self, body: &str) -> Failure {
+        let Self { status, host, wrong, retry_after, is_html } = self;
+        let message = match body.trim().is_empty() || is_html {
+            true => format!("{host} returned status {status}"),
+            false => format!("{host} returned status {status}: {}", printable(body.trim())),
+        };
+        let status = status.as_u16();
+        if status == 429 || status >= 500 {
+            let failure = Failure::new(Kind::Unavailable, message).retry_after(retry_after);
+            return match is_html {
+                true => failure.hint("a CM that was idle takes some minutes to start"),
+                false => failure,
+            };
+        }
+        let failure = Failure::api(message);
+        let hint = match (wrong, status) {
+            (Some(wrong), _) => format!(
+                "this API usually requires {}, but these credentials belong to {}",
+                wrong.required(),
+                wrong.used()
+            ),
+            (None, 304) => return failure,
+            (None, 300..=399) => {
+                "redirects out of the API are not followed; check the host".to_owned()
+            }
+            (None, 401) => "the API rejected the token and its replacement; check the audience and the kind of client".to_owned(),
+            (None, 403) => {
+                "the token was accepted, but its client is not allowed to do this".to_owned()
+            }
+            (None, 407) => "a proxy on the way requires a user name and a password".to_owned(),
+            _ => return failure,
+        };
+        failure.hint(hint)
     }
 }
 
@@ -224,14 +304,19 @@ pub(crate) async fn data(ready: &Ready, response: Response) -> Result<Box<RawVal
         return Err(Failure::api(format!("{host} returned a web page instead of JSON"))
             .hint("a CM that was idle takes some minutes to start; otherwise check the URL"));
     }
+    let failed = FailedResponse::of(&response);
     let text = response.text().await?;
-    let reply: Reply = serde_json::from_str(&text).map_err(|_| {
-        let failure = format!("the response (status {status}) is not a GraphQL response");
-        match status.as_u16() {
-            500 => Failure::new(Kind::Unavailable, failure),
-            _ => Failure::api(failure),
-        }
-    })?;
+    // The parser would accept an array for an object.
+    let is_object = text.trim_start_matches('\u{feff}').trim_start().starts_with('{');
+    let reply = serde_json::from_str::<Reply>(&text).ok().filter(|_| is_object);
+    let Some(reply) = reply else {
+        return Err(match status.is_success() {
+            true => {
+                Failure::api(format!("the response (status {status}) is not a GraphQL response"))
+            }
+            false => failed.with_body(&text),
+        });
+    };
     let errors = match reply.errors {
         Value::Null => Vec::new(),
         Value::Array(errors) => errors,
@@ -250,6 +335,7 @@ pub(crate) async fn data(ready: &Ready, response: Response) -> Result<Box<RawVal
     }
     match reply.data.filter(|data| data.get() != "null") {
         Some(data) if status.is_success() => Ok(data),
+        _ if !status.is_success() => Err(failed.with_body(&text)),
         _ => Err(Failure::api(format!("the response with status {status} contains no data"))),
     }
 }

@@ -16,8 +16,9 @@ pub(crate) use self::proxy::{Guards, RunProgram, Selection, StartProxy, Wait};
 /// ones, if it assigns none), the variables SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET
 /// (or SITECORE_CLIENT_ID and _SECRET), and .sitecore/user.json.
 ///
-/// Exit codes: 0 success, 1 unforeseen, 2 wrong usage, 3 credentials or configuration, 4 the issuer
-/// refuses the client, 5 try again later, 6 an API reported a failure. `run` returns the program's.
+/// Exit codes: 0 success, 1 unexpected error, 2 wrong usage, 3 credentials or configuration, 4 the
+/// issuer refuses the client, 5 try again later, 6 an API reported a failure. `run` returns the
+/// program's.
 #[derive(Debug, Parser)]
 #[command(name = "sitecore-auth", version, max_term_width = 100)]
 pub(crate) struct Arguments {

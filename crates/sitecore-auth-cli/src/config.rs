@@ -68,7 +68,7 @@ impl Config {
             return Ok(Self::default());
         };
         let shown = path.display();
-        // One that was found could have been put there to redirect the secret.
+        // A file that was not named could have been planted to redirect the secret.
         if given.is_none()
             && let Ok(metadata) = fs::symlink_metadata(&path)
         {
@@ -163,7 +163,7 @@ impl Config {
 
 fn find() -> Option<PathBuf> {
     let exists = |path: &PathBuf| {
-        // A file that cannot be looked at is reported when it is read.
+        // A file that cannot be accessed is reported when it is read.
         !matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
     };
     let here = env::current_dir().ok()?;

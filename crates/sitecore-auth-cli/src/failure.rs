@@ -75,14 +75,6 @@ impl Failure {
         }
     }
 
-    /// Calls a failure another kind, if it is a wrong setting in the library's view.
-    pub(crate) fn config_as(self, kind: Kind) -> Self {
-        match self.kind {
-            Kind::Config => Self { kind, ..self },
-            _ => self,
-        }
-    }
-
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind as u8)
     }
@@ -149,7 +141,7 @@ pub(crate) fn for_shells(text: &str) -> String {
         ("; use SharedSource::with_key with a longer key", ""),
         ("or call without_audience()", "or leave it out"),
         (", or set NoAuth on the request", ""),
-        ("; use ClientAuth::Basic", ", which this program does not support"),
+        (", so use ClientAuth::Basic", ", which this program does not support"),
         ("remove them and use ClientCredentials", "remove them"),
         (", and add this host as a target of the middleware", ""),
     ];

@@ -84,17 +84,14 @@ impl Login {
             }
         };
         let endpoint = match (&found.authority, &found.audience) {
-            (None, None) => Endpoint::from_env()?,
-            (authority, audience) => {
-                let default = Endpoint::sitecore_cloud();
-                let default = default.token_url().origin().ascii_serialization();
-                let authority = authority.as_deref().unwrap_or(&default);
-                Endpoint::of_authority(
-                    &format!("{place}: authority"),
-                    authority,
-                    audience.as_deref(),
-                )?
+            (Some(authority), audience) => {
+                let setting = format!("{place}: authority");
+                Endpoint::of_authority(&setting, authority, audience.as_deref())?
             }
+            (None, Some(audience)) => {
+                Endpoint::new(Endpoint::from_env()?.token_url().clone(), audience)?
+            }
+            (None, None) => Endpoint::from_env()?,
         };
         Ok(Self::client(place, ClientCredentials::new(&found.client_id, secret), endpoint))
     }
@@ -129,7 +126,7 @@ impl Login {
         }
     }
 
-    /// Returns a token that was requested just now.
+    /// Requests a new token.
     pub(crate) async fn new_token(&self, common: &Common) -> Result<Token> {
         if self.is_person() {
             let message = "the token of an interactive login cannot be replaced here";
@@ -141,7 +138,7 @@ impl Login {
         let token = cache.token().await?;
         let is_new = cache.status().token_requests() > 0;
         if !is_new && let Some(shared) = self.store(common).await? {
-            // The store keeps the present token until there is another one.
+            // The store keeps the stored token until there is a newer one.
             let context = FetchContext::new(common.timeout).with_replacing(&token, false);
             shared.fetch(context).await?;
             return Ok(self.cache(common).await?.token().await?);

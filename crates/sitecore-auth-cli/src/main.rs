@@ -11,11 +11,7 @@ mod proxy;
 mod signals;
 mod terminal;
 
-use std::{
-    env,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{env, io, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use tokio::runtime::Runtime;
@@ -25,7 +21,7 @@ use crate::{
     commands::{check, edge_key, graphql, inspect, request, run, schema, store, token, wait},
     config::Config,
     failure::{Failure, Kind, Result},
-    terminal::error_line,
+    terminal::{error_line, print},
 };
 
 fn main() -> ExitCode {
@@ -122,12 +118,6 @@ async fn execute(arguments: &Arguments) -> Result<Output> {
     Ok(if text.is_empty() { Vec::new() } else { (text + "\n").into_bytes() }.into())
 }
 
-fn print(output: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(output)?;
-    stdout.flush()
-}
-
 fn report(failure: &Failure, is_json: bool) -> ExitCode {
     match is_json {
         true => error_line(&failure.to_json()),
@@ -148,7 +138,10 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
         _ => {
             let text = error.render().to_string();
-            let lines = text.lines().take_while(|line| !line.starts_with("Usage:"));
+            let is_end = |line: &&str| {
+                line.starts_with("Usage:") || line.starts_with("For more information")
+            };
+            let lines = text.lines().take_while(|line| !is_end(line));
             let words = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
             words.trim_start_matches("error: ").to_owned()
         }

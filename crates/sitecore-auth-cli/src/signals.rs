@@ -20,7 +20,7 @@ impl End {
     }
 }
 
-/// The signals that a program gets if this process does.
+/// The signals that are passed on to the program.
 #[cfg(unix)]
 pub(crate) struct Forwarded(Vec<(rustix::process::Signal, tokio::signal::unix::Signal)>);
 
@@ -69,7 +69,8 @@ impl Forwarded {
     }
 }
 
-/// Returns the set of signals that this process ignores, where the system tells. Bit 0 is signal 1.
+/// Returns the set of signals that this process ignores, if the system provides that. Bit 0 is
+/// signal 1.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -77,7 +78,7 @@ fn ignored() -> u64 {
     line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Returns `true` if this process is in the foreground of a terminal. What is typed there reaches
+/// Returns `true` if this process is in the foreground of a terminal. A Ctrl-C typed there reaches
 /// the program too.
 #[cfg(unix)]
 fn is_in_foreground() -> bool {

@@ -1,13 +1,20 @@
-//! What people see on a terminal: notes, progress, a bar.
+//! What commands print: results, notes, progress, a bar, and names and times in them.
 
 use std::{
     future::Future,
     io::{self, IsTerminal as _, Read as _, Write as _},
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
+use http::HeaderValue;
+use secrecy::{ExposeSecret as _, SecretString};
+use sitecore_auth::{ClientKind, Clock as _, SystemClock};
 use tokio::time::timeout;
 
 use crate::{
@@ -15,7 +22,7 @@ use crate::{
     failure::{Failure, Kind, Result},
 };
 
-/// What takes longer is announced on a terminal.
+/// Work that takes longer is announced on a terminal.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest text from a server that is quoted.
@@ -26,7 +33,14 @@ pub(crate) fn error_line(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Prints a note on stderr, unless the command is to be quiet.
+/// Prints the result of a command on stdout.
+pub(crate) fn print(output: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(output)?;
+    stdout.flush()
+}
+
+/// Prints a note on stderr, unless `--quiet` is set.
 pub(crate) fn note(common: &Common, text: &str) {
     if !common.quiet {
         error_line(&format!("sitecore-auth: {text}"));
@@ -46,15 +60,33 @@ pub(crate) fn read_stdin() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The tokens and keys that this program has sent. A server may quote them.
+static SENT: Mutex<Vec<SecretString>> = Mutex::new(Vec::new());
+
+/// Keeps a token or key that is sent from being shown.
+pub(crate) fn hide(header: &HeaderValue) {
+    let text = header.to_str().unwrap_or_default();
+    let text = text.strip_prefix("Bearer ").unwrap_or(text);
+    let mut sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !text.is_empty() && !sent.iter().any(|known| known.expose_secret() == text) {
+        sent.push(text.into());
+    }
+}
+
 /// Returns a text from a server as it may be shown: on one line, without what could control a
 /// terminal, without tokens, and not too long.
 pub(crate) fn printable(text: &str) -> String {
+    let sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let hidden =
+        |text: String, secret: &SecretString| text.replace(secret.expose_secret(), "[token]");
+    let text = sent.iter().fold(text.to_owned(), hidden);
+    drop(sent);
     let is_hidden = |char: char| {
         char.is_control()
             || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let mut shown = String::new();
-    let mut rest = text;
+    let mut rest = &*text;
     // A JWT begins with `{"` in base64.
     while let Some(at) = rest.find("eyJ") {
         shown.push_str(&rest[..at]);
@@ -102,6 +134,23 @@ pub(crate) fn words(time: Duration) -> String {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+/// Returns the time by this machine's clock.
+pub(crate) fn now() -> DateTime<Utc> {
+    let millis = i64::try_from(SystemClock.now().wall().as_millis()).unwrap_or(i64::MAX);
+    DateTime::from_timestamp_millis(millis).unwrap_or_default()
+}
+
+/// Returns a stable name of the kind of client, for JSON.
+pub(crate) fn key_of(kind: ClientKind) -> &'static str {
+    match kind {
+        ClientKind::Organization => "organization",
+        ClientKind::Environment => "environment",
+        ClientKind::EdgeAdministration => "edge_administration",
+        ClientKind::EditingHost => "editing_host",
+        _ => "other",
     }
 }
 

@@ -56,6 +56,20 @@ pub trait CredentialsProvider: Send + Sync + 'static {
     async fn credentials(&self) -> Result<ClientCredentials>;
 }
 
+#[async_trait]
+impl<P: CredentialsProvider + ?Sized> CredentialsProvider for Arc<P> {
+    async fn credentials(&self) -> Result<ClientCredentials> {
+        (**self).credentials().await
+    }
+}
+
+#[async_trait]
+impl<P: CredentialsProvider + ?Sized> CredentialsProvider for Box<P> {
+    async fn credentials(&self) -> Result<ClientCredentials> {
+        (**self).credentials().await
+    }
+}
+
 /// Static credentials.
 #[async_trait]
 impl CredentialsProvider for ClientCredentials {

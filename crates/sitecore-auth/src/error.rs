@@ -1,6 +1,6 @@
 //! Why a request has no token: one opaque, cloneable error, with a kind to act on.
 
-use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, io, iter, sync::Arc, time::Duration};
 
 use sitecore_token::Refusal;
 
@@ -41,6 +41,7 @@ struct ErrorInner {
     never_reached_issuer: bool,
     issuer_responded: bool,
     is_adopted: bool,
+    is_outside_targets: bool,
     retry_after: Option<Duration>,
     source: Arc<dyn StdError + Send + Sync>,
 }
@@ -80,6 +81,7 @@ impl Error {
             // A source reports these kinds on behalf of the issuer.
             issuer_responded: matches!(kind, ErrorKind::Refused | ErrorKind::RateLimited),
             is_adopted: false,
+            is_outside_targets: false,
             retry_after: None,
             source: Arc::from(source.into()),
         }))
@@ -123,14 +125,27 @@ impl Error {
     /// looks into reqwest-retry's errors too.
     #[must_use]
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
-        causes.find_map(|cause| cause.downcast_ref().or_else(|| Self::find(hidden_cause(cause)?)))
+        causes(error)
+            .find_map(|cause| cause.downcast_ref().or_else(|| Self::find(hidden_cause(cause)?)))
     }
 
     /// Returns the OAuth error with which the issuer refused the client, if it did.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         self.0.source.downcast_ref::<sitecore_token::Error>()?.refusal()
+    }
+
+    /// Marks the error of a request that matches no target.
+    pub(crate) fn outside_targets(mut self) -> Self {
+        Arc::make_mut(&mut self.0).is_outside_targets = true;
+        self
+    }
+
+    /// Returns `true` if the request was not sent because it matches no target.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_outside_targets(&self) -> bool {
+        self.0.is_outside_targets
     }
 
     /// Marks the error as transient, whatever its kind.
@@ -148,9 +163,8 @@ impl Error {
     #[doc(hidden)]
     #[must_use]
     pub fn cause(&self) -> String {
-        let first: &(dyn StdError + 'static) = &*self.0.source;
-        let causes = || std::iter::successors(Some(first), |&cause| cause.source());
-        let text = contain(|| causes().map(ToString::to_string).collect::<Vec<_>>().join(": "));
+        let texts = || causes(&*self.0.source).map(ToString::to_string).collect::<Vec<_>>();
+        let text = contain(|| texts().join(": "));
         text.unwrap_or_else(|| PANICKED.to_owned())
     }
 
@@ -193,6 +207,13 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
+}
+
+/// Returns the error and its causes, the outermost first.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    iter::successors(Some(error), |&cause| cause.source())
 }
 
 /// Returns the error inside one that is transparent, whose own chain leaves it out.
@@ -265,6 +286,7 @@ impl From<sitecore_token::Error> for Error {
             never_reached_issuer: error.never_reached_issuer(),
             issuer_responded: error.issuer_responded(),
             is_adopted: false,
+            is_outside_targets: false,
             retry_after: error.retry_after(),
             source: Arc::new(error),
         }))

@@ -136,7 +136,7 @@ pub use middleware::{
     AuthMiddleware, AuthMiddlewareBuilder, NoAuth, Rejections, Replay, WrongClient,
 };
 #[doc(hidden)]
-pub use middleware::{CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS};
+pub use middleware::{CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, may_name_document};
 pub use policy::{Backoff, RefreshPolicy};
 #[cfg(feature = "retry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "retry")))]

@@ -31,7 +31,7 @@ pub(crate) fn describe() {
         describe_gauge!(
             "sitecore_auth_usable_until_timestamp_seconds",
             Seconds,
-            "When the current token is no longer used, since the UNIX epoch."
+            "When the newest token is no longer used, since the UNIX epoch."
         );
         describe_gauge!(
             "sitecore_auth_cooldown_until_timestamp_seconds",
@@ -83,7 +83,7 @@ pub(crate) fn record_refresh(
     });
 }
 
-/// Records until when the current token can be used, by the wall clock. Does nothing for a key
+/// Records until when the newest token can be used, by the wall clock. Does nothing for a key
 /// without expiry.
 pub(crate) fn record_usable_until(cache: &str, end: Moment) {
     #[cfg(feature = "metrics")]

@@ -267,6 +267,7 @@ impl RefreshPolicy {
         let refused = self.cooldown_refused;
         let backoff = match (kind, in_need) {
             (ErrorKind::Refused, true) => {
+                // The longest wait must not be shorter than the first.
                 Backoff::new(refused.first, refused.max.min(MAX_REFUSED_IN_NEED.max(refused.first)))
             }
             (ErrorKind::Refused, false) => refused,

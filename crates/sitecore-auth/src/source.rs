@@ -121,7 +121,7 @@ impl<'a> FetchContext<'a> {
     #[must_use]
     pub fn after(self, waited: Duration) -> Self {
         Self {
-            elapsed: self.elapsed + waited,
+            elapsed: self.elapsed.saturating_add(waited),
             time_left: self.time_left.saturating_sub(waited),
             ..self
         }
@@ -169,8 +169,8 @@ impl<'a> FetchContext<'a> {
         self.cache
     }
 
-    /// Returns a number that tells the caches of a process apart, because several can share one
-    /// source.
+    /// Returns the number of the cache, which no other cache of this process has. Several caches can
+    /// share one source.
     #[doc(hidden)]
     #[must_use]
     pub fn cache_number(&self) -> u32 {
@@ -233,43 +233,32 @@ pub(crate) fn token_from(response: &TokenResponse) -> Result<Token> {
     Ok(token.with_quota(response.quota().cloned()))
 }
 
-#[async_trait]
-impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
-    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
-        (**self).fetch(context).await
-    }
+/// Implements the trait for a pointer to a source.
+macro_rules! forward {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<S: TokenSource + ?Sized> TokenSource for $pointer<S> {
+            async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
+                (**self).fetch(context).await
+            }
 
-    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
-        (**self).sharing_key().await
-    }
+            async fn sharing_key(&self) -> Result<Option<SharingKey>> {
+                (**self).sharing_key().await
+            }
 
-    async fn has_new_credentials(&self) -> bool {
-        (**self).has_new_credentials().await
-    }
+            async fn has_new_credentials(&self) -> bool {
+                (**self).has_new_credentials().await
+            }
 
-    fn give_back_budget(&self) {
-        (**self).give_back_budget();
-    }
+            fn give_back_budget(&self) {
+                (**self).give_back_budget();
+            }
+        }
+    };
 }
 
-#[async_trait]
-impl<S: TokenSource + ?Sized> TokenSource for Box<S> {
-    async fn fetch(&self, context: FetchContext<'_>) -> Result<Token> {
-        (**self).fetch(context).await
-    }
-
-    async fn sharing_key(&self) -> Result<Option<SharingKey>> {
-        (**self).sharing_key().await
-    }
-
-    async fn has_new_credentials(&self) -> bool {
-        (**self).has_new_credentials().await
-    }
-
-    fn give_back_budget(&self) {
-        (**self).give_back_budget();
-    }
-}
+forward!(Arc);
+forward!(Box);
 
 /// Creates a source from a closure. The future cannot borrow the context. Copy what it needs before
 /// the `async` block.

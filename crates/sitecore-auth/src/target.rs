@@ -222,7 +222,9 @@ impl Target {
     /// Returns `true` if the URL's path ends in that of the Authoring API's endpoint. A gateway may
     /// prepend a folder.
     pub(crate) fn is_authoring_endpoint(url: &Url) -> bool {
-        url.path().trim_end_matches('/').ends_with(Self::AUTHORING_ENDPOINT)
+        let path = url.path().trim_end_matches('/').as_bytes();
+        let start = path.len().saturating_sub(Self::AUTHORING_ENDPOINT.len());
+        path[start..].eq_ignore_ascii_case(Self::AUTHORING_ENDPOINT.as_bytes())
     }
 
     /// Returns `true` if the URL has a path of Edge's Token API.

@@ -208,7 +208,7 @@ impl Token {
     #[must_use]
     pub fn claims(&self) -> Option<Claims> {
         let text = self.0.value.to_str().ok()?;
-        Claims::decode(text.trim_start_matches("Bearer "))
+        Claims::decode(text.strip_prefix("Bearer ").unwrap_or(text))
     }
 
     /// Returns `true` if this token expires before the other one.

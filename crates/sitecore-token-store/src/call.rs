@@ -58,9 +58,13 @@ impl<'a> Call<'a> {
         loop {
             next = match next {
                 Next::Look => {
-                    let loaded = self.parts.load(&self.seal).await;
-                    let loaded = loaded.map_err(|error| failure = Some(self.failed("load", error)));
-                    entry = loaded.ok();
+                    entry = match self.parts.load(&self.seal).await {
+                        Ok(entry) => Some(entry),
+                        Err(error) => {
+                            failure = Some(self.failed("load", error));
+                            None
+                        }
+                    };
                     visit.look(entry.as_ref(), self.moment())
                 }
                 Next::Wait(limit) => {
@@ -73,11 +77,16 @@ impl<'a> Call<'a> {
                     Next::Look
                 }
                 Next::Acquire => {
-                    let acquired = self.parts.try_lease(&self.seal).await;
-                    let acquired =
-                        acquired.map_err(|error| failure = Some(self.failed("lease", error)));
-                    let is_ours = acquired.as_ref().ok().map(Option::is_some);
-                    lease = acquired.unwrap_or_default();
+                    let is_ours = match self.parts.try_lease(&self.seal).await {
+                        Ok(acquired) => {
+                            lease = acquired;
+                            Some(lease.is_some())
+                        }
+                        Err(error) => {
+                            failure = Some(self.failed("lease", error));
+                            None
+                        }
+                    };
                     visit.after_acquiring(is_ours, self.moment())
                 }
                 Next::Adopt(token) => {
@@ -89,7 +98,10 @@ impl<'a> Call<'a> {
                     return Err(self.adopted_failure(error));
                 }
                 Next::Request => {
-                    return self.fetch_as_holder(entry.unwrap_or_default(), lease).await;
+                    return match lease {
+                        Some(lease) => self.fetch_as_holder(entry.unwrap_or_default(), lease).await,
+                        None => self.fetch_alone(false).await,
+                    };
                 }
                 Next::RequestAlone { watch } => {
                     if watch {
@@ -106,24 +118,25 @@ impl<'a> Call<'a> {
 
     /// Fetches a token, and saves it or the failure that the issuer reported. Meanwhile, the lease
     /// is extended.
-    async fn fetch_as_holder(&self, mut entry: Entry, lease: Option<Lease>) -> Result<Token> {
+    async fn fetch_as_holder(&self, mut entry: Entry, lease: Lease) -> Result<Token> {
         // Shows that this process can save.
         if let Err(error) = self.write_twice(&mut entry).await {
             // Otherwise the others would wait for a token that cannot be saved.
             self.note_unwritable(&error);
-            self.parts.release(&self.seal, lease).await;
+            self.parts.release(&self.seal, Some(lease)).await;
             return self.fetch_alone(false).await;
         }
         let requested_at = self.parts.now();
         let result = {
             let fetch = pin!(self.request());
-            let extend = pin!(self.keep_extending(lease.as_ref()));
+            let extend = pin!(self.keep_extending(&lease));
             match select(fetch, extend).await {
                 Either::Left((result, _)) => result,
                 Either::Right((never, _)) => match never {},
             }
         };
-        let saved = self.save_repeatedly(&result, requested_at).await;
+        let saved = self.in_time(Duration::MAX, self.save_repeatedly(&result, requested_at)).await;
+        let saved = saved.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
         if saved.is_err() {
             // The note says that the others should not wait for a token. It keeps what is stored,
             // such as a token that they can still use.
@@ -132,9 +145,9 @@ impl<'a> Call<'a> {
                 let mut entry = entry.with_unwritable(self.parts.now());
                 self.parts.write(&self.seal, &mut entry).await
             };
-            let _ = timeout(NOTE_TIME, note).await;
+            self.in_time(NOTE_TIME, note).await;
         }
-        self.parts.release(&self.seal, lease).await;
+        self.in_time(Duration::MAX, self.parts.release(&self.seal, Some(lease))).await;
         match saved {
             Ok(Some(newer)) => Ok(self.adopted(newer)),
             Ok(None) => result,
@@ -155,8 +168,7 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    async fn keep_extending(&self, lease: Option<&Lease>) -> Infallible {
-        let Some(lease) = lease else { return pending().await };
+    async fn keep_extending(&self, lease: &Lease) -> Infallible {
         loop {
             sleep(EXTEND_INTERVAL).await;
             match self.parts.extend(&self.seal, lease).await {
@@ -185,10 +197,10 @@ impl<'a> Call<'a> {
         };
         // A failure is saved by lease holders only.
         if result.is_ok() && !self.parts.is_unwritable() {
-            match timeout(SAVE_TIME, self.save(&result, requested_at)).await {
-                Ok(Err(error)) => debug!(%error, "could not save token to store"),
-                Ok(Ok(_)) => {}
-                Err(_) => debug!("could not save token to store in time"),
+            match self.in_time(SAVE_TIME, self.save(&result, requested_at)).await {
+                Some(Err(error)) => debug!(%error, "could not save token to store"),
+                Some(Ok(_)) => {}
+                None => debug!("could not save token to store in time"),
             }
         }
         result
@@ -209,6 +221,13 @@ impl<'a> Call<'a> {
     async fn request(&self) -> Result<Token> {
         self.count("requested", "");
         self.parts.inner.fetch(self.context.after(self.waited())).await
+    }
+
+    /// Limits what is done after the token request. It takes at most half of the time that the
+    /// refresh has left, because its caller must get the token even if the store hangs.
+    async fn in_time<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let left = self.context.after(self.waited()).time_left();
+        timeout(limit.min(left / 2), work).await.ok()
     }
 
     /// Saves a result. Tries again for a while if the store fails.
@@ -255,7 +274,8 @@ impl<'a> Call<'a> {
         let entry = match result {
             // The budget pays for what it brought, like that of a single cache.
             Ok(token) if self.context.uses_budget() => {
-                entry.with_budget_spent(now).with_token(token, requested_at, now)
+                let entry = entry.with_budget_spent(now);
+                Some(entry.with_token(token, requested_at, now).unwrap_or(entry))
             }
             Ok(token) => entry.with_token(token, requested_at, now),
             Err(error) => match entry.token(self.context.replacing(), now) {

@@ -6,8 +6,8 @@ use sitecore_auth::{Error, ErrorKind, FetchContext, Token};
 
 use crate::entry::Entry;
 
-/// From this many failures in a row on, a process gives up if the latest attempt began after its
-/// own refresh. A process without a store gives up after as many attempts.
+/// After this many consecutive failures, a process gives up if the latest attempt began after its
+/// own refresh did. A process without a store gives up after as many attempts.
 const ATTEMPTS: u32 = 3;
 
 /// The least time that a token request needs.

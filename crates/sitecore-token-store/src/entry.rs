@@ -103,7 +103,7 @@ impl Entry {
         let bearer = (name == AUTHORIZATION).then(|| value.strip_prefix("Bearer ")).flatten();
         let lifetime = match token.lifetime() {
             None if bearer.is_some() => Some(policy().unknown_lifetime),
-            lifetime => lifetime,
+            lifetime => lifetime.map(|lifetime| lifetime.min(policy().max_lifetime)),
         };
         let token = SavedToken {
             header: name.as_str().to_owned(),

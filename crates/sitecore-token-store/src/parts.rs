@@ -131,7 +131,7 @@ impl Parts {
 
     /// Limits a call of the store to its `call_timeout`.
     async fn bounded<T>(&self, call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        // A store that panics is as good as none.
+        // A store that panics counts as down.
         let call = AssertUnwindSafe(call).catch_unwind();
         match within(self.store.call_timeout(), call).await {
             Some(Ok(result)) => result,

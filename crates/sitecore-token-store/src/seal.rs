@@ -19,10 +19,10 @@ const VERSION: &str = "sitecore-token-store 3";
 const NONCE_BYTES: usize = 24;
 
 /// Returns a random number from the operating system, so that two clones of one virtual machine get
-/// different ones.
+/// different ones. A nonce is random too, and longer.
 pub(crate) fn random_id() -> u128 {
-    let [bytes @ .., _, _, _, _, _, _, _, _] = <[u8; NONCE_BYTES]>::from(XNonce::generate());
-    u128::from_ne_bytes(bytes)
+    let nonce: [u8; NONCE_BYTES] = XNonce::generate().into();
+    u128::from_ne_bytes(*nonce.first_chunk().expect("a nonce of 24 bytes"))
 }
 
 /// Seals and opens the entries of one name.
@@ -44,7 +44,7 @@ impl Seal {
                 .expect("both are shorter than HKDF's longest output");
         }
         Self {
-            name: name.iter().map(|byte| format!("{byte:02x}")).collect(),
+            name: format!("{:032x}", u128::from_be_bytes(name)),
             cipher: XChaCha20Poly1305::new(&Key::from(*key)),
         }
     }

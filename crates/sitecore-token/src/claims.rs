@@ -18,7 +18,7 @@ const SITECORE: &str = "https://auth.sitecorecloud.io/claims/";
 /// authorization.
 ///
 /// [RFC 7519 §4]: https://www.rfc-editor.org/rfc/rfc7519#section-4
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Claims(Map<String, Value>);
 

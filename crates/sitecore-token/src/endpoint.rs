@@ -7,6 +7,7 @@ use url::{Host, Url};
 use crate::{
     env::variable,
     error::{Error, Result},
+    text::check,
 };
 
 pub(crate) const SITECORE_AUTHORITY: &str = "https://auth.sitecorecloud.io";
@@ -93,13 +94,13 @@ impl Endpoint {
     /// [`Config`](crate::ErrorKind::Config) if a value is empty, is not a URL, or is not accepted
     /// by [`new`](Self::new). The error names the variable.
     pub fn from_env() -> Result<Self> {
-        let authority = variable("SITECORE_AUTH_AUTHORITY")?;
-        let audience = variable("SITECORE_AUTH_AUDIENCE")?;
-        Self::of_authority(
-            "SITECORE_AUTH_AUTHORITY",
-            authority.as_deref().unwrap_or(SITECORE_AUTHORITY),
-            audience.as_deref(),
-        )
+        const AUTHORITY: &str = "SITECORE_AUTH_AUTHORITY";
+        const AUDIENCE: &str = "SITECORE_AUTH_AUDIENCE";
+        let authority = variable(AUTHORITY)?;
+        let authority = authority.as_deref().map(|text| check(AUTHORITY, text)).transpose()?;
+        let audience = variable(AUDIENCE)?;
+        let audience = audience.as_deref().map(|text| check(AUDIENCE, text)).transpose()?;
+        Self::of_authority(AUTHORITY, authority.unwrap_or(SITECORE_AUTHORITY), audience)
     }
 
     /// Creates the endpoint of an authority. `place` says where the authority was configured.

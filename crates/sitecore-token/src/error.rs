@@ -72,6 +72,11 @@ impl Error {
         Self::new(ErrorKind::Malformed, message)
     }
 
+    /// Puts what was done before what went wrong.
+    pub(crate) fn with_context(self, context: &str) -> Self {
+        self.with(|inner| inner.message = format!("{context}: {}", inner.message))
+    }
+
     pub(crate) fn transient(self) -> Self {
         self.with(|inner| inner.transient = true)
     }

@@ -56,7 +56,9 @@ pub(crate) fn read(mut file: File, place: &str) -> Result<Zeroizing<Vec<u8>>> {
             "{place} is larger than {MAX_BYTES} bytes; check the path"
         )));
     }
-    let mut bytes = Zeroizing::new(Vec::new());
+    // Large enough, because a buffer that grows leaves copies behind.
+    let capacity = metadata.len() as usize + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
 }

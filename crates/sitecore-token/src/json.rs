@@ -79,14 +79,18 @@ impl<'de> Visitor<'de> for &mut ErrorFields {
 }
 
 /// Decodes text that should be UTF-8, whose last character may be cut off.
-fn decode(text: &[u8]) -> Cow<'_, str> {
+fn decode(text: &[u8]) -> Zeroizing<String> {
+    // Large enough for any text, because growing would leave a copy.
+    let mut decoded = Zeroizing::new(String::with_capacity(2 * text.len()));
     match std::str::from_utf8(text) {
-        Ok(text) => text.into(),
+        Ok(text) => decoded.push_str(text),
         Err(error) if error.error_len().is_none() => {
-            String::from_utf8_lossy(&text[..error.valid_up_to()])
+            let valid = std::str::from_utf8(&text[..error.valid_up_to()]);
+            decoded.push_str(valid.unwrap_or_default());
         }
-        Err(_) => text.iter().map(|byte| char::from(*byte)).collect(),
+        Err(_) => decoded.extend(text.iter().map(|byte| char::from(*byte))),
     }
+    decoded
 }
 
 /// Makes JSON that was written by hand readable: control characters become spaces, and a backslash

@@ -10,7 +10,7 @@ use std::{
 
 use reqwest::{
     StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, LOCATION, WWW_AUTHENTICATE},
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
@@ -103,9 +103,6 @@ const KNOWN_CODES: [&str; 13] = [
     "unsupported_response_type",
 ];
 
-/// The registered token types other than Bearer.
-const TOKEN_TYPES: [&str; 4] = ["DPoP", "mac", "N_A", "PoP"];
-
 /// The response of a token endpoint, as received.
 pub(crate) struct RawResponse<'a> {
     pub(crate) url: &'a Url,
@@ -137,7 +134,7 @@ impl RawResponse<'_> {
             StatusCode::OK => {
                 let parsed = Fields::parse(self.body);
                 let fields = parsed.map_err(|error| self.unreadable(error, redactor))?;
-                self.token(&fields)
+                self.token(&fields, redactor)
             }
             status if status.is_success() => Err(Error::malformed(format!(
                 "{} responded with status {}, but only 200 carries a token; check the token URL",
@@ -148,14 +145,19 @@ impl RawResponse<'_> {
         }
     }
 
-    fn token(&self, fields: &Fields<'_>) -> Result<TokenResponse> {
-        match parse_text("token_type", fields.token_type)? {
+    fn token(&self, fields: &Fields<'_>, redactor: &Redactor) -> Result<TokenResponse> {
+        // What the parts of the response say about themselves.
+        let unusable = |error: Error| {
+            let (host, client) = (self.host(), self.client());
+            error.with_context(&format!("{host} granted {client} no usable token"))
+        };
+        match parse_text("token_type", fields.token_type).map_err(unusable)? {
             None => warn!("token response has no token_type, assuming Bearer"),
             Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
             Some(kind) => {
-                // Only a known name is quoted: a token may be in the wrong field.
-                let shown = match TOKEN_TYPES.iter().any(|name| kind.eq_ignore_ascii_case(name)) {
-                    true => format!("of type `{kind}`"),
+                // Anything else is not quoted: a token may be in the wrong field.
+                let shown = match is_type_name(&kind) {
+                    true => format!("of type `{}`", redactor.sanitize(&kind)),
                     false => "of an unknown type".to_owned(),
                 };
                 return Err(Error::malformed(format!(
@@ -164,11 +166,15 @@ impl RawResponse<'_> {
                 )));
             }
         }
-        let token = parse_text("access_token", fields.access_token)?
-            .ok_or_else(|| Error::malformed("the token response has no `access_token`"))?;
-        check_bearer(&token)?;
+        let token = parse_text("access_token", fields.access_token)
+            .and_then(|token| {
+                let missing = "the token response has no `access_token`; check the token URL";
+                token.ok_or_else(|| Error::malformed(missing))
+            })
+            .map_err(unusable)?;
+        check_bearer(&token).map_err(unusable)?;
         let claims = Claims::decode(&token);
-        let expires_in = fields.expires_in.map(parse_lifetime).transpose()?;
+        let expires_in = fields.expires_in.map(parse_lifetime).transpose().map_err(unusable)?;
         if expires_in == Some(Duration::ZERO) {
             warn!("token response has expires_in 0, treating it as missing");
         }
@@ -223,9 +229,10 @@ impl RawResponse<'_> {
                 (ErrorKind::Unavailable, "try again later")
             }
             (404 | 405, _) => (ErrorKind::Unavailable, "check the path of the token URL"),
-            (400 | 401, "invalid_client") if self.requires_basic() => {
-                (ErrorKind::Refused, "the issuer requires HTTP Basic; use ClientAuth::Basic")
-            }
+            (400 | 401, "invalid_client") if self.offers_basic() => (
+                ErrorKind::Refused,
+                "check the client id and the client secret; if they are right, the issuer requires HTTP Basic, so use ClientAuth::Basic",
+            ),
             (200 | 400 | 401 | 403, "unauthorized_client" | "unsupported_grant_type") => (
                 ErrorKind::Refused,
                 "check the kind of client, which must be allowed to use client credentials",
@@ -341,15 +348,22 @@ impl RawResponse<'_> {
         }
     }
 
-    /// Returns `true` if the issuer asks for HTTP Basic and the request did not use it.
-    fn requires_basic(&self) -> bool {
-        let lines = self.headers.get_all(WWW_AUTHENTICATE).into_iter();
-        let mut challenges = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        let is_basic = |challenge: &[u8]| {
-            let scheme = challenge.trim_ascii().split(|byte| *byte == b' ').next();
-            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
+    /// Returns `true` if the issuer accepts HTTP Basic ([RFC 6749 §5.2]) and the request did not
+    /// use it.
+    ///
+    /// [RFC 6749 §5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
+    fn offers_basic(&self) -> bool {
+        let has_basic = |line: &HeaderValue| {
+            // Quoted text can contain commas and the word.
+            let unquoted = line.as_bytes().split(|byte| *byte == b'"').step_by(2);
+            let text = unquoted.collect::<Vec<_>>().concat();
+            text.split(|byte| *byte == b',').any(|challenge| {
+                let scheme = challenge.trim_ascii().split(|byte| *byte == b' ').next();
+                scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
+            })
         };
-        self.client_auth == ClientAuth::Body && challenges.any(is_basic)
+        let mut lines = self.headers.get_all(WWW_AUTHENTICATE).into_iter();
+        self.client_auth == ClientAuth::Body && lines.any(has_basic)
     }
 
     fn host(&self) -> &str {
@@ -360,6 +374,16 @@ impl RawResponse<'_> {
         let id: String = self.client_id.chars().filter(|c| !c.is_control()).collect();
         format!("client `{id}`")
     }
+}
+
+/// Returns `true` if this has the form of a token type: words that may end in digits, such as those
+/// of a URI.
+fn is_type_name(kind: &str) -> bool {
+    let is_word = |word: &str| {
+        let letters = word.trim_end_matches(|char: char| char.is_ascii_digit());
+        word.len() <= 16 && letters.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    kind.len() <= 80 && kind.split([':', '/', '.', '_', '-']).all(is_word)
 }
 
 /// Returns `true` if this has the form of an OAuth code. A gateway that writes `"error":

@@ -5,8 +5,9 @@ use std::{error::Error as StdError, io, time::Duration};
 use crate::error::{Error, ErrorKind};
 
 /// What TLS libraries say about a certificate authority that they do not know.
-const UNKNOWN_AUTHORITY: [&str; 4] = [
+const UNKNOWN_AUTHORITY: [&str; 5] = [
     "UnknownIssuer",
+    "CaUsedAsEndEntity",
     "unable to get local issuer certificate",
     "self-signed certificate",
     "certificate is not trusted",
@@ -52,6 +53,9 @@ pub(crate) fn transport_error(error: reqwest::Error, host: &str, timeout: Durati
                 "{host} did not complete its response within {timeout:?}; check the network and the firewall, or try again later"
             )
         }
+        Phase::Exchange if has_cause(&["invalid HTTP"]) => format!(
+            "{host} does not speak HTTP on this port; check the scheme and the port of the token URL"
+        ),
         Phase::Exchange => format!("the connection to {host} was interrupted; try again later"),
     };
     // The message covers the causes above the I/O error, or else all but the last.

@@ -1,6 +1,9 @@
 //! What a source learns about the fetch from its context.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sitecore_auth::{ErrorKind, FetchContext, ManualClock, Result, Token, TokenCache, TokenSource};
@@ -87,7 +90,7 @@ async fn a_rejection_during_a_refresh_shows_in_its_next_attempt() {
 }
 
 /// Returns how much time was left at each fetch.
-struct Timed(Arc<Mutex<Vec<std::time::Duration>>>);
+struct Timed(Arc<Mutex<Vec<Duration>>>);
 
 #[async_trait]
 impl TokenSource for Timed {
@@ -121,4 +124,6 @@ async fn a_context_can_be_built_for_a_test_of_a_source() {
     assert_eq!(text(context.replacing().unwrap()), "token-1");
     assert!(context.rejected());
     assert_eq!((context.elapsed(), context.time_left()), (29 * SECOND, SECOND));
+    let context = context.after(Duration::MAX).after(Duration::MAX);
+    assert_eq!((context.elapsed(), context.time_left()), (Duration::MAX, Duration::ZERO));
 }

@@ -230,7 +230,20 @@ async fn a_mutation_is_not_replayed_if_a_401_says_that_a_part_was_executed() {
     let partly = errors(&[not_authenticated(r#"["b"]"#)], r#","data":{"a":{"id":1},"b":null}"#);
     let batch = format!(r#"[{{"data":{{"a":1}}}},{}]"#, full_rejection());
     let rejected = r#"Bearer error="invalid_token""#;
-    for (body, calls) in [(partly, 1), (batch, 1), (full_rejection(), 2), ("no".to_owned(), 2)] {
+    // These have no error with the code.
+    let forbidden = errors(&[error("AUTH_NOT_AUTHORIZED", r#"["b"]"#)], r#","data":{"b":null}"#);
+    let executed = r#"{"data":{"a":{"id":1}}}"#.to_owned();
+    let executed_in_batch = format!(r#"[{{"data":null}},{executed}]"#);
+    for (body, calls) in [
+        (partly, 1),
+        (batch, 1),
+        (forbidden, 1),
+        (executed, 1),
+        (executed_in_batch, 1),
+        (full_rejection(), 2),
+        (r#"{"title":"Unauthorized","status":401}"#.to_owned(), 2),
+        ("no".to_owned(), 2),
+    ] {
         for status in [401, 403] {
             let text = body.clone();
             let api = rejecting(move || {

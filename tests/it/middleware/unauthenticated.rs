@@ -1,7 +1,10 @@
 //! What is logged, and what the program learns, if a request is sent without a token from the
 //! middleware, or with a token of the wrong kind of client, and is rejected.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
+use futures_util::{StreamExt as _, stream};
 use http::Response;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use serde_json::json;
@@ -9,10 +12,11 @@ use sitecore_auth::{
     AuthMiddleware, ClientKind, NoAuth, Rejections, Target, Token, TokenCache, WrongClient,
     source_fn,
 };
+use tokio::time::timeout;
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    DAY, Logs, ScriptedSource, TestApi, client_with, frames, jwt, origin, serve, wrap,
+    DAY, Logs, SECOND, ScriptedSource, TestApi, client_with, frames, jwt, origin, serve, wrap,
 };
 
 const AUTHORING: &str = "/sitecore/api/authoring/graphql/v1/";
@@ -67,6 +71,23 @@ async fn a_rejected_request_that_matches_no_target_is_warned_about_once_per_host
 }
 
 #[tokio::test]
+async fn the_case_of_the_endpoint_does_not_matter_for_the_warning() {
+    let api = TestApi::start(|_, _| {
+        let body = json!({"errors": [{"extensions": {"code": "AUTH_NOT_AUTHENTICATED"}}]});
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(body.to_string().into()).unwrap()
+    })
+    .await;
+    let url = api.origin().join("/Sitecore/API/authoring/GraphQL/v1").unwrap();
+    let target = Target::authoring(api.authoring().as_str()).unwrap();
+    let logs = Logs::capture();
+    client_for(target).post(url).body("{}").send().await.unwrap();
+    let warnings = warnings(&logs);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("its path is outside the targets"), "{warnings:?}");
+}
+
+#[tokio::test]
 async fn a_path_outside_the_targets_is_warned_about_but_not_logged() {
     let api = rejecting_api().await;
     let folder = Target::folder(api.origin().join("/api/").unwrap()).unwrap();
@@ -102,11 +123,11 @@ async fn only_the_bodies_of_the_endpoint_are_read() {
     // The response's body never ends.
     let api = TestApi::start(|_, _| {
         let response = Response::builder().header("content-type", "application/json");
-        response.body(frames(futures_util::stream::pending())).unwrap()
+        response.body(frames(stream::pending())).unwrap()
     })
     .await;
     let soon = |call: reqwest_middleware::RequestBuilder| async {
-        let response = tokio::time::timeout(std::time::Duration::from_secs(5), call.send());
+        let response = timeout(5 * SECOND, call.send());
         response.await.expect("the head").unwrap();
     };
     let here = || Target::origin(api.origin().clone()).unwrap();
@@ -192,6 +213,30 @@ async fn several_middlewares_warn_about_a_request_only_if_none_authenticated_it(
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     // It names the targets of both.
     assert_eq!(warnings[0].matches("cm.example").count(), 2, "{warnings:?}");
+}
+
+#[tokio::test]
+async fn after_the_warning_responses_of_that_host_are_not_read_any_more() {
+    let rejection = json!({"errors": [{"extensions": {"code": "AUTH_NOT_AUTHENTICATED"}}]});
+    let api = TestApi::start(move |_, request| {
+        let rest = match request.uri().query() {
+            Some("endless") => stream::pending().boxed(),
+            _ => stream::empty().boxed(),
+        };
+        let start = stream::iter([Ok::<_, Infallible>(rejection.to_string())]);
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(Body::from_stream(start.chain(rest))).unwrap()
+    })
+    .await;
+    let client = client_for(elsewhere());
+    let logs = Logs::capture();
+    for query in ["", "endless"] {
+        let mut url = api.authoring();
+        url.set_query(Some(query));
+        let call = client.post(url).send();
+        timeout(20 * SECOND, call).await.expect("it is passed on at once").unwrap();
+    }
+    assert_eq!(warnings(&logs).len(), 1);
 }
 
 #[tokio::test]

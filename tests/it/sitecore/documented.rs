@@ -273,10 +273,17 @@ async fn the_deploy_api_creates_and_lists_the_four_kinds_of_client() {
             new["projectId"] = project["id"].clone();
             new["environmentId"] = json!(ENVIRONMENT);
         }
-        for (name, value) in [("name", "ab".to_owned()), ("description", "d".repeat(141))] {
-            let mut wrong = new.clone();
-            wrong[name] = value.into();
-            assert_eq!(deploy.call(Method::POST, &path, Some(wrong)).await.0, 400, "{name}");
+        // An organization's client needs only a name.
+        let limited = if kind == "deploy" { 201 } else { 400 };
+        for (name, value, expected) in [
+            ("name", String::new(), 400),
+            ("name", "ab".to_owned(), limited),
+            ("description", "d".repeat(141), limited),
+        ] {
+            let mut other = new.clone();
+            other[name] = value.into();
+            let (status, _) = deploy.call(Method::POST, &path, Some(other)).await;
+            assert_eq!(status, expected, "{kind}: {name}");
         }
         let (status, created) = deploy.call(Method::POST, &path, Some(new)).await;
         assert_eq!(status, 201);
@@ -308,6 +315,16 @@ async fn the_deploy_api_keeps_variables_and_does_not_show_secret_ones() {
     }
     let variables = deploy.get(&path).await;
     assert_eq!((&variables[0]["value"], &variables[1]["value"]), (&json!("v"), &Value::Null));
+    // Neither a value nor a target is required.
+    for (body, target) in [(json!({ "target": "eh" }), "eh"), (json!({ "value": null }), "CM")] {
+        let set = deploy.call(Method::POST, &format!("{path}/C"), Some(body)).await;
+        assert_eq!(set, (202, Value::Null));
+        let shown = json!({ "name": "C", "value": null, "secret": false, "target": target });
+        assert_eq!(deploy.get(&path).await[2], shown);
+    }
+    let url = deploy.origin.join(&format!("{path}/D")).unwrap();
+    let call = deploy.client.post(url).header("content-type", "text/json; charset=utf-8");
+    assert_eq!(call.body(r#"{"value":"v"}"#).send().await.unwrap().status(), 202);
     let removed = deploy.call(Method::DELETE, &format!("{path}/A"), None).await;
     assert_eq!(removed, (204, Value::Null));
 }
@@ -361,6 +378,12 @@ async fn edge_settings_are_read_replaced_and_patched_as_documented() {
     // Only lower-case paths, `replace` and this media type are supported.
     assert_eq!(patch(replace("/contentCacheTtl"), kind).await.0, 400);
     assert_eq!(patch(json!({ "op": "add", "path": "/contentcachettl" }), kind).await.0, 400);
+    for value in [json!(5), json!(null), json!("banana"), json!("1:2"), json!("x.01:00:00")] {
+        let operation = json!({ "op": "replace", "path": "/contentcachettl", "value": value });
+        assert_eq!(patch(operation, kind).await.0, 400, "{value}");
+    }
+    let days = json!({ "op": "replace", "path": "/mediacachettl", "value": "1.04:00:00" });
+    assert_eq!(patch(days, kind).await.0, 200);
     assert_eq!(patch(replace("/contentcachettl"), "application/json").await.0, 415);
 }
 

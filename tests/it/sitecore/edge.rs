@@ -145,6 +145,11 @@ async fn edge_keys_are_created_listed_renamed_and_revoked() {
     api.revoke_key(&info.hash).await.unwrap();
     assert!(api.list_keys(None).await.unwrap().is_empty());
     assert_eq!(delivers().await, StatusCode::UNAUTHORIZED);
+    // Members that are not set may be null.
+    let unset = r#"{"Keys":[{"Hash":"0123456789abcdef","Label":null,"Scopes":null,"CreatedBy":null,"Created":null,"Revoked":null}],"HasNext":false}"#;
+    let unset = Fault::status(200).header("content-type", "application/json").body(unset);
+    sandbox.script(Api::Edge, [unset]);
+    assert_eq!(api.list_keys(None).await.unwrap()[0].label, "");
     let error = api.revoke_key("no such").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let wrong = client_for(&sandbox, sandbox.organization());

@@ -311,7 +311,13 @@ async fn the_authoring_api_has_the_fields_that_public_clients_use() {
     );
     assert_eq!(run(&cancel).await["cancelPublishing"]["successful"], true);
     assert_eq!(run(&status).await["publishingStatus"]["state"], "CANCELED");
-    run(r#"mutation { publishSite(input: { languages: ["en"] }) { operationId } rebuildIndexes(input: { indexNames: ["a"] }) { jobs { name } } }"#).await;
+    run(r#"mutation { publishSite(input: { languages: ["en"] }) { operationId } }"#).await;
+    let rebuild = r#"mutation { rebuildIndexes(input: { indexNames: ["a"] }) { jobs { name handle status { total messages processed jobState } done } } }"#;
+    let job = &run(rebuild).await["rebuildIndexes"]["jobs"][0];
+    assert_eq!((&job["name"], &job["done"]), (&json!("a"), &json!(true)));
+    let look = r#"{ job(input: { jobName: "a" }) { name handle status { total messages processed jobState } done } }"#;
+    assert_eq!(run(look).await["job"], *job);
+    assert_eq!(run(r#"{ job(input: { jobName: "b" }) { name } }"#).await["job"], Value::Null);
 }
 
 #[tokio::test]

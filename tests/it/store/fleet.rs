@@ -224,6 +224,24 @@ async fn a_save_that_fails_once_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_arrives_late_is_not_lost_because_it_cannot_be_saved() {
+    for has_lease in [true, false] {
+        let (store, clock) = (Memory::default(), PausedClock::new());
+        store.is_down.store(!has_lease, Ordering::SeqCst);
+        // The refresh has a second left when the token arrives.
+        let source = ScriptedSource::new([], Step::Slow(29 * SECOND, DAY));
+        let cache = &caches(1, &source, &store, &clock)[0];
+        let trouble = async {
+            tokio::time::sleep(28 * SECOND).await;
+            store.hangs.store(true, Ordering::SeqCst);
+        };
+        let (token, ()) = tokio::join!(cache.token(), trouble);
+        assert_eq!(text(&token.unwrap()), "token-1");
+        assert_eq!(source.calls(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_grants_leases_but_accepts_no_entry_is_as_good_as_none() {
     let (store, clock) = (Memory::default(), PausedClock::new());
     store.is_full.store(true, Ordering::SeqCst);
@@ -278,6 +296,23 @@ async fn a_hundred_processes_share_one_budget_for_rejected_tokens() {
     // The first token, six in a burst, and one an hour.
     assert!(source.calls() <= 1 + 6 + 12, "{} token requests", source.calls());
     assert!(source.calls() >= 12, "{} token requests", source.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_uses_the_budget_even_if_another_process_saves_a_newer_token() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let slow = ScriptedSource::new([Step::Grant(DAY)], Step::Slow(3 * SECOND, DAY));
+    let quick = shared(&ScriptedSource::granting(DAY), store.clone()).with_clock(clock.clone());
+    for round in 0..7 {
+        // A job that is cold, so that only the budget limits its replacement.
+        let cache = &caches(1, &slow, &store, &clock)[0];
+        let old = cache.token().await.unwrap();
+        // This process does not wait for the lease holder as long as its token request takes.
+        let hurried = FetchContext::new(2 * SECOND).with_replacing(&old, true);
+        let (replaced, newer) = tokio::join!(cache.replace(&old), quick.fetch(hurried));
+        newer.unwrap();
+        assert_eq!(replaced.is_ok(), round < 6, "{round}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,6 +37,13 @@ async fn the_cooldown_gauge_reports_when_the_cooldown_ends() {
     cache.replace(&first).await.unwrap_err();
     assert!(remaining() <= 0.0);
     advance(20 * HOUR).await;
+    // The program ends a cooldown.
+    source.turn_to(refused.clone());
+    cache.current().expect("a stale token");
+    settle().await;
+    assert!(remaining() > 20.0);
+    cache.retry_now();
+    assert!(remaining() <= 0.0);
     for (step, starts_cooldown) in [(refused, true), (Step::Same(1, DAY), false)] {
         source.turn_to(step);
         cache.current().expect("a stale token");

@@ -140,7 +140,12 @@ fn the_endpoint_comes_from_variables_with_defaults() {
             "SITECORE_AUTH_AUTHORITY",
         );
     }
-    config(read(&[("SITECORE_AUTH_AUDIENCE", "")]).unwrap_err(), "SITECORE_AUTH_AUDIENCE");
+    for bad in ["", "\"https://api.example\"", "'a'", "https://api.example\u{200b}", "caf\u{e9}"] {
+        let error = read(&[("SITECORE_AUTH_AUDIENCE", bad)]).expect_err(bad);
+        config(error, "SITECORE_AUTH_AUDIENCE");
+    }
+    let quoted = read(&[("SITECORE_AUTH_AUTHORITY", "\"https://auth.example\"")]).unwrap_err();
+    assert!(quoted.to_string().contains("quotation marks"), "{quoted}");
 }
 
 /// Writes `.sitecore/user.json` and reads it from a folder two levels below.

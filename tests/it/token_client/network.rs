@@ -22,6 +22,8 @@ async fn network_errors_name_the_phase_and_the_host() {
     };
     let plain = RawServer::start("HTTP/1.1 400 Bad Request\r\n\r\n", AfterWrite::Close).await;
     let silent = RawServer::start("", AfterWrite::Close).await;
+    // How TLS servers end an unencrypted connection.
+    let tls_alert = RawServer::start("\u{15}\u{3}\u{3}\0\u{2}\u{2}\n", AfterWrite::Close).await;
     let https = HttpAndHttps::start().await;
     for (url, text, host, never_reached) in [
         (format!("http://127.0.0.1:{closed}/t"), "could not connect to", "127.0.0.1", true),
@@ -29,6 +31,7 @@ async fn network_errors_name_the_phase_and_the_host() {
         (format!("https://127.0.0.1:{}/t", plain.port()), "does not speak TLS", "127.0.0.1", false),
         (format!("https://localhost:{}/t", https.port()), "root certificate", "localhost", false),
         (silent.url(), "was interrupted", "127.0.0.1", false),
+        (tls_alert.url(), "does not speak HTTP", "127.0.0.1", false),
     ] {
         let client = client_of(&url).http(reqwest::Client::builder().no_proxy()).build().unwrap();
         let error = client.fetch().await.expect_err("no response");

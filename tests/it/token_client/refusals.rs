@@ -352,6 +352,8 @@ async fn an_issuer_that_requires_http_basic_is_recognized() {
         (401, "Bearer realm=\"a\", Basic realm=\"b\"", true),
         (401, "Bearer realm=\"a\"", false),
         (401, "Basically realm=\"a\"", false),
+        (401, "Bearer realm=\"OAuth, Basic or Digest\"", false),
+        (401, "Bearer realm=\"a, b\", Basic realm=\"c\"", true),
     ] {
         let response = refusal(status, "invalid_client", "");
         let server = serve(response.insert_header("www-authenticate", challenge)).await;
@@ -361,6 +363,8 @@ async fn an_issuer_that_requires_http_basic_is_recognized() {
         };
         let message = message_with(ClientAuth::Body).await;
         assert_eq!(message.contains("use ClientAuth::Basic"), is_basic, "{challenge}: {message}");
+        // An issuer that accepts both ways may say so after a wrong secret too.
+        assert!(message.contains("check the client id and the client secret"), "{message}");
         let message = message_with(ClientAuth::Basic).await;
         assert!(!message.contains("ClientAuth"), "{challenge}: {message}");
     }

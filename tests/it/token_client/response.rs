@@ -119,10 +119,19 @@ async fn a_missing_token_type_counts_as_bearer_and_logs_a_warning() {
 
 #[tokio::test]
 async fn an_unknown_token_type_is_an_error_that_names_it() {
-    for kind in ["MAC", "DPoP", "N_A"] {
+    for kind in ["MAC", "DPoP", "N_A", "urn:custom", "urn:ietf:params:oauth:token-type:saml2"] {
         let body = json!({ "access_token": "opaque", "token_type": kind });
         let error = malformed(fetch_body(body.to_string()).await);
         assert!(error.to_string().contains(kind), "{error}");
+    }
+    // Other errors about the response name the issuer and the client.
+    for body in [
+        json!({ "token_type": "Bearer" }),
+        json!({ "access_token": "a b", "token_type": "Bearer" }),
+        json!({ "access_token": "opaque", "token_type": "Bearer", "expires_in": -1 }),
+    ] {
+        let error = malformed(fetch_body(body.to_string()).await).to_string();
+        assert!(error.contains("127.0.0.1 granted client `client` no usable token"), "{error}");
     }
     // A token in the wrong field is not quoted.
     let body =

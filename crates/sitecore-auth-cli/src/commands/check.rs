@@ -11,14 +11,13 @@ use serde_json::{Value, json};
 use sitecore_auth::ClientKind;
 use tokio::time::Instant;
 
-use super::token::now;
 use crate::{
     api::{Query, Ready, data, failure, is_html, ready, send_query},
     args::{Api, Check, Common, Format},
     config::Config,
     failure::{Failure, Result},
     login::Caches,
-    terminal::{error_line, printable, wait_for},
+    terminal::{error_line, now, printable, wait_for},
 };
 
 /// A larger difference between the clocks is reported.
@@ -29,7 +28,7 @@ struct Row {
     /// Where the credentials come from.
     place: String,
     result: Result<()>,
-    /// What is unusual about the response, fine or not.
+    /// Notes about the response. A successful check can have some too.
     notes: Vec<String>,
     elapsed: Duration,
 }
@@ -180,8 +179,7 @@ fn table(rows: &[Row]) -> String {
             Err(failure) => ("FAILED", failure.to_string()),
         };
         let (name, millis) = (row.api.name(), row.elapsed.as_millis());
-        let place = if row.place.is_empty() { "" } else { &row.place };
-        let head = format!("{name:<10} {mark:<7} {millis:>6} ms  {place}");
+        let head = format!("{name:<10} {mark:<7} {millis:>6} ms  {}", row.place);
         let rest = message.lines().map(str::to_owned).chain(row.notes.iter().cloned());
         let rest = rest.map(|text| format!("{:11}{text}", ""));
         std::iter::once(head.trim_end().to_owned()).chain(rest).collect::<Vec<_>>()

@@ -27,6 +27,10 @@ pub(crate) async fn run(
     match command {
         EdgeKey::Get { environment } => check_id("environment's id", environment)?,
         EdgeKey::Rename { hash, .. } | EdgeKey::Revoke { hash, .. } => check_hash(hash)?,
+        // The API never returns it again.
+        EdgeKey::Create { .. } if is_stdout_discarded() => {
+            return Err(Failure::usage("stdout is discarded, so the new key would be lost"));
+        }
         EdgeKey::Create { .. } | EdgeKey::List { .. } => {}
     }
     if let EdgeKey::Revoke { hash, yes: false } = command {
@@ -66,11 +70,13 @@ async fn call(command: &EdgeKey, format: Format, ready: Ready) -> sitecore_auth:
     if let EdgeKey::Get { environment } = command {
         let source = EdgeKeySource::deploy_api(ready.client, environment).with_origin(origin)?;
         let key = TokenCache::new(source).token().await?;
-        return Ok(key.header().1.to_str().unwrap_or_default().to_owned());
+        return Ok(shown(key.header().1.to_str().unwrap_or_default(), format));
     }
     let api = TokenApi::new(ready.client).with_origin(origin)?;
     match command {
-        EdgeKey::Create { label } => Ok(api.create_key(label).await?.expose_secret().to_owned()),
+        EdgeKey::Create { label } => {
+            Ok(shown(api.create_key(label).await?.expose_secret(), format))
+        }
         EdgeKey::Rename { hash, label } => {
             api.rename_key(hash, label).await?;
             Ok(String::new())
@@ -101,6 +107,32 @@ async fn call(command: &EdgeKey, format: Format, ready: Ready) -> sitecore_auth:
     }
 }
 
+fn shown(key: &str, format: Format) -> String {
+    match format {
+        Format::Text => key.to_owned(),
+        Format::Json => json!({ "key": key }).to_string(),
+    }
+}
+
+/// Returns `true` if stdout is closed, or is `/dev/null`.
+#[cfg(unix)]
+fn is_stdout_discarded() -> bool {
+    use std::{
+        fs::{File, metadata},
+        os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    };
+
+    // Rust opens `/dev/null` in place of a closed stdout.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let stdout = stdout.and_then(|stdout| stdout.metadata());
+    matches!((stdout, metadata("/dev/null")), (Ok(it), Ok(null)) if it.rdev() == null.rdev())
+}
+
+#[cfg(not(unix))]
+fn is_stdout_discarded() -> bool {
+    false
+}
+
 fn check_id(what: &str, id: &str) -> Result<()> {
     let is_valid = !id.is_empty()
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -111,7 +143,8 @@ fn check_id(what: &str, id: &str) -> Result<()> {
 }
 
 fn check_hash(hash: &str) -> Result<()> {
-    match hash.len() >= 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+=:".contains(&byte);
+    match hash.len() >= 16 && hash.bytes().all(is_part) {
         true => Ok(()),
         false => Err(Failure::usage("this is not the hash of a key")
             .hint("`edge-key list` shows the hashes; a label is not enough")),

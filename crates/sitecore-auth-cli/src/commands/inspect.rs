@@ -1,25 +1,24 @@
-//! `inspect`: shows what the token belongs to.
+//! `inspect`: shows whom the token belongs to.
 
 use chrono::SecondsFormat;
 use serde_json::json;
 use sitecore_auth::Claims;
 
-use super::token::{key_of, time_left};
+use super::token::time_left;
 use crate::{
     args::{Common, Format, Inspect},
     config::Config,
-    failure::{Failure, Kind, Result},
+    failure::Result,
     login::Login,
-    terminal::{bar, printable, wait_for, words},
+    terminal::{bar, key_of, printable, wait_for, words},
 };
 
 pub(crate) async fn run(options: &Inspect, common: &Common, config: &Config) -> Result<String> {
     let login = Login::find(common, config, None)?;
     let token = async { Ok(login.cache(common).await?.token().await?) };
     let token = wait_for(common, "requesting a token", token).await?;
-    let claims = token.claims().ok_or_else(|| {
-        Failure::new(Kind::Unexpected, "the token is not a JWT, so it says nothing about itself")
-    })?;
+    // A token that is not a JWT says nothing about itself.
+    let claims = token.claims().unwrap_or_default();
     let kind = claims.client_kind();
     let left = time_left(&token);
     let lifetime = claims.lifetime().or_else(|| token.lifetime()).unwrap_or_default();
@@ -64,7 +63,9 @@ pub(crate) async fn run(options: &Inspect, common: &Common, config: &Config) -> 
         ("fingerprint", token.fingerprint().to_string()),
         ("credentials", login.place),
     ];
-    if kind.is_none() {
+    if token.claims().is_none() {
+        rows.push(("note", "the token is not a JWT, so it says nothing about itself".to_owned()));
+    } else if kind.is_none() {
         let note = "if this is an editing host's client, it has access to none of these APIs";
         rows.push(("note", note.to_owned()));
     }

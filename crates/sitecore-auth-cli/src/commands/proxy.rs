@@ -14,6 +14,7 @@ use crate::{
     login::{Caches, Login},
     proxy::{Access, Key, Listener, Proxy, Records, StatusPage, Upstream, serve},
     signals,
+    terminal::print,
 };
 
 /// A proxy that is about to run.
@@ -58,7 +59,7 @@ pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) 
     ready.insert("upstreams".to_owned(), started.upstreams());
     ready.insert("status_url".to_owned(), json!(started.status_url));
     ready.insert("pid".to_owned(), json!(std::process::id()));
-    crate::print(format!("{}\n", Value::Object(ready)).as_bytes()).map_err(|error| {
+    print(format!("{}\n", Value::Object(ready)).as_bytes()).map_err(|error| {
         Failure::new(Kind::Unexpected, format!("cannot write the ready line to stdout: {error}"))
     })?;
     match started.run(end, options.idle_exit).await {
@@ -153,10 +154,17 @@ impl Started {
             signals.next().await;
             records.in_flight()
         };
-        tokio::select! {
+        let log = self.records();
+        let calls = tokio::select! {
             () = self.serve(stopped) => 0,
             calls = end => calls,
-        }
+        };
+        log.flush_log().await;
+        calls
+    }
+
+    pub(crate) fn records(&self) -> Records {
+        self.proxy.records.clone()
     }
 
     /// Serves calls until it is dropped.

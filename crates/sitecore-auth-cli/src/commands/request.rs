@@ -63,15 +63,14 @@ pub(crate) async fn run(options: &Request, common: &Common, config: &Config) -> 
 /// Sends a request. A response with an error status is a failure.
 async fn send(request: reqwest_middleware::RequestBuilder) -> Result<Response> {
     // The URL may be outside the folder to which the token is sent.
-    let response = request.send().await.map_err(|error| {
-        match sitecore_auth::Error::find(&error).map(sitecore_auth::Error::cause) {
-            Some(cause) if cause.contains("outside the targets") => {
-                let cause = cause.split(';').next().unwrap_or_default().to_owned();
-                Failure::usage(cause)
+    let response =
+        request.send().await.map_err(|error| match sitecore_auth::Error::find(&error) {
+            Some(outside) if outside.is_outside_targets() => {
+                let cause = outside.cause();
+                Failure::usage(cause.split(';').next().unwrap_or_default())
             }
             _ => Failure::from(error),
-        }
-    })?;
+        })?;
     match response.status().is_success() {
         true => Ok(response),
         false => Err(failure(response).await),
@@ -103,6 +102,9 @@ fn target(text: &str, host: Option<&str>, config: &Config) -> Result<(Api, Url)>
         }
     }
     let url = Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(invalid("this is neither the path of an API nor a URL"));
+    }
     let covers =
         |api: &Api| api.url(host, config).is_ok_and(|known| known.origin() == url.origin());
     match apis.into_iter().find(covers) {
@@ -173,7 +175,7 @@ fn page_parameter(api: Api) -> &'static str {
 #[serde(rename_all = "camelCase")]
 struct Page {
     #[serde(alias = "keys", alias = "Keys", alias = "Data")]
-    data: Vec<Box<RawValue>>,
+    data: Option<Vec<Box<RawValue>>>,
     #[serde(default, alias = "TotalCount")]
     total_count: Value,
     #[serde(default, alias = "HasNext")]
@@ -198,12 +200,16 @@ async fn all_pages(
         page_url.query_pairs_mut().append_pair(parameter, &number.to_string());
         let response = send(ready.client.get(page_url).headers(headers.clone())).await?;
         let bytes = response.bytes().await?;
-        let page: Page = serde_json::from_slice(&bytes).map_err(|_| not_a_list())?;
-        let is_empty = page.data.is_empty();
-        all.extend(page.data);
+        // The parser would accept an array for an object.
+        let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+        let page = serde_json::from_slice::<Page>(&bytes).ok().filter(|_| is_object);
+        let page = page.ok_or_else(not_a_list)?;
+        let elements = page.data.unwrap_or_default();
+        let is_empty = elements.is_empty();
+        all.extend(elements);
         let found = all.len() as u64;
         let is_last = match (page.total_count.as_u64(), page.has_next.as_bool()) {
-            (_, Some(has_next)) => !has_next,
+            (_, Some(has_next)) => !has_next || is_empty,
             (Some(total), None) if found < total && is_empty => {
                 let message = format!("the list ended after {found} of {total} elements");
                 return Err(Failure::new(Kind::Api, message));

@@ -50,10 +50,12 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
     }
     // A proxy of the network must not get the key.
     for variable in ["NO_PROXY", "no_proxy"] {
-        let others = env::var(variable).ok().filter(|others| !others.is_empty());
-        let all =
-            others.map_or_else(|| LOOPBACK.to_owned(), |others| format!("{others},{LOOPBACK}"));
-        child.env(variable, all);
+        let mut hosts = env::var_os(variable).unwrap_or_default();
+        if !hosts.is_empty() {
+            hosts.push(",");
+        }
+        hosts.push(LOOPBACK);
+        child.env(variable, hosts);
     }
     let child = child.spawn();
     let mut child = match child {
@@ -78,10 +80,12 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
         }
     };
     // The proxy ends with the program, whatever is left in flight.
+    let records = started.records();
     let status = tokio::select! {
         status = program => status,
         never = started.serve_forever() => match never {},
     };
+    records.flush_log().await;
     let status = status.map_err(|error| {
         Failure::new(Kind::Unexpected, format!("cannot wait for the program: {error}"))
     })?;
@@ -103,5 +107,5 @@ fn exit_code(status: ExitStatus) -> u8 {
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return u8::try_from(128 + signal).unwrap_or(u8::MAX);
     }
-    status.code().map_or(1, |code| u8::try_from(code & 0xff).unwrap_or(1))
+    status.code().map_or(1, |code| u8::try_from(code).unwrap_or(1))
 }

@@ -5,16 +5,16 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use serde_json::json;
-use sitecore_auth::{ClientKind, Clock as _, SystemClock, Token, TokenCache};
+use sitecore_auth::{ErrorKind, Token, TokenCache};
 
 use crate::{
     args::{self, Common, TokenFormat},
     config::Config,
-    failure::{Failure, Kind, Result},
+    failure::{Failure, Result},
     login::Login,
-    terminal::{note, wait_for, words},
+    terminal::{key_of, note, now, wait_for, words},
 };
 
 /// The version of the JSON object. It changes if a member is removed or gets another meaning.
@@ -65,20 +65,17 @@ async fn lasting(
         return Err(Failure::usage(format!("the new token has only {} left", words(left)))
             .hint("ask for less with --min-validity"));
     }
-    let longer = cache.token_valid_for(wanted).await;
-    longer.map_err(|error| Failure::from(error).config_as(Kind::Usage))
+    cache.token_valid_for(wanted).await.map_err(|error| match error.kind() {
+        // The issuer's tokens never last that long.
+        ErrorKind::Config => Failure::usage(error.cause()),
+        _ => Failure::from(error),
+    })
 }
 
 /// Returns how long it is until the token expires.
 pub(crate) fn time_left(token: &Token) -> Duration {
     let left = token.expires_at().map(|at| (at - now()).to_std().unwrap_or_default());
     left.unwrap_or_default()
-}
-
-/// Returns the time by this machine's clock.
-pub(crate) fn now() -> DateTime<Utc> {
-    let millis = i64::try_from(SystemClock.now().wall().as_millis()).unwrap_or(i64::MAX);
-    DateTime::from_timestamp_millis(millis).unwrap_or_default()
 }
 
 fn print(format: TokenFormat, token: &Token) -> Result<String> {
@@ -118,15 +115,4 @@ fn print(format: TokenFormat, token: &Token) -> Result<String> {
             object.to_string()
         }
     })
-}
-
-/// Returns a stable name of the kind of client, for JSON.
-pub(crate) fn key_of(kind: ClientKind) -> &'static str {
-    match kind {
-        ClientKind::Organization => "organization",
-        ClientKind::Environment => "environment",
-        ClientKind::EdgeAdministration => "edge_administration",
-        ClientKind::EditingHost => "editing_host",
-        _ => "other",
-    }
 }

@@ -26,7 +26,7 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-/// Decides whether a request may be looked at.
+/// Decides whether a caller may use the proxy.
 #[derive(Debug)]
 pub(crate) struct Access {
     /// What the header `Host` may contain.

@@ -9,6 +9,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::timeout;
 use tower_http::timeout::TimeoutBody;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -17,6 +18,10 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// The longest body that is buffered. A request with a longer one cannot be replayed, and a
 /// response with a longer one is not rewritten.
 const MAX_BUFFERED: usize = 1 << 20;
+
+/// How much of a refused request is read, and for how long.
+const MAX_DISCARDED: usize = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// How long a stream may pause. Its total time is not limited.
 pub(crate) const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -53,6 +58,20 @@ where
         }
     }
     Ok(Read::Whole(start.freeze()))
+}
+
+/// Reads the rest of a request that is refused, within limits. Many clients read no response before
+/// they have sent everything.
+pub(crate) async fn discard<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
+    let mut length = 0;
+    let read = async {
+        while length < MAX_DISCARDED
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            length += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    let _ = timeout(DISCARD_TIME, read).await;
 }
 
 /// A body whose start has been read.

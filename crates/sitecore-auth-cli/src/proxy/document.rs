@@ -7,6 +7,7 @@ use async_graphql_parser::{
     types::{ExecutableDocument, OperationType, Selection, SelectionSet},
 };
 use serde::{Deserialize, de::IgnoredAny};
+use sitecore_auth::may_name_document;
 
 /// Deeper documents are not parsed. CMs reject queries that are deeper than 13.
 const MAX_DEPTH: usize = 100;
@@ -80,13 +81,6 @@ fn operations(body: &[u8]) -> Option<Vec<Operation>> {
         // A member that occurs twice is an error here.
         _ => Some(vec![serde_json::from_slice(body).ok()?]),
     }
-}
-
-/// Returns `true` if an API may find a document by this member. It may ignore the case of names, or
-/// look a stored document up.
-pub(crate) fn may_name_document(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["query", "id", "queryid", "query_id", "documentid", "document_id", "doc_id"].contains(&&*name)
 }
 
 fn collect(set: &SelectionSet, field: &str, keys: &mut HashSet<String>) {

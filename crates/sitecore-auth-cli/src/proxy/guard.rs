@@ -1,11 +1,9 @@
 //! What callers may do.
 
 use hyper::{Method, header::HeaderValue};
+use sitecore_auth::may_name_document;
 
-use super::{
-    document::{Documents, may_name_document},
-    problem::Problem,
-};
+use super::{document::Documents, problem::Problem};
 use crate::args::{Api, Guards};
 
 /// A call as an API will see it.
@@ -16,8 +14,9 @@ pub(crate) struct Call<'a> {
     pub(crate) query: Option<&'a str>,
     /// The path of the API's GraphQL endpoint, if it has one.
     pub(crate) endpoint: Option<&'a str>,
+    /// `None` if it does not say how to read the body.
     pub(crate) content_type: Option<&'a HeaderValue>,
-    /// `None` if it is too long to be looked at.
+    /// `None` if it is too long to inspect.
     pub(crate) body: Option<&'a [u8]>,
 }
 

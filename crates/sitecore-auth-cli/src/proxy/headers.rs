@@ -19,7 +19,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// What else is not passed on to an API.
+/// Other headers that are not passed on to an API.
 const NOT_FOR_APIS: [HeaderName; 8] = [
     KEY,
     header::COOKIE,

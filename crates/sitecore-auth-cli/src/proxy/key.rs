@@ -1,6 +1,10 @@
 //! The proxy's own key, which callers send with each request.
 
-use std::{fmt, fs, io::Write as _, path::Path};
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use secrecy::ExposeSecret as _;
 
@@ -21,39 +25,53 @@ impl Key {
 
     /// Reads the key from a file, or creates the file with a new key.
     pub(crate) fn in_file(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        if path.exists() {
-            #[cfg(unix)]
-            if is_open(path)? {
-                return Err(Failure::config(format!(
-                    "other users have access to the key in {shown}"
-                ))
-                .hint(format!("run chmod 600 {shown}")));
-            }
-            let key = sitecore_token::read_credential(path)?;
-            if key.expose_secret().len() < 32 {
-                return Err(Failure::config(format!("the key in {shown} is too short"))
-                    .hint("remove the file, and the proxy will create a new one"));
-            }
-            return Ok(Self(key.expose_secret().to_owned()));
+        if !path.exists() {
+            Self::random()?.save(path).map_err(|error| {
+                Failure::config(format!("cannot write the key to {}: {error}", path.display()))
+            })?;
         }
-        let key = Self::random()?;
+        Self::read(path)
+    }
+
+    /// Creates the file with this key, unless another process has just created it.
+    fn save(&self, path: &Path) -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let written = options.open(path).and_then(|mut file| file.write_all(key.0.as_bytes()));
-        written.map_err(|error| {
-            Failure::config(format!("cannot write the key to {shown}: {error}"))
-        })?;
-        Ok(key)
+        let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+        // Another process never sees a part of the key.
+        let mut new = path.as_os_str().to_owned();
+        new.push(format!(".{:016x}.new", random));
+        let written = options.open(&new).and_then(|mut file| file.write_all(self.0.as_bytes()));
+        let linked = written.and_then(|()| fs::hard_link(&new, path));
+        let _ = fs::remove_file(&new);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        #[cfg(unix)]
+        if is_open(path)? {
+            return Err(Failure::config(format!("other users have access to the key in {shown}"))
+                .hint(format!("run chmod 600 {shown}")));
+        }
+        let key = sitecore_token::read_credential(path)?;
+        if key.expose_secret().len() < 32 {
+            return Err(Failure::config(format!("the key in {shown} is too short"))
+                .hint("remove the file, and the proxy will create a new one"));
+        }
+        Ok(Self(key.expose_secret().to_owned()))
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// Returns the key for those who are to call the proxy.
+    /// Returns the key, to pass to callers.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
@@ -73,5 +91,25 @@ fn is_open(path: &Path) -> Result<bool> {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_that_start_together_use_one_key() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = &folder.path().join("key");
+            let keys: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> =
+                    (0..8).map(|_| scope.spawn(|| Key::in_file(path).unwrap().0)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
     }
 }

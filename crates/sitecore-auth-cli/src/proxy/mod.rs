@@ -20,7 +20,9 @@ use http_body_util::BodyExt as _;
 use hyper::{
     Method, Request, Response, Version,
     body::{Body as HttpBody, Incoming},
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
+    header::{
+        CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, LOCATION,
+    },
     http::request::Parts,
 };
 
@@ -34,20 +36,27 @@ pub(crate) use self::{
     upstream::Upstream,
 };
 use self::{
-    body::{Body, BoxError, Guarded, Limited, Read, full, read},
+    body::{Body, BoxError, Guarded, Limited, Read, discard, full, read},
     problem::Problem,
     record::Call,
     rewrite::Place,
 };
 use crate::args::{Api, Guards};
 
-/// What a proxy does with a request.
+/// The proxy: who may call, which APIs it serves, and what callers may do.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) access: Access,
     pub(crate) upstreams: Arc<[Upstream]>,
     pub(crate) guards: Guards,
     pub(crate) records: Records,
+}
+
+/// Returns the content type of a body, if there is just one, and the body is not compressed.
+fn plain_type(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut types = headers.get_all(CONTENT_TYPE).into_iter();
+    let first = types.next().filter(|_| !headers.contains_key(CONTENT_ENCODING));
+    first.filter(|_| types.next().is_none())
 }
 
 impl Proxy {
@@ -74,8 +83,19 @@ impl Proxy {
         call: &mut Call,
     ) -> Result<Response<Body>, Problem> {
         let (mut parts, body) = request.into_parts();
-        let host = self.access.check(&parts)?;
-        let (upstream, path) = self.route(parts.uri.path())?;
+        // A client that waits for leave to send its body sends none after a refusal.
+        let is_sent = !parts.headers.contains_key(EXPECT);
+        let admitted = self.access.check(&parts);
+        let admitted = admitted.and_then(|host| Ok((host, self.route(parts.uri.path())?)));
+        let (host, (upstream, path)) = match admitted {
+            Ok(admitted) => admitted,
+            Err(problem) => {
+                if is_sent {
+                    discard(body).await;
+                }
+                return Err(problem);
+            }
+        };
         call.set_upstream(upstream.api.name());
         let path = path.to_owned();
         let query = parts.uri.query().map(str::to_owned);
@@ -87,15 +107,21 @@ impl Proxy {
             Read::Whole(bytes) => Some(bytes.clone()),
             Read::Long(_) => None,
         };
-        self.guards.check(&guard::Call {
+        let checked = self.guards.check(&guard::Call {
             api: upstream.api,
             method: &parts.method,
             path: &path,
             query: query.as_deref(),
             endpoint: upstream.endpoint.as_deref(),
-            content_type: parts.headers.get(CONTENT_TYPE),
+            content_type: plain_type(&parts.headers),
             body: start.as_deref(),
-        })?;
+        });
+        if let Err(problem) = checked {
+            if let Read::Long(rest) = body {
+                discard(rest).await;
+            }
+            return Err(problem);
+        }
         headers::strip_request(&mut parts.headers);
         let url = upstream.url(&path, query.as_deref());
         let Parts { method, mut headers, .. } = parts;

@@ -12,7 +12,7 @@ use serde_json::json;
 use sitecore_auth::ErrorKind;
 
 use super::body::{Body, full};
-use crate::failure::root_cause;
+use crate::failure::{for_shells, root_cause};
 
 /// Marks the proxy's own errors.
 pub(crate) const MARK: HeaderName = HeaderName::from_static("x-sitecore-auth-error");
@@ -89,7 +89,7 @@ impl From<reqwest_middleware::Error> for Problem {
             return Self::upstream(error);
         };
         let kind = match auth.kind() {
-            ErrorKind::Config if auth.cause().contains("outside the targets") => {
+            ErrorKind::Config if auth.is_outside_targets() => {
                 let detail = "this path is outside the API, so it gets no token; check it for a double slash or a missing prefix";
                 return Self::forbidden("outside_api", detail);
             }
@@ -99,7 +99,7 @@ impl From<reqwest_middleware::Error> for Problem {
             ErrorKind::Malformed => "malformed",
             _ => "unavailable",
         };
-        let detail = format!("no token is available: {}", auth.cause());
+        let detail = format!("no token is available: {}", for_shells(&auth.cause()));
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail);
         problem.retry_after = auth.retry_after().filter(|wait| !wait.is_zero());
         problem

@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
+        mpsc::{SyncSender, sync_channel},
     },
     time::Duration,
 };
@@ -13,16 +14,19 @@ use std::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::upstream::Sent;
-use crate::{
-    commands::token::now,
-    terminal::{error_line, printable},
-};
+use crate::terminal::{error_line, now, printable};
 
 /// How many calls the status page lists.
 const KEPT: usize = 100;
+
+/// How many lines of the log may wait for a reader of stderr.
+const MAX_UNWRITTEN: usize = 1_000;
+
+/// How long the end waits for a reader of stderr.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A call that has ended.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -55,7 +59,52 @@ struct State {
     latest: Mutex<VecDeque<Record>>,
     in_flight: AtomicUsize,
     last_activity: Mutex<Instant>,
-    is_quiet: bool,
+    log: Option<Log>,
+}
+
+/// The log on stderr. A thread writes it, because a reader that has stopped must not hold up the
+/// calls.
+#[derive(Debug)]
+struct Log {
+    sender: SyncSender<String>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    unwritten: AtomicUsize,
+    /// Lines that were dropped, because too many were unwritten.
+    dropped: AtomicUsize,
+}
+
+impl Log {
+    fn start() -> Self {
+        let (sender, lines) = sync_channel::<String>(MAX_UNWRITTEN);
+        let counts = Arc::<Counts>::default();
+        let written = Arc::clone(&counts);
+        let write = move || {
+            for line in lines {
+                error_line(&line);
+                let dropped = written.dropped.swap(0, Ordering::Relaxed);
+                if dropped > 0 {
+                    error_line(&format!(
+                        "{dropped} lines are missing here, because stderr was not read"
+                    ));
+                }
+                written.unwritten.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        std::thread::spawn(write);
+        Self { sender, counts }
+    }
+
+    fn write(&self, line: String) {
+        self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
+        if self.sender.try_send(line).is_err() {
+            self.counts.unwritten.fetch_sub(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Records {
@@ -64,7 +113,7 @@ impl Records {
             latest: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             last_activity: Mutex::new(Instant::now()),
-            is_quiet,
+            log: (!is_quiet).then(Log::start),
         }))
     }
 
@@ -85,6 +134,15 @@ impl Records {
         }
     }
 
+    /// Waits until the log is written, but not for long if it is not read.
+    pub(crate) async fn flush_log(&self) {
+        let Some(log) = &self.0.log else { return };
+        let started = Instant::now();
+        while log.counts.unwritten.load(Ordering::Relaxed) > 0 && started.elapsed() < FLUSH_TIME {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Returns the latest calls, the newest first.
     pub(crate) fn latest(&self) -> Vec<Record> {
         lock(&self.0.latest).iter().rev().cloned().collect()
@@ -94,7 +152,7 @@ impl Records {
         self.0.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Returns how long there has been no call.
+    /// Returns the time since the last call; zero while one is in flight.
     pub(crate) fn idle_time(&self) -> Duration {
         match self.in_flight() {
             0 => lock(&self.0.last_activity).elapsed(),
@@ -108,8 +166,8 @@ impl Records {
             *lock(&self.0.last_activity) = Instant::now();
         }
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if !self.0.is_quiet {
-            error_line(&format!(
+        if let Some(log) = &self.0.log {
+            log.write(format!(
                 "{} {} {} {} {} {} ms",
                 record.at.to_rfc3339_opts(SecondsFormat::Millis, true),
                 record.method,
@@ -127,7 +185,7 @@ impl Records {
     }
 }
 
-/// A call that is being made.
+/// A call in progress.
 #[derive(Debug)]
 pub(crate) struct Call {
     records: Records,

@@ -25,9 +25,10 @@ impl Place {
     /// Returns the URL at the proxy that stands for this one, if it is at the API's origin.
     pub(crate) fn url(&self, text: &str) -> Option<String> {
         let url = self.origin.join(text).ok()?;
-        // An origin alone has the path `/`.
-        let is_origin = text.matches('/').count() == 2;
-        let rest = if is_origin { "" } else { &url[url::Position::BeforePath..] };
+        // A URL without a path gets the path `/`.
+        let rest = &url[url::Position::BeforePath..];
+        let has_path = text.split(['?', '#']).next().unwrap_or_default().matches('/').count() != 2;
+        let rest = if has_path { rest } else { rest.trim_start_matches('/') };
         (url.origin() == self.origin.origin()).then(|| format!("{}{rest}", self.proxied))
     }
 }
@@ -42,7 +43,7 @@ pub(crate) fn members(
     // Some servers begin with a byte order mark.
     serde_json::from_str::<IgnoredAny>(text.trim_start_matches('\u{feff}')).ok()?;
     let mut written = String::new();
-    // What has been written, and where the search goes on.
+    // How much was written, and where the search continues.
     let (mut done, mut at) = (0, 0);
     while let Some(start) = text[at..].find('"').map(|offset| at + offset) {
         let end = end_of_string(text, start);
@@ -66,7 +67,7 @@ pub(crate) fn members(
     (done > 0).then_some(written)
 }
 
-/// Returns where the string that begins here ends, in a valid text.
+/// Returns the end of the JSON string that starts at `start`.
 fn end_of_string(text: &str, start: usize) -> usize {
     let mut is_escaped = false;
     let end = text.bytes().enumerate().skip(start + 1).find(|(_, byte)| {
@@ -114,6 +115,7 @@ mod tests {
             ("https://api.example/a?b#c", Some("http://127.0.0.1:1/deploy/a?b#c")),
             ("/a", Some("http://127.0.0.1:1/deploy/a")),
             ("https://api.example", Some("http://127.0.0.1:1/deploy")),
+            ("https://api.example?x=/", Some("http://127.0.0.1:1/deploy?x=/")),
             ("https://api.example/", Some("http://127.0.0.1:1/deploy/")),
             ("https://other.example/a", None),
             ("//other.example/a", None),

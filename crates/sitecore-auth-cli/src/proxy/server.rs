@@ -1,4 +1,4 @@
-//! The listeners, and how they end.
+//! The listeners and their shutdown.
 
 use std::{
     convert::Infallible,
@@ -41,7 +41,8 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens at this address. Returns it with the port that the system chose, if it did.
+    /// Listens at this address. Returns the actual address too, because port 0 lets the system
+    /// choose.
     pub(crate) async fn tcp(address: SocketAddr) -> Result<(Self, SocketAddr)> {
         let failed = |error| cannot_listen(&address.to_string(), &error);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -149,7 +150,7 @@ pub(crate) async fn serve<R, F>(
     let drained = async {
         tokio::select! {
             () = graceful.shutdown() => {}
-            // What is left are connections without a call.
+            // The remaining connections have no call in flight.
             () = until_quiet(is_busy) => {}
         }
     };

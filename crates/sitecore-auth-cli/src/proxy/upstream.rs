@@ -75,7 +75,7 @@ impl Upstream {
         }
     }
 
-    /// Returns where callers find it who reach the proxy by this host.
+    /// Returns where callers that reach the proxy by this host find the API.
     pub(crate) fn place(&self, host: &str) -> Place {
         Place { origin: self.origin.clone(), proxied: format!("http://{host}{}", self.prefix) }
     }

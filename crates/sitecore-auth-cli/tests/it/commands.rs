@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -10,7 +12,7 @@ use std::{
 use graphql_client_codegen::{
     CodegenMode, GraphQLClientCodegenOptions, generate_module_token_stream,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sitecore_sandbox::{Api, Fault};
 
 use crate::support::{Place, assert_fails, pause, stderr, stdout};
@@ -216,6 +218,20 @@ fn graphql_prints_data_or_fails_with_the_errors() {
     ] {
         assert_fails(&place.run(Api::Authoring, arguments), code, expected);
     }
+    for (status, body, code, expected) in [
+        (500, r#"{"message":"Internal server error"}"#, 5, "Internal server error"),
+        (500, "oops", 5, "oops"),
+        (400, r#"{"title":"Bad Request","detail":"too long"}"#, 6, "too long"),
+        (400, r#"{"errors":[{"message":"no such field"}]}"#, 6, "no such field"),
+        // An array is not a response, although it may contain one.
+        (200, r#"[{"errors":[{"message":"no"}]}]"#, 6, "not a GraphQL response"),
+        (200, r#"[{"data":{"sites":[]}},null]"#, 6, "not a GraphQL response"),
+    ] {
+        let fault = Fault::status(status).header("content-type", "application/json").body(body);
+        place.sandbox.script(Api::Authoring, [fault]);
+        let output = place.run(Api::Authoring, &["graphql", "{ sites { name } }"]);
+        assert_fails(&output, code, expected);
+    }
 }
 
 #[test]
@@ -237,6 +253,11 @@ fn request_makes_authenticated_calls() {
     let list = "edge:/api/apikey/v1?pagesize=2";
     let keys = place.json(Api::Edge, &["request", "GET", list, "--paginate"]);
     assert_eq!(keys.as_array().unwrap().len(), 3, "{keys}");
+    // An empty page is the last one, whatever the API says.
+    let empty = Fault::status(200).body(r#"{"data":[],"totalCount":9,"hasNext":true}"#);
+    place.sandbox.script(Api::Edge, [empty.header("content-type", "application/json")]);
+    let keys = place.json(Api::Edge, &["request", "GET", list, "--paginate"]);
+    assert_eq!(keys.as_array().unwrap().len(), 0, "{keys}");
     // Nothing is followed or sent with a credential of the user's own.
     let origin = place.sandbox.origin(Api::Deploy);
     let (authority, other) = (origin.authority(), place.sandbox.origin(Api::Edge).authority());
@@ -273,11 +294,16 @@ fn request_makes_authenticated_calls() {
         (&["request", "GET", "deploy:/outside"], 2, "outside the targets"),
         (&["request", "GET", "https://example.com/"], 2, "no API is known at https://example.com"),
         (&["request", "GET", "nowhere"], 2, "expected a path such as deploy:"),
+        (&["request", "GET", "deploy:api/x"], 2, "neither the path of an API nor a URL"),
         (&["request", "G T", "deploy:/api/x"], 2, "not an HTTP method"),
         (&["request", "GET", "deploy:/api/x", "-H", "nothing"], 2, "expected `name: value`"),
         (&["request", "GET", "deploy:/api/x", "-H", "Authorization: x"], 2, "is set for you"),
         (&["request", "CONNECT", "deploy:/api/x"], 2, "not an HTTP method"),
-        (&["request", "DELETE", "deploy:/api/x", "--paginate"], 2, "--paginate works only with GET"),
+        (
+            &["request", "DELETE", "deploy:/api/x", "--paginate"],
+            2,
+            "--paginate works only with GET",
+        ),
         (&["request", "POST", "deploy:/api/x", "-d", "@missing"], 2, "cannot read missing"),
         (&["request", "GET", "deploy:/api/projects/v1", "--paginate"], 6, "without --paginate"),
     ] {
@@ -285,14 +311,29 @@ fn request_makes_authenticated_calls() {
     }
     place.sandbox.script(Api::Deploy, [Fault::status(503)]);
     assert_fails(&place.run(Api::Deploy, &["request", "GET", "deploy:/api/projects/v1"]), 5, "503");
+    // A page without elements may say so with null.
+    let empty = Fault::status(200).body(r#"{"totalCount":0,"pageSize":10,"data":null}"#);
+    place.sandbox.script(Api::Deploy, [empty.header("content-type", "application/json")]);
+    assert_eq!(
+        place.json(Api::Deploy, &["request", "GET", "deploy:/api/environments/v1", "--paginate"]),
+        json!([])
+    );
 }
 
 #[test]
 fn edge_keys_are_created_listed_renamed_and_revoked_by_hash() {
     let place = Place::new();
     let environment = "2zYj6uPbNq0sWq0Nc9rU1d";
-    let key = place.stdout(Api::Deploy, &["edge-key", "get", environment, "--format", "json"]);
+    let key = place.stdout(Api::Deploy, &["edge-key", "get", environment]);
     assert_eq!(key.trim_end(), place.sandbox.edge_key());
+    let key = place.json(Api::Deploy, &["edge-key", "get", environment, "--format", "json"]);
+    assert_eq!(key["key"], place.sandbox.edge_key());
+    // A key that is not shown must not be created.
+    let mut lost = place.command(Api::Edge, &["edge-key", "create", "lost"]);
+    let lost = lost.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    assert_fails(&lost.wait_with_output().unwrap(), 2, "the new key would be lost");
+    let none = place.json(Api::Edge, &["edge-key", "list", "lost", "--format", "json"]);
+    assert_eq!(none.as_array().unwrap().len(), 0);
     let created = place.stdout(Api::Edge, &["edge-key", "create", "mine"]);
     assert!(!created.trim_end().is_empty());
     let list = |label| place.json(Api::Edge, &["edge-key", "list", label, "--format", "json"]);
@@ -466,6 +507,95 @@ fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
         r#"curl --silent "$SITECORE_PROXY_URL/deploy/" -H "X-Sitecore-Auth-Key: $SITECORE_PROXY_KEY""#,
     ];
     assert!(stdout(&below(&run)).contains("this proxy serves /edge/"), "{}", stdout(&below(&run)));
+}
+
+/// Gives the same response to all requests, and then waits for the next one.
+fn serve_raw(response: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let response = response.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, response) = (stream.unwrap(), response.clone());
+            std::thread::spawn(move || {
+                while stream.read(&mut [0; 65_536]).is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(response.as_bytes());
+                }
+            });
+        }
+    });
+    url
+}
+
+fn raw_response(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[test]
+fn a_token_that_says_nothing_about_itself_is_inspected_and_never_shown() {
+    let place = Place::new();
+    let token = "0paque-t0ken-0123456789";
+    let granted =
+        format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#);
+    let issuer = serve_raw(&raw_response("200 OK", &granted));
+    let command = |arguments: &[&str]| {
+        let mut command = place.command(Api::Deploy, arguments);
+        command.env("SITECORE_AUTH_AUTHORITY", &issuer);
+        command
+    };
+    let shown = stdout(&command(&["inspect"]).output().unwrap());
+    assert!(shown.contains("not a JWT") && shown.contains("fingerprint"), "{shown}");
+    let shown = stdout(&command(&["inspect", "--format", "json"]).output().unwrap());
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["expires_in"].as_u64().unwrap() > 3_000 && shown["client_id"].is_null());
+    // An API quotes the request.
+    let quoted = format!(r#"{{"request":"Authorization: Bearer {token}"}}"#);
+    let api = serve_raw(&raw_response("400 Bad Request", &quoted));
+    let mut request = command(&["request", "GET", "deploy:/api/x"]);
+    let output = request.env("SITECORE_DEPLOY_URL", api).output().unwrap();
+    assert_fails(&output, 6, "Bearer [token]");
+    assert!(!stderr(&output).contains(token));
+}
+
+#[test]
+fn an_error_status_is_reported_even_if_its_body_does_not_arrive() {
+    let place = Place::new();
+    let api = serve_raw("HTTP/1.1 404 Not Found\r\ncontent-length: 100\r\n\r\nnone");
+    let mut request =
+        place.command(Api::Deploy, &["request", "GET", "deploy:/api/x", "--timeout", "20s"]);
+    let output = request.env("SITECORE_DEPLOY_URL", api).output().unwrap();
+    assert_fails(&output, 6, "returned status 404 Not Found: none");
+}
+
+#[test]
+fn a_variable_that_is_not_text_is_an_error() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let place = Place::new();
+    let mut request = place.command(Api::Deploy, &["request", "GET", "deploy:/api/x"]);
+    request.env("SITECORE_DEPLOY_URL", std::ffi::OsStr::from_bytes(b"http://127.0.0.1:1/\xff"));
+    assert_fails(&request.output().unwrap(), 3, "SITECORE_DEPLOY_URL is not valid UTF-8");
+}
+
+#[test]
+fn named_credentials_with_only_an_audience_use_the_authority_of_the_environment() {
+    let place = Place::new();
+    let client = place.client(Api::Deploy);
+    place.write("secret", client.secret());
+    place.write(
+        "sitecore-auth.toml",
+        &format!(
+            "[credentials.deploy]\nclient_id = \"{}\"\nsecret_file = \"secret\"\naudience = \"{}\"",
+            client.id(),
+            place.sandbox.audience()
+        ),
+    );
+    let mut command = place.bare(&["token", "--credentials", "deploy"]);
+    let output = command.env_remove("SITECORE_AUTH_AUDIENCE").output().unwrap();
+    assert!(stdout(&output).starts_with("eyJ"));
 }
 
 #[test]

@@ -226,6 +226,48 @@ fn a_call_without_the_key_is_refused() {
 }
 
 #[test]
+fn a_log_that_is_not_read_holds_up_no_call() {
+    let place = Place::new();
+    let api = EchoApi::start(place.runtime());
+    // Stderr is a pipe that is not read.
+    let mut proxy = Running::echo(&place, &api, &[]);
+    let path = format!("/deploy/api/{}", "x".repeat(500));
+    for _ in 0..300 {
+        let call = async { proxy.get(&path).timeout(Duration::from_secs(60)).send().await };
+        assert_eq!(proxy.runtime.block_on(call).unwrap().status(), StatusCode::OK);
+    }
+    proxy.signal("-TERM");
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| sender.send(proxy.child.wait().unwrap()).unwrap());
+        let status = ended.recv_timeout(Duration::from_secs(60)).expect("it ends");
+        assert_eq!(status.code(), Some(0));
+    });
+}
+
+#[test]
+fn a_caller_that_uploads_a_lot_still_learns_why_it_is_refused() {
+    let place = Place::new();
+    let api = EchoApi::start(place.runtime());
+    let proxy = Running::echo(&place, &api, &["--read-only"]);
+    // Like many clients, it reads no response before it has sent everything.
+    let upload = |path: &str, key: &str| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: HOST\r\nX-Sitecore-Auth-Key: {key}\r\nConnection: close\r\nContent-Length: 20000000\r\n\r\n"
+        );
+        proxy.raw(&(head + &"x".repeat(20_000_000)))
+    };
+    for (path, key, expected) in [
+        ("/nope", "KEY", "no_such_upstream"),
+        ("/deploy/api/x", "KEY", "read_only"),
+        ("/deploy/api/x", "wrong", "wrong_key"),
+    ] {
+        let response = upload(path, key);
+        assert!(response.contains(expected), "{path}: {response}");
+    }
+}
+
+#[test]
 fn the_key_can_be_in_a_private_file() {
     let place = Place::new();
     let api = EchoApi::start(place.runtime());
@@ -651,6 +693,11 @@ fn read_only_lets_no_mutation_through() {
     let batch = json!([{ "query": "{ sites { name } }" }, { "query": mutation }]);
     proxy.assert_refused(send(batch), 403, "read_only");
     proxy.assert_refused(proxy.request(Method::DELETE, "/sitecore/api/x"), 403, "read_only");
+    // Neither a compressed body nor one of two types is known to be a query.
+    let query = || send(json!({ "query": "{ sites { name } }" }));
+    assert!(proxy.send(query()).status().is_success());
+    proxy.assert_refused(query().header("content-encoding", "deflate"), 403, "read_only");
+    proxy.assert_refused(query().header("content-type", "application/xml"), 403, "read_only");
 }
 
 #[test]

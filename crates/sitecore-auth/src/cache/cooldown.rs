@@ -200,6 +200,11 @@ impl Cooldown {
         self.is_ended = true;
     }
 
+    /// Returns `true` if new credentials or the program have ended it.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
     /// Returns the failure that caused the cooldown, with the time until it ends.
     pub(super) fn error(&self, in_need: bool, now: Moment, policy: &RefreshPolicy) -> Error {
         self.error.clone().with_retry_after(self.remaining(in_need, now, policy))

@@ -1,8 +1,7 @@
 //! What goes into a decision of the cache, and what comes out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::rejections::RejectedBy;
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind},
@@ -13,6 +12,14 @@ use crate::{
 
 /// If the end of a time limit is noticed later than this, the process was suspended or frozen.
 const STOOD_STILL: Duration = Duration::from_secs(1);
+
+/// Who rejected a token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RejectedBy {
+    Api(Arc<str>),
+    /// The program, by calling `replace`.
+    Caller,
+}
 
 /// What a caller needs.
 #[derive(Clone, Copy)]
@@ -35,7 +42,7 @@ pub(super) enum Need<'a> {
 #[derive(Debug)]
 pub(super) enum Reply<W = u64> {
     Ready(Token),
-    /// The result of the refresh or check with this number.
+    /// Wait for this refresh or check.
     Wait(W),
     Fail(Error),
     /// There is no usable token, and the caller does not wait for one.
@@ -107,10 +114,11 @@ pub(super) enum Outcome {
     Failed(Error),
     /// The process stood still. This says nothing about the issuer.
     StoodStill,
+    /// The refresh was lost or given up, or the check has ended. Its waiters look again.
+    LookAgain,
 }
 
 /// What callers see without locking the state.
-#[derive(Clone)]
 pub(super) struct View {
     /// The current token.
     pub(super) token: Token,
@@ -150,13 +158,6 @@ impl Refresh {
     pub(super) fn stood_still(&self, input: Input<'_>) -> bool {
         let limit = input.policy.refresh_timeout.saturating_add(STOOD_STILL);
         input.now.age_since(self.started) > limit
-    }
-}
-
-impl View {
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.token.is_same(&other.token)
-            && (self.is_rejected, self.look_at) == (other.is_rejected, other.look_at)
     }
 }
 
@@ -219,12 +220,6 @@ pub(super) fn expired() -> Error {
 /// Returns the error of a caller that needs a token for longer than a new one can be used.
 pub(super) fn too_short() -> Error {
     let message = "the issuer returned no token that can be used for the requested time; request a shorter one";
-    Error::new(ErrorKind::Unavailable, message)
-}
-
-/// Returns the error of a refresh that ended with its runtime.
-pub(super) fn runtime_ended() -> Error {
-    let message = "the runtime ended during the token refresh; use one runtime for all calls";
     Error::new(ErrorKind::Unavailable, message)
 }
 

@@ -5,7 +5,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{refresh::runtime_with_timers, shared::Shared};
+use super::{runtime::runtime_with_timers, shared::Shared};
 
 /// How often the clocks are read. A timer does not notice that the machine slept, and a key without
 /// expiry can be replaced by a token that expires.

@@ -1,15 +1,17 @@
 //! Caches one token and keeps it usable. Nothing in here knows HTTP.
 //!
 //! `state` makes the decisions, with `tokens`, `cooldown` and `rejections`. A call without a usable
-//! token goes through `obtain` in this file to `shared`. `shared` locks the state, asks it what to
-//! do, and starts the job that it returns. `refresh` has the tasks that call the source. `shared`
-//! passes their results to the state and informs the waiting callers.
+//! token goes through `obtain` in this file to `callers`, which asks the state what to do, and
+//! starts the job that it returns. `refresh` has the tasks that call the source. `shared` locks the
+//! state, passes their results to it, and informs the waiting callers.
 
+mod callers;
 mod cooldown;
 mod decision;
 mod keep_fresh;
 mod refresh;
 mod rejections;
+mod runtime;
 mod shared;
 mod slot;
 mod state;
@@ -23,7 +25,10 @@ mod waiter;
 use std::{
     fmt,
     future::poll_fn,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::Poll,
     time::Duration,
 };
@@ -31,13 +36,13 @@ use std::{
 use futures_util::future::BoxFuture;
 
 pub use self::status::CacheStatus;
+pub(crate) use self::{decision::RejectedBy, runtime::runtime_with_timers};
 use self::{
     decision::{Need, Outcome, Reply, lost, too_short},
     shared::{Guarded, Shared},
     slot::TokenSlot,
     waiter::Waiter,
 };
-pub(crate) use self::{refresh::runtime_with_timers, rejections::RejectedBy};
 use crate::{
     clock::{CacheClock, Clock, Moment},
     contain::contain,
@@ -119,8 +124,11 @@ impl TokenCache {
     }
 
     fn from_builder(builder: TokenCacheBuilder) -> Self {
+        static CACHES: AtomicU32 = AtomicU32::new(0);
+
         metrics::describe();
         let shared = Shared {
+            number: CACHES.fetch_add(1, Relaxed),
             source: builder.source,
             policy: builder.policy,
             clock: CacheClock::new(builder.clock),
@@ -183,7 +191,7 @@ impl TokenCache {
     ///
     /// As [`token`](Self::token).
     pub async fn replace(&self, rejected: &Token) -> Result<Token> {
-        self.obtain(Need::Other { rejected, by: &RejectedBy::Caller }).await
+        self.replace_for(&RejectedBy::Caller, rejected).await
     }
 
     /// As [`replace`](Self::replace), for a token that this API has rejected. The rejections of
@@ -266,13 +274,14 @@ impl TokenCache {
                 Reply::Ready(token) => return Ok(token),
                 Reply::Fail(error) => return Err(self.allow_for_lag(error)),
                 Reply::Wait(waiter) => waiter,
+                // Only for callers that do not wait.
                 Reply::Nothing => break,
             };
             match self.wait(waiter).await {
-                Some(Outcome::Refreshed(token)) if need.is_met_by(&token, self.now()) => {
+                Outcome::Refreshed(token) if need.is_met_by(&token, self.now()) => {
                     return Ok(token);
                 }
-                Some(Outcome::Failed(error) | Outcome::RejectedAgain(error)) => {
+                Outcome::Failed(error) | Outcome::RejectedAgain(error) => {
                     // Another refresh may have brought a token by now.
                     let Some(token) = self.shared.find(need) else {
                         return Err(self.allow_for_lag(error));
@@ -281,11 +290,13 @@ impl TokenCache {
                     return Ok(token);
                 }
                 // The first refresh may have been started for another caller.
-                Some(Outcome::Refreshed(_)) if matches!(need, Need::TokenFor(_)) && round > 0 => {
+                Outcome::Refreshed(_) if matches!(need, Need::TokenFor(_)) && round > 0 => {
                     return Err(too_short());
                 }
-                Some(Outcome::Refreshed(_) | Outcome::Unchanged(_) | Outcome::StoodStill)
-                | None => {}
+                Outcome::Refreshed(_)
+                | Outcome::Unchanged(_)
+                | Outcome::StoodStill
+                | Outcome::LookAgain => {}
             }
         }
         Err(lost())
@@ -300,16 +311,14 @@ impl TokenCache {
         }
     }
 
-    async fn wait(&self, mut waiter: Waiter) -> Option<Outcome> {
+    async fn wait(&self, mut waiter: Waiter) -> Outcome {
         let started = self.now();
         let outcome = waiter.wait().await;
         let outcome = outcome.unwrap_or_else(|_elapsed| self.shared.time_out(waiter.number));
         let label = match &outcome {
-            Some(Outcome::Failed(error) | Outcome::RejectedAgain(error)) => {
-                metrics::kind_label(error)
-            }
-            Some(Outcome::StoodStill) | None => "lost",
-            Some(_) => "token",
+            Outcome::Failed(error) | Outcome::RejectedAgain(error) => metrics::kind_label(error),
+            Outcome::StoodStill | Outcome::LookAgain => "lost",
+            Outcome::Refreshed(_) | Outcome::Unchanged(_) => "token",
         };
         metrics::record_wait(self.name(), label, self.now().elapsed_since(started));
         outcome
@@ -346,9 +355,9 @@ impl TokenCache {
         self.shared.now()
     }
 
-    /// Returns a number that tells caches apart while they exist.
+    /// Returns a number that no other cache of this process has.
     pub(crate) fn number(&self) -> u32 {
-        self.shared.number()
+        self.shared.number
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -1,14 +1,14 @@
 //! The tasks of a cache: one per refresh and one per check for new credentials. Each has a time
 //! limit.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
-    runtime::{Handle, Id},
+    runtime::Handle,
     time::{self, timeout},
 };
-use tracing::{Instrument as _, Span, debug, field, field::Empty, info, info_span, warn};
+use tracing::{Instrument as _, Span, debug, field, field::Empty, info, info_span};
 
 use super::{
     cooldown::CHECK_TIMEOUT,
@@ -27,26 +27,6 @@ use crate::{
 /// longer identical to the previous one, and a cache in front of the issuer no longer returns one
 /// that is about to expire.
 const NEXT_SECOND: Duration = Duration::from_secs(1);
-
-/// Returns the current Tokio runtime, or an error if there is none or its timers are disabled.
-pub(crate) fn runtime_with_timers() -> Result<Handle> {
-    thread_local! {
-        /// The runtime that was checked last, and the result.
-        static CHECKED: Cell<Option<(Id, bool)>> = const { Cell::new(None) };
-    }
-    let runtime = Handle::try_current().map_err(|error| Error::new(ErrorKind::Config, error))?;
-    let id = runtime.id();
-    let checked = CHECKED.get().filter(|(checked, _)| *checked == id);
-    // Tokio reports missing timers only by a panic.
-    let has_timers =
-        checked.map_or_else(|| contain(|| time::sleep(Duration::ZERO)).is_some(), |(_, has)| has);
-    CHECKED.set(Some((id, has_timers)));
-    if has_timers {
-        return Ok(runtime);
-    }
-    let message = "this Tokio runtime has timers disabled; build it with `enable_time()`";
-    Err(Error::new(ErrorKind::Config, message))
-}
 
 /// Ends the job when its task ends, even if the task is dropped with its runtime.
 struct Task {
@@ -129,16 +109,13 @@ async fn run(task: Task, refresh: Refresh) {
         }
     };
     let outcome = shared.finish(&refresh, result);
-    if outcome.is_some() {
-        shared.inform(refresh.number, &outcome);
-    }
-    contain(|| report(shared, &refresh, outcome.as_ref(), attempts.count));
+    contain(|| report(shared, &refresh, &outcome, attempts.count));
 }
 
 /// Reports the outcome of a refresh in logs and metrics.
-fn report(shared: &Shared, refresh: &Refresh, outcome: Option<&Outcome>, attempts: u32) {
+fn report(shared: &Shared, refresh: &Refresh, outcome: &Outcome, attempts: u32) {
     let label = match outcome {
-        Some(Outcome::Refreshed(token)) => {
+        Outcome::Refreshed(token) => {
             metrics::record_usable_until(&shared.name, token.unusable_at());
             // The store has already logged an adopted one.
             if !token.is_adopted() {
@@ -147,43 +124,26 @@ fn report(shared: &Shared, refresh: &Refresh, outcome: Option<&Outcome>, attempt
             }
             "refreshed"
         }
-        Some(Outcome::Unchanged(retry_in)) => {
+        Outcome::Unchanged(retry_in) => {
             info!(?retry_in, "issuer returned no newer token");
             "unchanged"
         }
-        Some(Outcome::RejectedAgain(error)) => {
-            report_failure(shared, error);
+        Outcome::RejectedAgain(error) => {
+            shared.log_failure(error);
             metrics::kind_label(error)
         }
-        Some(Outcome::Failed(error)) => metrics::kind_label(error),
-        Some(Outcome::StoodStill) => {
+        Outcome::Failed(error) => metrics::kind_label(error),
+        Outcome::StoodStill => {
             info!("token refresh lost, because the process stood still");
             "stood_still"
         }
-        None => "abandoned",
+        Outcome::LookAgain => "abandoned",
     };
     let span = Span::current();
     span.record("attempts", attempts);
     span.record("outcome", label);
-    let now = shared.now();
-    let elapsed = now.elapsed_since(refresh.started);
+    let elapsed = shared.now().elapsed_since(refresh.started);
     metrics::record_refresh(&shared.name, refresh.reason.label(), label, elapsed);
-    if matches!(
-        outcome,
-        Some(Outcome::Refreshed(_) | Outcome::Unchanged(_) | Outcome::RejectedAgain(_))
-    ) {
-        metrics::record_cooldown(&shared.name, now);
-    }
-}
-
-/// Logs a failed refresh, and records when the next one may start.
-pub(super) fn report_failure(shared: &Shared, error: &Error) {
-    let (kind, retry_in) = (error.kind(), error.retry_after().map(field::debug));
-    // This is not always in the span of the refresh: a waiter may notice the time limit.
-    warn!(cache = shared.label(), ?kind, cause = %error.cause(), retry_in, "token refresh failed");
-    if let Some(wait) = error.retry_after() {
-        metrics::record_cooldown(&shared.name, shared.now().after(wait));
-    }
 }
 
 /// The token requests of one refresh.
@@ -222,7 +182,7 @@ async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts
         let elapsed = input.now.elapsed_since(refresh.started);
         let context = FetchContext::new(shared.policy.refresh_timeout).after(elapsed).with_cache(
             &shared.name,
-            shared.number(),
+            shared.number,
             request.uses_budget,
         );
         let context = match &refresh.replacing {
@@ -243,7 +203,7 @@ async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts
                         is_repeated = true;
                         if is_identical {
                             let now = shared.now();
-                            shared.lock().state.count_repetition(now);
+                            shared.lock().state.rejections.count_repetition(now);
                         }
                         debug!(
                             "issuer returned an identical or expired token, retrying token request"

@@ -4,11 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     mem,
-    sync::Arc,
     time::Duration,
 };
 
-use super::decision::{Input, Refresh};
+use super::decision::{Input, Refresh, RejectedBy};
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
@@ -21,14 +20,6 @@ const BUDGET: u32 = 6;
 
 /// How long the budget takes to regain one token request.
 const BUDGET_REGAIN: Duration = Duration::from_secs(3600);
-
-/// Who rejected a token.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum RejectedBy {
-    Api(Arc<str>),
-    /// The program, by calling `replace`.
-    Caller,
-}
 
 /// Limits when a rejected token may be replaced. Also knows whose rejections are credible.
 #[derive(Clone, Debug, Default)]

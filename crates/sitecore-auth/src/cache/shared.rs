@@ -1,20 +1,16 @@
-//! What the handles of one cache share. Locks the state for each decision, publishes the current
-//! token under the same lock, and starts the jobs that the state returns.
+//! What the handles of one cache share. Locks the state for each change, publishes the current
+//! token under the same lock, and informs the waiting callers.
 
 use std::{
-    mem, ptr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-};
-use tracing::info;
+use tokio::sync::{Notify, watch};
+use tracing::{field, info, warn};
 
 use super::{
-    decision::{Arrival, Input, Job, Need, Outcome, Refresh, Reply, View},
-    refresh::{self, report_failure, runtime_with_timers},
+    decision::{Arrival, Input, Need, Outcome, Refresh},
     slot::TokenSlot,
     state::CacheState,
     waiter::{OutcomeSender, Waiter},
@@ -23,13 +19,15 @@ use crate::{
     clock::{CacheClock, Moment},
     contain::contain,
     error::{Error, Result},
-    freshness::Freshness,
+    metrics,
     policy::RefreshPolicy,
     source::TokenSource,
     token::Token,
 };
 
 pub(super) struct Shared {
+    /// Tells the caches of this process apart.
+    pub(super) number: u32,
     pub(super) source: Arc<dyn TokenSource>,
     pub(super) policy: RefreshPolicy,
     pub(super) clock: CacheClock,
@@ -45,9 +43,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Guarded {
     pub(super) state: CacheState,
-    senders: Vec<OutcomeSender>,
-    /// What the slot contains.
-    published: Option<View>,
+    pub(super) senders: Vec<OutcomeSender>,
 }
 
 impl Shared {
@@ -60,108 +56,28 @@ impl Shared {
         Input { now: self.now(), policy: &self.policy, random: fastrand::f64() }
     }
 
-    /// Returns a number that tells caches apart while they exist.
-    pub(super) fn number(&self) -> u32 {
-        // Neighbouring allocations differ in the higher bits too.
-        (ptr::from_ref(self).addr() >> 6) as u32
-    }
-
     pub(super) fn label(&self) -> Option<&str> {
         Some(self.name.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Returns the current token if it is usable. Starts a refresh that is due. Never waits.
-    #[inline]
-    pub(super) fn usable(self: &Arc<Self>) -> Option<Token> {
-        let now = self.now();
-        self.slot.load(now).or_else(|| self.look(now))
-    }
-
-    #[cold]
-    fn look(self: &Arc<Self>, now: Moment) -> Option<Token> {
-        let token =
-            self.slot.latest().filter(|token| token.freshness(now) != Freshness::Expired)?;
-        let input = self.input();
-        // Does not wait for the lock: its holder makes the same decision, or the next caller will.
-        let guarded = match self.guarded.try_lock() {
-            Ok(guarded) => guarded,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Some(token),
-        };
-        self.start_due(guarded, input).or(Some(token))
-    }
-
-    /// Starts a refresh that is due, if the caller is on a Tokio runtime. Returns the current token
-    /// if it is usable.
-    pub(super) fn refresh_in_background(self: &Arc<Self>) -> Option<Token> {
-        let input = self.input();
-        self.start_due(self.lock(), input)
-    }
-
-    fn start_due(
-        self: &Arc<Self>,
-        guarded: MutexGuard<'_, Guarded>,
-        input: Input<'_>,
-    ) -> Option<Token> {
-        let runtime = runtime_with_timers().ok();
-        let need = if runtime.is_some() { Need::Refresh } else { Need::Look };
-        match self.decide(guarded, need, runtime.as_ref(), input) {
-            Reply::Ready(token) => Some(token),
-            _ => None,
-        }
-    }
-
-    /// Returns what a caller with this need gets.
-    pub(super) fn join(
-        self: &Arc<Self>,
-        need: Need<'_>,
-        runtime: Option<&Handle>,
-    ) -> Reply<Waiter> {
-        let input = self.input();
-        self.decide(self.lock(), need, runtime, input)
-    }
-
-    fn decide(
-        self: &Arc<Self>,
-        guarded: MutexGuard<'_, Guarded>,
-        need: Need<'_>,
-        runtime: Option<&Handle>,
-        input: Input<'_>,
-    ) -> Reply<Waiter> {
-        let (reply, job) = self.update(guarded, |guarded| {
-            let (reply, job) = guarded.state.next(need, input);
-            guarded.senders.extend(job.as_ref().map(OutcomeSender::for_job));
-            let reply = match reply {
-                Reply::Ready(token) => Reply::Ready(token),
-                Reply::Fail(error) => Reply::Fail(error),
-                Reply::Wait(number) => Reply::Wait(guarded.waiter(number, input)),
-                Reply::Nothing => Reply::Nothing,
-            };
-            (reply, job)
-        });
-        if let (Some(job), Some(runtime)) = (job, runtime) {
-            refresh::spawn(runtime, self, job);
-        }
-        reply
-    }
-
     /// Ends the refresh or check with this number, because its time limit has passed. Returns what
     /// that means for its waiters.
-    pub(super) fn time_out(&self, number: u64) -> Option<Outcome> {
+    pub(super) fn time_out(&self, number: u64) -> Outcome {
         let input = self.input();
         let outcome = self.update(self.lock(), |guarded| guarded.state.time_out(number, input));
         self.inform(number, &outcome);
         outcome
     }
 
-    /// Ends a refresh. `None` if it had been given up.
-    pub(super) fn finish(&self, refresh: &Refresh, result: Result<Token>) -> Option<Outcome> {
+    /// Ends a refresh. Returns what that means for its waiters.
+    pub(super) fn finish(&self, refresh: &Refresh, result: Result<Token>) -> Outcome {
         let input = self.input();
         // Dropped after the lock is released, because its cause is code of the source's.
         let failure = result.as_ref().err().cloned();
         let finish = |guarded: &mut Guarded| guarded.state.finish(refresh, result, input);
         let outcome = self.update(self.lock(), finish);
         contain(|| drop(failure));
+        self.inform(refresh.number, &outcome);
         outcome
     }
 
@@ -178,13 +94,13 @@ impl Shared {
             let is_awaited = guarded.is_awaited(number);
             guarded.state.lose(number, is_awaited, input);
         });
-        self.inform(number, &None);
+        self.inform(number, &Outcome::LookAgain);
     }
 
     /// Sends the outcome of this refresh or check to its waiters. A new token goes to all waiters,
     /// even those of another refresh.
-    pub(super) fn inform(&self, number: u64, outcome: &Option<Outcome>) {
-        let is_token = matches!(outcome, Some(Outcome::Refreshed(_)));
+    fn inform(&self, number: u64, outcome: &Outcome) {
+        let is_token = matches!(outcome, Outcome::Refreshed(_));
         let mut done = Vec::new();
         let mut guarded = self.lock();
         guarded.senders.retain_mut(|entry| {
@@ -227,7 +143,7 @@ impl Shared {
     }
 
     /// Changes the state, publishes the current token for callers that do not lock the state, and
-    /// logs what has changed.
+    /// reports what has changed.
     pub(super) fn update<T>(
         &self,
         mut guarded: MutexGuard<'_, Guarded>,
@@ -235,13 +151,19 @@ impl Shared {
     ) -> T {
         let before = Snapshot::of(&guarded.state);
         let result = change(&mut guarded);
-        guarded.publish(self);
+        if let Some(view) = guarded.state.view(&self.policy) {
+            self.slot.publish(&view);
+        }
         let after = Snapshot::of(&guarded.state);
         let has_failed = after.has_failed_since(&before);
         let error = has_failed.then(|| guarded.state.first_error(&self.policy)).flatten();
         drop(guarded);
         if let Some(error) = &error {
-            contain(|| report_failure(self, error));
+            contain(|| self.log_failure(error));
+            let wait = error.retry_after().unwrap_or_default();
+            metrics::record_cooldown(&self.name, self.now().after(wait));
+        } else if before.has_cooldown && !after.has_cooldown {
+            metrics::record_cooldown(&self.name, self.now());
         }
         if let Some(token) = after.settled_since(&before) {
             let cache = self.label();
@@ -253,15 +175,22 @@ impl Shared {
         result
     }
 
+    pub(super) fn log_failure(&self, error: &Error) {
+        let (kind, retry_in) = (error.kind(), error.retry_after().map(field::debug));
+        // This is not always in the span of the refresh: a waiter may notice the time limit.
+        warn!(cache = self.label(), ?kind, cause = %error.cause(), retry_in, "token refresh failed");
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Guarded> {
         // No code under the lock panics. If it did, the state would still be consistent.
         self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The parts of the state whose changes are logged. Must be dropped without the lock, because the
+/// The parts of the state whose changes are reported. Must be dropped without the lock, because the
 /// cause of an error is code of the source's.
 struct Snapshot {
+    has_cooldown: bool,
     /// The last failure and its time.
     failure: Option<(Error, Moment)>,
     current: Option<Token>,
@@ -272,6 +201,7 @@ impl Snapshot {
     fn of(state: &CacheState) -> Self {
         let tokens = &state.tokens;
         Self {
+            has_cooldown: state.has_cooldown(),
             failure: state.last_failure(),
             current: tokens.current().map(|current| current.token.clone()),
             settling: tokens.settling().map(|(token, _)| token.clone()),
@@ -294,17 +224,7 @@ impl Snapshot {
 }
 
 impl Guarded {
-    fn publish(&mut self, shared: &Shared) {
-        let view = self.state.view(&shared.policy);
-        let is_published =
-            |view: &View| self.published.as_ref().is_some_and(|old| old.is_same(view));
-        if let Some(view) = view.filter(|view| !is_published(view)) {
-            shared.slot.publish(&view);
-            self.published = Some(view);
-        }
-    }
-
-    fn waiter(&self, number: u64, input: Input<'_>) -> Waiter {
+    pub(super) fn waiter(&self, number: u64, input: Input<'_>) -> Waiter {
         let receiver = self.sender(number).map(watch::Sender::subscribe);
         let receiver = receiver.unwrap_or_else(|| watch::channel(None).1);
         Waiter { number, time_left: self.state.time_left(number, input), receiver }
@@ -314,15 +234,9 @@ impl Guarded {
         self.sender(number).is_some_and(|sender| sender.receiver_count() > 0)
     }
 
-    fn sender(&self, number: u64) -> Option<&watch::Sender<Option<Option<Outcome>>>> {
+    fn sender(&self, number: u64) -> Option<&watch::Sender<Option<Outcome>>> {
         let entry = self.senders.iter().find(|entry| entry.number == number);
         entry.map(|entry| &entry.sender)
-    }
-}
-
-impl OutcomeSender {
-    fn for_job(job: &Job) -> Self {
-        Self { number: job.number(), sender: watch::Sender::new(None) }
     }
 }
 

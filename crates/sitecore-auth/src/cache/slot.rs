@@ -52,8 +52,16 @@ impl TokenSlot {
         self.0.load().as_ref().map(|published| published.shards[shard_index()].clone())
     }
 
-    /// Publishes the token.
+    /// Publishes the token, unless that changes nothing.
     pub(super) fn publish(&self, view: &View) {
+        let is_published = |old: &Arc<Published>| {
+            let token = &old.shards[0];
+            token.is_same(&view.token)
+                && (token.is_rejected(), old.look_at) == (view.is_rejected, view.look_at)
+        };
+        if self.0.load().as_ref().is_some_and(is_published) {
+            return;
+        }
         let shards = array::from_fn(|index| match index < shard_count() {
             true => view.token.unshared(view.is_rejected),
             false => view.token.clone(),

@@ -7,10 +7,10 @@ use std::{mem, time::Duration};
 use super::{
     cooldown::{Cooldown, Failure, Permit},
     decision::{
-        Arrival, Input, Job, Need, Outcome, Reason, Refresh, Reply, Request, expired, lost,
-        runtime_ended, timed_out, too_short,
+        Arrival, Input, Job, Need, Outcome, Reason, Refresh, RejectedBy, Reply, Request, expired,
+        lost, timed_out, too_short,
     },
-    rejections::{RejectedBy, RejectionLimits},
+    rejections::RejectionLimits,
     tokens::{TokenRecord, Tokens},
 };
 use crate::{
@@ -199,11 +199,6 @@ impl CacheState {
         if is_of_use { Arrival::Taken } else { Arrival::Expired(expired()) }
     }
 
-    /// Counts a token request that is repeated because the token was identical to the rejected one.
-    pub(super) fn count_repetition(&mut self, now: Moment) {
-        self.rejections.count_repetition(now);
-    }
-
     /// Returns the token. If it is the current one again and has expired here, it becomes usable
     /// for a short time.
     fn reused(&self, token: Token, input: Input<'_>) -> Token {
@@ -229,31 +224,33 @@ impl CacheState {
             }
             // The first caller in need starts another refresh all the same.
             refresh.was_awaited = false;
-            self.start_cooldown(&refresh, runtime_ended(), input);
+            let message =
+                "the runtime ended during the token refresh; use one runtime for all calls";
+            self.start_cooldown(&refresh, Error::new(ErrorKind::Unavailable, message), input);
         }
     }
 
-    /// Ends the refresh or check with this number because its time limit has passed. `None` if its
-    /// waiters have to look again: after a check, or if another refresh is in flight by now.
-    pub(super) fn time_out(&mut self, number: u64, input: Input<'_>) -> Option<Outcome> {
+    /// Ends the refresh or check with this number because its time limit has passed.
+    pub(super) fn time_out(&mut self, number: u64, input: Input<'_>) -> Outcome {
         if self.finish_check(number, None, input.now) {
-            return None;
+            return Outcome::LookAgain;
         }
         match self.in_flight.take_if(|refresh| refresh.number == number) {
-            Some(refresh) => Some(self.fail(&refresh, timed_out(input.policy), input)),
-            None if self.in_flight.is_some() => None,
-            None => self.cooldown_error(input).map(Outcome::Failed),
+            Some(refresh) => self.fail(&refresh, timed_out(input.policy), input),
+            // Another refresh is in flight by now.
+            None if self.in_flight.is_some() => Outcome::LookAgain,
+            None => self.cooldown_error(input).map_or(Outcome::LookAgain, Outcome::Failed),
         }
     }
 
-    /// Ends a refresh. `None` if a failure arrives after the refresh was given up; a token is never
-    /// too late.
+    /// Ends a refresh. A failure that arrives after the refresh was given up is ignored, but a
+    /// token is never too late.
     pub(super) fn finish(
         &mut self,
         refresh: &Refresh,
         result: Result<Token>,
         input: Input<'_>,
-    ) -> Option<Outcome> {
+    ) -> Outcome {
         if result.as_ref().map_or_else(Error::is_adopted, Token::is_adopted) {
             // Another process made the token request.
             self.token_requests = self.token_requests.saturating_sub(1);
@@ -263,9 +260,9 @@ impl CacheState {
         let started = in_flight.as_ref().unwrap_or(refresh);
         let is_late = in_flight.is_none();
         match (result.and_then(|token| self.accept(started, token, is_late, input)), in_flight) {
-            (Ok(outcome), _) => Some(outcome),
-            (Err(error), Some(refresh)) => Some(self.fail(&refresh, error, input)),
-            (Err(_), None) => None,
+            (Ok(outcome), _) => outcome,
+            (Err(error), Some(refresh)) => self.fail(&refresh, error, input),
+            (Err(_), None) => Outcome::LookAgain,
         }
     }
 
@@ -290,7 +287,7 @@ impl CacheState {
             if usable.is_none() {
                 // Other callers have nothing better.
                 let rejected_by = refresh.rejected_by.iter().cloned().collect();
-                self.tokens.replace(TokenRecord { token, rejected_by, received_at: now });
+                self.tokens.replace(TokenRecord::new(token, rejected_by, now));
             }
             return Ok(Outcome::RejectedAgain(error));
         }

@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use serde::ser::SerializeStruct as _;
 use sitecore_token::Quota;
 
-use super::{decision::Need, rejections::RejectedBy, shared::Shared};
+use super::{
+    decision::{Need, RejectedBy},
+    shared::Shared,
+};
 use crate::{
     clock::Moment,
     error::Error,
@@ -20,7 +23,6 @@ use crate::{
 pub struct CacheStatus {
     now: Moment,
     token: Option<Token>,
-    freshness: Option<Freshness>,
     next_attempt_in: Option<Duration>,
     is_refreshing: bool,
     last_error: Option<Error>,
@@ -32,13 +34,13 @@ impl CacheStatus {
     /// Returns the state of the current token; `None` if there has never been one.
     #[must_use]
     pub fn freshness(&self) -> Option<Freshness> {
-        self.freshness
+        self.token.as_ref().map(|token| token.freshness(self.now))
     }
 
     /// Returns `true` if callers get a token without waiting.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        matches!(self.freshness, Some(Freshness::Fresh | Freshness::Stale))
+        matches!(self.freshness(), Some(Freshness::Fresh | Freshness::Stale))
     }
 
     /// Returns `true` if there is a usable token, or if no refresh has failed since the last
@@ -74,8 +76,7 @@ impl CacheStatus {
         (unusable_at != Moment::NEVER).then(|| self.now.until(unusable_at))
     }
 
-    /// Returns the current token's expiry; `None` if there is no token or it
-    /// does not expire.
+    /// Returns the current token's expiry; `None` if there is no token or it does not expire.
     #[must_use]
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
         self.token.as_ref()?.expires_at()
@@ -129,7 +130,7 @@ impl CacheStatus {
 impl fmt::Debug for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheStatus")
-            .field("freshness", &self.freshness)
+            .field("freshness", &self.freshness())
             .field("fingerprint", &self.fingerprint().map(|hash| hash.to_string()))
             .field("age", &self.age())
             .field("usable_for", &self.usable_for())
@@ -151,7 +152,7 @@ impl serde::Serialize for CacheStatus {
         let mut fields = serializer.serialize_struct("CacheStatus", 12)?;
         fields.serialize_field("is_ready", &self.is_ready())?;
         fields.serialize_field("is_usable", &self.is_usable())?;
-        fields.serialize_field("freshness", &self.freshness.map(Freshness::label))?;
+        fields.serialize_field("freshness", &self.freshness().map(Freshness::label))?;
         fields.serialize_field("fingerprint", &self.fingerprint().map(|hash| hash.to_string()))?;
         fields.serialize_field("age", &seconds(self.age()))?;
         fields.serialize_field("usable_for", &seconds(self.usable_for()))?;
@@ -176,7 +177,6 @@ impl Shared {
         CacheStatus {
             now: input.now,
             token: current.map(|current| current.token.clone()),
-            freshness: current.map(|current| current.token.freshness(input.now)),
             next_attempt_in: state.next_attempt_in(input),
             is_refreshing: state.is_refreshing(input),
             last_error: state.last_error(input),

@@ -2,8 +2,8 @@
 //! both.
 
 use super::{
-    decision::Need,
-    rejections::{RejectedBy, RejectionLimits},
+    decision::{Need, RejectedBy},
+    rejections::RejectionLimits,
 };
 use crate::{clock::Moment, freshness::Freshness, policy::RefreshPolicy, token::Token};
 
@@ -13,8 +13,9 @@ pub(super) struct Tokens {
     current: Option<TokenRecord>,
     /// A newer token, and when it replaces the current one, unless that stops being good earlier.
     settling: Option<(TokenRecord, Moment)>,
-    /// The rejected token that was replaced last. It does not replace a usable token.
-    retired: Option<Token>,
+    /// The rejected token that was replaced last. It does not replace a usable token. Only an API
+    /// that has accepted it gets it again, if that API rejects the newer tokens.
+    retired: Option<Box<TokenRecord>>,
 }
 
 /// A token, and who has rejected it.
@@ -22,10 +23,15 @@ pub(super) struct Tokens {
 pub(super) struct TokenRecord {
     pub(super) token: Token,
     pub(super) rejected_by: Vec<RejectedBy>,
-    pub(super) received_at: Moment,
+    accepted_by: Vec<RejectedBy>,
+    received_at: Moment,
 }
 
 impl TokenRecord {
+    pub(super) fn new(token: Token, rejected_by: Vec<RejectedBy>, received_at: Moment) -> Self {
+        Self { token, rejected_by, accepted_by: Vec::new(), received_at }
+    }
+
     fn is_usable(&self, now: Moment) -> bool {
         self.token.freshness(now) != Freshness::Expired
     }
@@ -51,18 +57,29 @@ impl Tokens {
         let record = match need {
             Need::Look | Need::Refresh | Need::Token => self.current.as_ref().filter(met),
             Need::TokenFor(_) => self.records().find(met),
-            Need::Other { by, .. } => {
-                self.records().filter(met).find(|it| !it.rejected_by.contains(by))
-            }
+            Need::Other { by, .. } => self.good_for(by, met),
+            // If the API has rejected all of them, it gets the newest one, which may only have been
+            // too new.
             Need::TokenOf(api) => {
-                let usable = || self.records().filter(met);
-                let good = usable().find(|it| !it.rejected_by.contains(api));
-                // If the API has rejected all of them, it gets the newest one, which may only have
-                // been too new.
-                good.or_else(|| usable().last())
+                self.good_for(api, met).or_else(|| self.records().filter(met).last())
             }
         };
         record.map(|record| record.token.clone())
+    }
+
+    /// Returns a token that this API has not rejected. Another API may have rejected a token that
+    /// this one accepts, and this one may not know the key of the newer token yet.
+    fn good_for(
+        &self,
+        api: &RejectedBy,
+        met: impl Fn(&&TokenRecord) -> bool,
+    ) -> Option<&TokenRecord> {
+        let is_good = |it: &&TokenRecord| met(it) && !it.rejected_by.contains(api);
+        let accepts = |it: &&TokenRecord| it.accepted_by.contains(api);
+        let accepts_newer = self.records().any(|it| accepts(&it));
+        let retired =
+            self.retired.as_deref().filter(|it| is_good(it) && accepts(it) && !accepts_newer);
+        self.records().filter(is_good).chain(retired).next()
     }
 
     /// Returns when this token was received, if it is the current or the settling one.
@@ -78,7 +95,7 @@ impl Tokens {
 
     /// Records who rejected a token, if the cache still has that token.
     pub(super) fn record_rejection(&mut self, token: &Token, by: &RejectedBy) {
-        let mut records = self.records_mut().filter(|record| !record.rejected_by.contains(by));
+        let mut records = self.all_mut().filter(|record| !record.rejected_by.contains(by));
         if let Some(record) = records.find(|record| record.token.is_same(token)) {
             record.rejected_by.push(by.clone());
         }
@@ -86,16 +103,18 @@ impl Tokens {
 
     /// Records that an API accepted a token, and so withdraws its earlier rejection.
     pub(super) fn record_acceptance(&mut self, token: &Token, api: &RejectedBy) {
-        for record in self.records_mut().filter(|record| record.token.is_same(token)) {
+        for record in self.all_mut().filter(|record| record.token.is_same(token)) {
             record.rejected_by.retain(|by| by != api);
+            if !record.accepted_by.contains(api) {
+                record.accepted_by.push(api.clone());
+            }
         }
     }
 
     /// Returns `true` if this token was rejected, as far as the cache remembers.
     pub(super) fn is_rejected(&self, token: &Token) -> bool {
         let rejected = self.records().filter(|record| !record.rejected_by.is_empty());
-        let mut rejected = rejected.map(|record| &record.token).chain(&self.retired);
-        rejected.any(|rejected| rejected.is_same(token))
+        rejected.chain(self.retired.as_deref()).any(|rejected| rejected.token.is_same(token))
     }
 
     /// Returns `true` if the cache has a token that expires later and that was not rejected.
@@ -113,7 +132,7 @@ impl Tokens {
         policy: &RefreshPolicy,
     ) {
         let settled_at = token.settled_at(policy);
-        let record = TokenRecord { token, rejected_by: Vec::new(), received_at: now };
+        let record = TokenRecord::new(token, Vec::new(), now);
         if self.is_good(rejections, now) && !now.has_reached(settled_at) {
             self.settling = Some((record, settled_at));
         } else {
@@ -144,7 +163,7 @@ impl Tokens {
         self.settling = None;
         let previous = self.current.replace(record);
         if let Some(rejected) = previous.filter(|previous| !previous.rejected_by.is_empty()) {
-            self.retired = Some(rejected.token);
+            self.retired = Some(Box::new(rejected));
         }
     }
 
@@ -157,7 +176,9 @@ impl Tokens {
         self.current.iter().chain(self.settling.iter().map(|(record, _)| record))
     }
 
-    fn records_mut(&mut self) -> impl Iterator<Item = &mut TokenRecord> {
-        self.current.iter_mut().chain(self.settling.iter_mut().map(|(record, _)| record))
+    /// Returns the records, and that of the retired token.
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut TokenRecord> {
+        let settling = self.settling.iter_mut().map(|(record, _)| record);
+        self.current.iter_mut().chain(settling).chain(self.retired.as_deref_mut())
     }
 }

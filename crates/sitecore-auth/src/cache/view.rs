@@ -52,6 +52,11 @@ impl CacheState {
         (due != Moment::NEVER).then_some(wait)
     }
 
+    /// Returns `true` if there is a cooldown that nothing has ended early.
+    pub(super) fn has_cooldown(&self) -> bool {
+        self.cooldown.as_ref().is_some_and(|cooldown| !cooldown.is_ended())
+    }
+
     /// Returns why the last refresh failed, if it did.
     pub(super) fn last_error(&self, input: Input<'_>) -> Option<Error> {
         self.cooldown_error(input).or_else(|| self.rejections.returned_again(input.now))

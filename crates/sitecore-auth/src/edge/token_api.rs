@@ -6,7 +6,7 @@ use http::{Method, header::CONTENT_TYPE};
 use reqwest::Response;
 use reqwest_middleware::ClientWithMiddleware;
 use secrecy::{SecretString, zeroize::Zeroizing};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sitecore_token::ClientKind;
 use url::Url;
 
@@ -54,20 +54,33 @@ pub struct KeyInfo {
     #[serde(alias = "Hash")]
     pub hash: String,
     /// The key's current label.
-    #[serde(alias = "Label", default)]
+    #[serde(alias = "Label", default, deserialize_with = "or_default")]
     pub label: String,
     /// Who created the key.
-    #[serde(alias = "CreatedBy", alias = "createdBy", default)]
+    #[serde(alias = "CreatedBy", alias = "createdBy", default, deserialize_with = "or_default")]
     pub created_by: String,
     /// When the key was created, as the API writes it.
-    #[serde(alias = "Created", default)]
+    #[serde(alias = "Created", default, deserialize_with = "or_default")]
     pub created: String,
     /// What the key may be used for.
-    #[serde(alias = "Scopes", default)]
+    #[serde(alias = "Scopes", default, deserialize_with = "or_default")]
     pub scopes: Vec<String>,
     /// Whether the key has been revoked. [`TokenApi::list_keys`] returns only keys that have not.
-    #[serde(alias = "Revoked", alias = "isRevoked", alias = "IsRevoked", default)]
+    #[serde(
+        alias = "Revoked",
+        alias = "isRevoked",
+        alias = "IsRevoked",
+        default,
+        deserialize_with = "or_default"
+    )]
     pub revoked: bool,
+}
+
+/// Reads a value that may be null.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl TokenApi {

@@ -1,6 +1,6 @@
 //! A request that was sent with a token: what its response says about the token, and the replay.
 
-use std::{error::Error as StdError, io};
+use std::io;
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -13,7 +13,7 @@ use super::{
     peek::PeekedResponse,
     rejection::{MAX_REJECTION, Rejections, is_repeatable, may_replay},
 };
-use crate::{cache::TokenCache, metrics, token::Token};
+use crate::{cache::TokenCache, error::causes, metrics, token::Token};
 
 /// A request that was sent with a token.
 pub(super) struct Attempt<'a> {
@@ -63,7 +63,7 @@ impl Attempt<'_> {
         // The body is read meanwhile, so that no client timeout cuts it off and the connection
         // becomes free.
         let (other, action) = match peeked.read_during(MAX_REJECTION, other).await {
-            // The refresh continues without this caller.
+            // The refresh continues without this caller, so this counts as replaced.
             None => (None, "replaced"),
             Some(Ok(other)) if self.replay.is_some() => (Some(other), "replayed"),
             Some(Ok(other)) => (Some(other), "replaced"),
@@ -132,10 +132,8 @@ fn is_closed_connection(error: &reqwest_middleware::Error) -> bool {
         UnexpectedEof,
     };
     let reqwest_middleware::Error::Reqwest(error) = error else { return false };
-    let first: &(dyn StdError + 'static) = error;
-    let mut causes = std::iter::successors(Some(first), |&cause| cause.source());
     !error.is_timeout()
-        && causes.any(|cause| {
+        && causes(error).any(|cause| {
             if let Some(error) = cause.downcast_ref::<hyper::Error>() {
                 return error.is_incomplete_message() || error.is_canceled() || error.is_closed();
             }

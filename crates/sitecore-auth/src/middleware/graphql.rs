@@ -2,7 +2,7 @@
 //!
 //! Pure functions of bytes. A replay must not repeat what was executed, so they do not guess.
 
-use std::{borrow::Cow, fmt, mem, sync::LazyLock};
+use std::{borrow::Cow, collections::HashMap, fmt, mem, sync::LazyLock};
 
 use memchr::{
     memchr,
@@ -41,16 +41,19 @@ pub(crate) fn rejection(text: &[u8], is_whole: bool) -> Option<Executed> {
     if !may_contain_code(text) {
         return None;
     }
-    // An error may quote text in another encoding.
-    let text = String::from_utf8_lossy(without_space(text));
-    let mut responses = Responses::default();
-    let mut parser = serde_json::Deserializer::from_str(&text);
-    let parsed = responses.deserialize(&mut parser).and_then(|()| parser.end());
-    if !responses.reject_token() || (is_whole && parsed.is_err()) {
+    let (responses, is_complete) = Responses::read(text);
+    if !responses.reject_token() || (is_whole && !is_complete) {
         return None;
     }
     let is_proved = is_whole && responses.prove_nothing_executed();
     Some(if is_proved { Executed::Nothing } else { Executed::Unknown })
+}
+
+/// Returns `true` if this start of a response says anything about an operation: it contains errors
+/// or data.
+pub(crate) fn is_response(start: &[u8]) -> bool {
+    let (responses, _) = Responses::read(start);
+    responses.0.iter().any(|response| !response.errors.is_empty() || !response.data.is_empty())
 }
 
 /// Returns `true` if this start of a response begins with `errors` and contains the code, as a long
@@ -97,11 +100,17 @@ fn without_space(text: &[u8]) -> &[u8] {
 struct Operation<'a> {
     #[serde(borrow, default)]
     query: Option<Cow<'a, str>>,
-    /// The ids of persisted operations. Different servers use different names.
-    #[serde(default)]
-    id: Option<IgnoredAny>,
-    #[serde(default, rename = "documentId", alias = "doc_id", alias = "queryId")]
-    document_id: Option<IgnoredAny>,
+    #[serde(flatten)]
+    others: HashMap<String, Option<IgnoredAny>>,
+}
+
+/// Returns `true` if an API may find a document by this member or parameter. It may ignore the case
+/// of names, or look a stored document up.
+#[doc(hidden)]
+#[must_use]
+pub fn may_name_document(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('_', "");
+    ["query", "id", "queryid", "documentid", "docid"].contains(&&*name)
 }
 
 impl Operation<'_> {
@@ -109,7 +118,8 @@ impl Operation<'_> {
         let document = self.query.as_deref().unwrap_or_default();
         let is_part = |char: char| char.is_alphanumeric() || char == '_';
         let mut words = document.split(|char| !is_part(char));
-        let is_persisted = self.id.is_some() || self.document_id.is_some();
+        let is_persisted =
+            self.others.iter().any(|(name, value)| value.is_some() && may_name_document(name));
         !is_persisted && has_operation(document) && words.all(|word| word != "mutation")
     }
 }
@@ -155,6 +165,16 @@ struct FieldError {
 }
 
 impl Responses {
+    /// Reads what it can. Also returns whether this is the whole text.
+    fn read(text: &[u8]) -> (Self, bool) {
+        // An error may quote text in another encoding.
+        let text = String::from_utf8_lossy(without_space(text));
+        let mut responses = Self::default();
+        let mut parser = serde_json::Deserializer::from_str(&text);
+        let parsed = responses.deserialize(&mut parser).and_then(|()| parser.end());
+        (responses, parsed.is_ok())
+    }
+
     fn reject_token(&self) -> bool {
         self.0.iter().flat_map(|response| &response.errors).any(|error| error.is_not_authenticated)
     }

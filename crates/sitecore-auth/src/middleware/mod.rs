@@ -29,6 +29,8 @@ use sitecore_token::{ClientCredentials, Endpoint, TokenClient};
 use tracing::{Level, debug, enabled};
 use url::Url;
 
+#[doc(hidden)]
+pub use self::graphql::may_name_document;
 use self::{
     api::Api,
     attempt::{Attempt, authenticate},
@@ -299,7 +301,7 @@ impl AuthMiddleware {
             let message = format!(
                 "a request to {origin} is outside the targets of this middleware ({targets}); add a target for its URL, or set NoAuth on the request"
             );
-            let error = Error::new(ErrorKind::Config, message);
+            let error = Error::new(ErrorKind::Config, message).outside_targets();
             return Box::pin(async { Err(reqwest_middleware::Error::middleware(error)) });
         }
         let is_logged = is_unmatched && enabled!(Level::DEBUG);

@@ -133,6 +133,10 @@ impl Rejections {
             if inspected.is_some() {
                 return inspected;
             }
+            if by_header && graphql::is_response(response.start()) {
+                // Authoring has executed something, or has rejected it for another reason.
+                return Some(Executed::Unknown);
+            }
         }
         if by_header || self.matches_rule(response).await {
             return Some(Executed::Nothing);
@@ -213,8 +217,10 @@ impl fmt::Debug for Rejections {
 /// Returns `true` if the URL may contain an operation. Some servers prefer it to the one in the
 /// body.
 fn may_name_operation(url: &Url) -> bool {
-    const NAMES: [&str; 5] = ["query", "operationName", "extensions", "id", "documentId"];
-    url.query_pairs().any(|(name, _)| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
+    url.query_pairs().any(|(name, _)| {
+        graphql::may_name_document(&name)
+            || ["operationName", "extensions"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
 }
 
 /// Returns `true` if the content type is JSON ([RFC 6839 §3.1]).

@@ -23,7 +23,7 @@ use crate::target::Target;
 const MAX_HOSTS: usize = 64;
 
 /// A request extension: a middleware of this crate has authenticated the request, or has warned
-/// about it.
+/// about its host.
 #[derive(Clone, Copy)]
 pub(super) struct Handled;
 
@@ -72,6 +72,10 @@ impl WarnedHosts {
         if is_handled || !is_watched(response.url(), apis) {
             return Ok(response);
         }
+        if !self.can_warn(response.url()) {
+            extensions.insert(Handled);
+            return Ok(response);
+        }
         let (response, is_rejected) = is_rejected(response, rejections).await;
         if is_rejected {
             extensions.insert(Handled);
@@ -79,6 +83,12 @@ impl WarnedHosts {
             self.warn(response.url(), why, passed_by.0.iter().flat_map(|apis| apis.iter()));
         }
         Ok(response)
+    }
+
+    /// Returns `true` if there was no warning about this host yet, and there can be one.
+    fn can_warn(&self, url: &Url) -> bool {
+        let warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.len() < MAX_HOSTS && !warned.contains(url.host_str().unwrap_or_default())
     }
 
     fn warn<'a>(&self, url: &Url, why: Why, mut apis: impl Iterator<Item = &'a Api> + Clone) {

@@ -5,16 +5,15 @@ use http::{HeaderMap, header::WWW_AUTHENTICATE};
 /// Returns `true` if a 401 with these headers rejects the token ([RFC 9110 §11.6.1]).
 ///
 /// It does if there is no challenge at all, as with Sitecore's own APIs, or a challenge for Bearer.
-/// It does not if the challenge says `insufficient_scope` ([RFC 6750 §3.1]), because another token
+/// It does not if all of them say `insufficient_scope` ([RFC 6750 §3.1]), because another token
 /// would not help. If all challenges are for other schemes, the server has not looked at the token.
 ///
 /// [RFC 9110 §11.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
 /// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
 pub(crate) fn rejects_token(headers: &HeaderMap) -> bool {
     let challenges = challenges(headers);
-    let mut bearer = challenges.iter().filter(|challenge| challenge.is_bearer()).peekable();
-    (bearer.peek().is_some() || challenges.is_empty())
-        && bearer.all(|challenge| challenge.error != "insufficient_scope")
+    let mut bearer = challenges.iter().filter(|challenge| challenge.is_bearer());
+    challenges.is_empty() || bearer.any(|challenge| challenge.error != "insufficient_scope")
 }
 
 /// Returns `true` if a challenge says `invalid_token` ([RFC 6750 §3.1]), as some servers do with a
@@ -151,7 +150,9 @@ mod tests {
             (&["Bearer error='insufficient_scope'"], false),
             (&["Bearer realm=a;error=insufficient_scope; scope=x"], false),
             (&["Bearer realm=\"\u{fc}\", error=\"insufficient\\_scope\""], false),
-            (&["Bearer", "Bearer error=\"insufficient_scope\""], false),
+            (&["Bearer error=insufficient_scope", "Bearer error=insufficient_scope"], false),
+            (&["Bearer", "Bearer error=\"insufficient_scope\""], true),
+            (&["Bearer error=insufficient_scope, Bearer error=invalid_token"], true),
         ] {
             let value = |line: &&str| HeaderValue::from_bytes(line.as_bytes()).expect("a value");
             let headers = lines.iter().map(|line| (WWW_AUTHENTICATE, value(line)));

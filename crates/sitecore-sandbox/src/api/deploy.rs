@@ -14,9 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_http::normalize_path::NormalizePath;
 
-use super::problem::{Input, guarded, problem};
+use super::problem::{Input, found_or_404, guarded, problem};
 use crate::cloud::{
-    Api, Client, ClientKind, Cloud, Deployment, ENVIRONMENTS, Environment, Progress, environment,
+    Api, Client, ClientKind, Cloud, Deployment, ENVIRONMENTS, Environment, Progress, Variable,
+    environment,
 };
 
 /// The prefix of the scopes that only organization automation clients have.
@@ -98,11 +99,11 @@ fn project() -> Value {
 }
 
 async fn project_with(Path(id): Path<String>) -> Response {
-    found((id == PROJECT).then(project))
+    found_or_404((id == PROJECT).then(project))
 }
 
 async fn environments_of(Path(id): Path<String>) -> Response {
-    found((id == PROJECT).then(|| json!(ENVIRONMENTS.map(described))))
+    found_or_404((id == PROJECT).then(|| json!(ENVIRONMENTS.map(described))))
 }
 
 fn described(environment: Environment) -> Value {
@@ -118,7 +119,7 @@ fn described(environment: Environment) -> Value {
         "deployOnCommit": false, "lastSuccessfulDeploymentId": null, "createdAt": CREATED,
         "createdBy": CREATED_BY, "lastUpdatedBy": CREATED_BY, "lastUpdatedAt": CREATED,
         "isDeleted": false, "previewContextId": environment.preview_context(),
-        "liveContextId": environment.live_context(), "highAvailabilityEnabled": false, "type": "cm",
+        "liveContextId": environment.live_context(), "highAvailabilityEnabled": false,
     })
 }
 
@@ -150,7 +151,7 @@ async fn list_environments(parameters: Parameters) -> Response {
 }
 
 async fn environment_with(Path(id): Path<String>) -> Response {
-    found(environment(&id).map(described))
+    found_or_404(environment(&id).map(described))
 }
 
 async fn obtain_edge_token(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
@@ -164,9 +165,10 @@ async fn obtain_edge_token(State(cloud): State<Arc<Cloud>>, Path(id): Path<Strin
 
 #[derive(Deserialize)]
 struct NewVariable {
-    value: String,
+    value: Option<String>,
     #[serde(default)]
     secret: bool,
+    target: Option<String>,
 }
 
 async fn list_variables(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
@@ -175,10 +177,11 @@ async fn list_variables(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>)
     }
     let variables = cloud.variables.lock();
     let of_it = variables.iter().filter(|((environment, _), _)| *environment == id);
-    let shown = of_it.map(|((_, name), (value, secret))| {
+    let shown = of_it.map(|((_, name), variable)| {
         // A secret value is never shown again.
-        let value = (!secret).then_some(value);
-        json!({ "name": name, "value": value, "secret": secret, "target": "CM" })
+        let value = variable.value.as_ref().filter(|_| !variable.is_secret);
+        let target = variable.target.as_deref().unwrap_or("CM");
+        json!({ "name": name, "value": value, "secret": variable.is_secret, "target": target })
     });
     Json(shown.collect::<Vec<_>>()).into_response()
 }
@@ -191,7 +194,8 @@ async fn set_variable(
     if environment(&id).is_none() {
         return problem(StatusCode::NOT_FOUND);
     }
-    cloud.variables.lock().insert((id, name), (wanted.value, wanted.secret));
+    let NewVariable { value, secret: is_secret, target } = wanted;
+    cloud.variables.lock().insert((id, name), Variable { value, is_secret, target });
     StatusCode::ACCEPTED.into_response()
 }
 
@@ -248,7 +252,7 @@ async fn list_deployments(State(cloud): State<Arc<Cloud>>, parameters: Parameter
 async fn deployment(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
     let mut deployments = cloud.deployments.lock();
     let deployment = deployments.iter_mut().find(|deployment| deployment.id == id);
-    found(deployment.map(|deployment| {
+    found_or_404(deployment.map(|deployment| {
         deployment.advance();
         shown(deployment)
     }))
@@ -330,12 +334,14 @@ struct NewClient {
 impl NewClient {
     /// Returns `true` if the lengths are allowed, and if a client of one environment names it.
     fn is_valid(&self, kind: ClientKind) -> bool {
+        if kind == ClientKind::Organization {
+            return !self.name.is_empty();
+        }
         let description = self.description.as_deref().unwrap_or_default();
-        let is_placed = self.project_id.as_deref() == Some(PROJECT)
-            && self.environment_id.as_deref().is_some_and(|id| environment(id).is_some());
         (3..=256).contains(&self.name.chars().count())
             && description.chars().count() <= 140
-            && (kind == ClientKind::Organization || is_placed)
+            && self.project_id.as_deref() == Some(PROJECT)
+            && self.environment_id.as_deref().is_some_and(|id| environment(id).is_some())
     }
 }
 
@@ -403,11 +409,4 @@ fn clients(cloud: &Cloud, is_wanted: impl Fn(ClientKind) -> bool) -> Value {
         })
     });
     json!({ "items": items.collect::<Vec<_>>() })
-}
-
-fn found(value: Option<Value>) -> Response {
-    match value {
-        Some(value) => Json(value).into_response(),
-        None => problem(StatusCode::NOT_FOUND),
-    }
 }

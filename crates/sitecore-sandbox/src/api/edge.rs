@@ -16,7 +16,7 @@ use url::Url;
 
 use super::{
     delivery,
-    problem::{Input, guarded, problem},
+    problem::{Input, found_or_404, guarded, problem},
 };
 use crate::cloud::{Api, Cloud, EdgeKey, SCOPES, Wanted};
 
@@ -58,11 +58,7 @@ async fn replace_settings(
     Input(settings): Input<Value>,
 ) -> Response {
     let mut current = cloud.edge_settings.lock();
-    let is_known = |(name, value): (&String, &Value)| match &current[name] {
-        Value::String(_) => value.is_string(),
-        Value::Bool(_) => value.is_boolean(),
-        _ => false,
-    };
+    let is_known = |(name, value): (&String, &Value)| can_replace(&current[name], value);
     if !settings.as_object().is_some_and(|settings| settings.iter().all(is_known)) {
         return problem(StatusCode::BAD_REQUEST);
     }
@@ -71,6 +67,22 @@ async fn replace_settings(
         current[name] = value.clone();
     }
     StatusCode::ACCEPTED.into_response()
+}
+
+/// Returns `true` if a setting may get this value: a switch, or a time such as `04:00:00` or
+/// `1.04:00:00`.
+fn can_replace(setting: &Value, value: &Value) -> bool {
+    match (setting, value) {
+        (Value::Bool(_), Value::Bool(_)) => true,
+        (Value::String(_), Value::String(time)) => {
+            let (days, time) = time.split_once('.').unwrap_or(("0", time));
+            let parts: Vec<_> = time.split(':').collect();
+            let is_number =
+                |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            parts.len() == 3 && parts.iter().chain([&days]).all(is_number)
+        }
+        _ => false,
+    }
 }
 
 /// A JSON Patch operation (RFC 6902). Only `replace` is supported.
@@ -101,7 +113,7 @@ async fn patch_settings(
         let members = changed.as_object_mut().into_iter().flatten();
         let mut members = members.filter(|(name, _)| format!("/{}", name.to_lowercase()) == path);
         match members.next() {
-            Some((_, member)) if op == "replace" => *member = value,
+            Some((_, member)) if op == "replace" && can_replace(member, &value) => *member = value,
             _ => return problem(StatusCode::BAD_REQUEST),
         }
     }
@@ -180,7 +192,7 @@ async fn create_webhook(
 }
 
 async fn webhook(State(cloud): State<Arc<Cloud>>, Path(id): Path<String>) -> Response {
-    shown(cloud.webhooks.lock().iter().find(|webhook| webhook["id"] == id).cloned())
+    found_or_404(cloud.webhooks.lock().iter().find(|webhook| webhook["id"] == id).cloned())
 }
 
 async fn replace_webhook(
@@ -253,12 +265,12 @@ async fn list_keys(
 }
 
 async fn key_by_hash(State(cloud): State<Arc<Cloud>>, Path(hash): Path<String>) -> Response {
-    shown(cloud.edge_keys.find(|key| key.has_hash(&hash)))
+    found_or_404(cloud.edge_keys.find(|key| key.has_hash(&hash)))
 }
 
 async fn key_by_token(State(cloud): State<Arc<Cloud>>, headers: HeaderMap) -> Response {
     let text = token_in(&headers);
-    shown(cloud.edge_keys.find(|key| key.has_text(text)))
+    found_or_404(cloud.edge_keys.find(|key| key.has_text(text)))
 }
 
 #[derive(Deserialize)]
@@ -298,13 +310,6 @@ async fn revoke_key_by_token(State(cloud): State<Arc<Cloud>>, headers: HeaderMap
 fn token_in(headers: &HeaderMap) -> &str {
     let value = headers.get("x-gql-token").and_then(|value| value.to_str().ok());
     value.unwrap_or_default()
-}
-
-fn shown(key: Option<Value>) -> Response {
-    match key {
-        Some(key) => Json(key).into_response(),
-        None => problem(StatusCode::NOT_FOUND),
-    }
 }
 
 fn changed(found: bool) -> Response {

@@ -82,7 +82,7 @@ fn grant(cloud: &Cloud, parameters: &HashMap<String, String>) -> Result<Value, R
         }
     }
     let id = given("client_id").ok_or_else(|| {
-        (StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication is required".to_owned())
+        (StatusCode::UNAUTHORIZED, "invalid_client", "Missing client_id".to_owned())
     })?;
     let clients = cloud.clients.lock();
     let known = clients

@@ -6,14 +6,14 @@ use axum::{
     Json, Router,
     extract::{FromRequest, Request, State, rejection::JsonRejection},
     http::{
-        StatusCode,
+        HeaderValue, StatusCode,
         header::{CONTENT_TYPE, WWW_AUTHENTICATE},
     },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cloud::{Api, Cloud};
 
@@ -39,13 +39,26 @@ pub(crate) fn problem(status: StatusCode) -> Response {
     (status, content_type, body.to_string()).into_response()
 }
 
+/// Returns a value, or an error response if there is none.
+pub(crate) fn found_or_404(value: Option<Value>) -> Response {
+    match value {
+        Some(value) => Json(value).into_response(),
+        None => problem(StatusCode::NOT_FOUND),
+    }
+}
+
 /// A JSON body. If it is not valid, the response is a problem too.
 pub(crate) struct Input<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
     type Rejection = Response;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Response> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.starts_with("text/json")) {
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        }
         match Json::from_request(request, state).await {
             Ok(Json(body)) => Ok(Self(body)),
             Err(JsonRejection::MissingJsonContentType(_)) => {

@@ -43,14 +43,25 @@ impl PublishingQuery {
     /// The jobs of this CM.
     #[graphql(guard = "SignedIn")]
     async fn jobs(&self, context: &Context<'_>) -> Result<JobConnection> {
-        let jobs = context.data::<Arc<Cloud>>()?.publishes.lock();
-        let nodes = jobs.iter().map(|job| Job {
-            handle: ID(job.id.clone()),
-            name: format!("Publish {}", job.roots.join(", ")),
-            done: job.is_done(),
-        });
-        Ok(JobConnection { nodes: nodes.collect() })
+        Ok(JobConnection { nodes: all_jobs(context.data::<Arc<Cloud>>()?) })
     }
+
+    /// The latest job with this name.
+    #[graphql(guard = "SignedIn")]
+    async fn job(&self, context: &Context<'_>, input: JobInput) -> Result<Option<Job>> {
+        let mut jobs = all_jobs(context.data::<Arc<Cloud>>()?).into_iter().rev();
+        Ok(jobs.find(|job| job.name == input.job_name))
+    }
+}
+
+fn all_jobs(cloud: &Cloud) -> Vec<Job> {
+    let publishes = cloud.publishes.lock();
+    let publishes = publishes.iter().map(|job| {
+        Job::new(job.id.clone(), format!("Publish {}", job.roots.join(", ")), job.is_done())
+    });
+    let rebuilt = cloud.rebuilt_indexes.lock();
+    let rebuilds = rebuilt.iter().map(|name| Job::of_index(name.clone()));
+    publishes.chain(rebuilds).collect()
 }
 
 #[derive(Default)]
@@ -95,9 +106,15 @@ impl PublishingMutation {
 
     /// Does nothing, because the sandbox has no index.
     #[graphql(guard = "SignedIn")]
-    async fn rebuild_indexes(&self, input: RebuildIndexesInput) -> RebuildIndexesPayload {
-        let jobs = input.index_names.into_iter().map(|name| RebuildIndexJob { name });
-        RebuildIndexesPayload { jobs: jobs.collect() }
+    async fn rebuild_indexes(
+        &self,
+        context: &Context<'_>,
+        input: RebuildIndexesInput,
+    ) -> Result<RebuildIndexesPayload> {
+        let cloud = context.data::<Arc<Cloud>>()?;
+        cloud.rebuilt_indexes.lock().extend(input.index_names.clone());
+        let jobs = input.index_names.into_iter().map(Job::of_index);
+        Ok(RebuildIndexesPayload { jobs: jobs.collect() })
     }
 }
 
@@ -133,12 +150,7 @@ struct CancelPublishingPayload {
 
 #[derive(SimpleObject)]
 struct RebuildIndexesPayload {
-    jobs: Vec<RebuildIndexJob>,
-}
-
-#[derive(SimpleObject)]
-struct RebuildIndexJob {
-    name: String,
+    jobs: Vec<Job>,
 }
 
 #[derive(InputObject)]
@@ -171,7 +183,35 @@ struct JobConnection {
 struct Job {
     handle: ID,
     name: String,
+    status: JobStatus,
     done: bool,
+}
+
+#[derive(SimpleObject)]
+struct JobStatus {
+    total: u32,
+    messages: Vec<String>,
+    processed: u32,
+    job_state: &'static str,
+}
+
+#[derive(InputObject)]
+struct JobInput {
+    job_name: String,
+}
+
+impl Job {
+    fn new(handle: String, name: String, done: bool) -> Self {
+        let job_state = if done { "FINISHED" } else { "RUNNING" };
+        let status =
+            JobStatus { total: 1, messages: Vec::new(), processed: u32::from(done), job_state };
+        Self { handle: ID(handle), name, status, done }
+    }
+
+    /// Creates the job of an index, which has ended at once.
+    fn of_index(name: String) -> Self {
+        Self::new(format!("index-{name}"), name, true)
+    }
 }
 
 #[derive(SimpleObject)]

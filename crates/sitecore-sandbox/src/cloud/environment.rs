@@ -19,7 +19,15 @@ pub(crate) struct Environment {
 }
 
 /// The variables of the environments, by environment and name: the value, and whether it is secret.
-pub(crate) type Variables = BTreeMap<(String, String), (String, bool)>;
+pub(crate) type Variables = BTreeMap<(String, String), Variable>;
+
+/// A variable of an environment.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub(crate) value: Option<String>,
+    pub(crate) is_secret: bool,
+    pub(crate) target: Option<String>,
+}
 
 impl Environment {
     pub(crate) fn preview_context(&self) -> String {

@@ -50,6 +50,12 @@ fn adopted_age(entry: &Entry, now: u64) -> Option<u64> {
 }
 
 #[test]
+fn a_token_that_lasts_longer_than_tokens_are_used_is_shared() {
+    let adopted = adopt(&saved_token(2_160 * HOUR), None, at(NOW + HOUR), OURS).unwrap().unwrap();
+    assert_eq!((adopted.lifetime(), adopted.age()), (Some(at(720 * HOUR)), at(HOUR)));
+}
+
+#[test]
 fn a_token_is_adopted_with_its_age_until_its_margin() {
     for (lifetime, elapsed, adopted) in [
         (HOUR, 0, Some(0)),
@@ -61,7 +67,7 @@ fn a_token_is_adopted_with_its_age_until_its_margin() {
         (100, 89, Some(89)),
         (100, 90, None),
         (30 * 24 * HOUR, 1, Some(1)),
-        (30 * 24 * HOUR + 1, 1, None),
+        (31 * 24 * HOUR, 1, Some(1)),
     ] {
         let age = adopted_age(&saved_token(lifetime), NOW + elapsed);
         assert_eq!(age, adopted, "{lifetime} {elapsed}");

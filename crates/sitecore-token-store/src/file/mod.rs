@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{File, TryLockError},
     io::{self, Read as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -48,7 +48,7 @@ const STALE_PARTIAL_AGE: Duration = Duration::from_secs(3_600);
 /// Lease files that no process has used for this long are removed.
 const STALE_LEASE_AGE: Duration = Duration::from_secs(24 * 3_600);
 
-/// How many files of the folder are looked at when it is opened, to remove expired ones.
+/// How many files of the folder are checked when it is opened, to remove expired ones.
 const MAX_SWEPT: usize = 1_000;
 
 /// Allows for a disk that is slow, and for many caches that use it at once.
@@ -332,6 +332,11 @@ impl fmt::Display for Insecure {
 }
 
 impl std::error::Error for Insecure {}
+
+fn wrong_type(path: &Path) -> io::Error {
+    let shown = path.display();
+    insecure(format!("{shown} is a symlink or of the wrong type; remove it, or use another folder"))
+}
 
 fn insecure(message: String) -> io::Error {
     io::Error::other(Insecure(message))

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::insecure;
+use super::wrong_type;
 
 pub(super) struct Folder {
     path: PathBuf,
@@ -84,9 +84,4 @@ impl Folder {
         let entries = fs::read_dir(&self.path).into_iter().flatten().take(limit);
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     }
-}
-
-fn wrong_type(path: &Path) -> io::Error {
-    let shown = path.display();
-    insecure(format!("{shown} is a symlink or of the wrong type; remove it, or use another folder"))
 }

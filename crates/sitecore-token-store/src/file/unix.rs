@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::insecure;
+use super::{insecure, wrong_type};
 
 /// Never follows a symlink, and does not wait for the other end of a named pipe.
 const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -154,11 +154,6 @@ fn check_owner(path: &Path, stat: &Stat) -> io::Result<()> {
     Err(insecure(format!(
         "{shown} belongs to user {owner}, but this process runs as user {user}; use a separate folder for each user"
     )))
-}
-
-fn wrong_type(path: &Path) -> io::Error {
-    let shown = path.display();
-    insecure(format!("{shown} is a symlink or of the wrong type; remove it, or use another folder"))
 }
 
 fn file_type(stat: &Stat) -> FileType {

@@ -62,18 +62,18 @@ pub(super) struct Link {
 enum State {
     Opening(Opening),
     Open(Open),
-    /// No connection is tried for a while.
-    Failed(Failed),
+    /// Opening it failed, and is not tried again for a while.
+    Paused(Pause),
 }
 
-/// The result of opening a connection. The task that opens it goes on if its callers go away.
+/// The result of opening a connection. The task that opens it continues if its callers go away.
 type Opening = Shared<oneshot::Receiver<Result<Open, Arc<str>>>>;
 
 #[derive(Clone)]
-struct Failed {
+struct Pause {
     reason: Arc<str>,
     /// How often in a row it failed.
-    count: u32,
+    failures: u32,
     /// By the monotonic clock.
     retry_at: Duration,
 }
@@ -86,6 +86,8 @@ pub(super) struct Open {
     pub(super) in_flight: Arc<Semaphore>,
     /// Tells the task that keeps the connection to close it.
     close: Arc<Notify>,
+    /// By the monotonic clock.
+    opened_at: Duration,
     /// When a command succeeded last, in milliseconds by the wall clock, which also advances while
     /// the machine is suspended. Zero if none has yet.
     last_used: Arc<AtomicU64>,
@@ -116,27 +118,25 @@ impl Link {
         let runtime = Handle::current();
         let opening = {
             let mut states = self.states();
-            let failures = match states.get(&runtime.id()) {
+            let (known, failures) = match states.get(&runtime.id()) {
                 Some(State::Open(open)) if open.is_usable() => return Ok(open.clone()),
-                Some(State::Failed(failed)) if monotonic() < failed.retry_at => {
-                    return Err(io::Error::other(failed.reason.to_string()));
+                Some(State::Paused(pause)) if monotonic() < pause.retry_at => {
+                    return Err(io::Error::other(pause.reason.to_string()));
                 }
-                Some(State::Failed(failed)) => failed.count,
-                _ => 0,
+                Some(State::Opening(opening)) => (Some(opening.clone()), 0),
+                Some(State::Paused(pause)) => (None, pause.failures),
+                Some(State::Open(_)) | None => (None, 0),
             };
-            match states.get(&runtime.id()) {
-                Some(State::Opening(opening)) => opening.clone(),
-                _ => {
-                    let (sender, receiver) = oneshot::channel();
-                    let opening = receiver.shared();
-                    states.retain(|_, state| state.is_needed());
-                    states.insert(runtime.id(), State::Opening(opening.clone()));
-                    let task = open_and_close(Arc::clone(self), runtime.id(), failures, sender);
-                    #[expect(clippy::disallowed_methods, reason = "it outlives its callers")]
-                    drop(runtime.spawn(task));
-                    opening
-                }
-            }
+            known.unwrap_or_else(|| {
+                let (sender, receiver) = oneshot::channel();
+                let opening = receiver.shared();
+                states.retain(|_, state| state.is_needed());
+                states.insert(runtime.id(), State::Opening(opening.clone()));
+                let task = open_and_close(Arc::clone(self), runtime.id(), failures, sender);
+                #[expect(clippy::disallowed_methods, reason = "it outlives its callers")]
+                drop(runtime.spawn(task));
+                opening
+            })
         };
         match opening.clone().await {
             Ok(result) => result.map_err(|reason| io::Error::other(reason.to_string())),
@@ -175,8 +175,8 @@ impl Link {
                 None => drop(states.remove(&runtime)),
                 Some(retry_at) => {
                     let reason = Arc::from(describe(&self.server, error).to_string());
-                    let failed = Failed { reason, count: 0, retry_at };
-                    states.insert(runtime, State::Failed(failed));
+                    let pause = Pause { reason, failures: 0, retry_at };
+                    states.insert(runtime, State::Paused(pause));
                 }
             }
         }
@@ -225,13 +225,16 @@ impl Link {
 }
 
 impl State {
-    /// Returns `false` for what is left of a runtime that has ended.
+    /// Returns `false` for the state of a runtime that has ended.
     fn is_needed(&self) -> bool {
         match self {
             // `peek` would not notice a task that is gone, because no caller polls it any more.
             Self::Opening(opening) => opening.clone().now_or_never().is_none(),
-            Self::Open(open) => open.is_usable(),
-            Self::Failed(failed) => monotonic() < failed.retry_at + MAX_PAUSE,
+            // In a runtime that runs, its task has closed it by then.
+            Self::Open(open) => {
+                open.is_usable() && (open.is_used() || monotonic() < open.opened_at + MAX_IDLE)
+            }
+            Self::Paused(pause) => monotonic() < pause.retry_at + MAX_PAUSE,
         }
     }
 }
@@ -258,15 +261,16 @@ async fn open_and_close(
             connection,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             close: Arc::default(),
+            opened_at: monotonic(),
             last_used: Arc::default(),
         }),
         Err(error) => Err(Arc::from(error.to_string())),
     };
     let state = match &opened {
         Ok(open) => State::Open(open.clone()),
-        Err(reason) => State::Failed(Failed {
+        Err(reason) => State::Paused(Pause {
             reason: Arc::clone(reason),
-            count: failures + 1,
+            failures: failures + 1,
             retry_at: monotonic() + pause,
         }),
     };
@@ -402,7 +406,10 @@ fn wall_millis() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
 
     use redis::IntoConnectionInfo as _;
     use tokio::runtime::Builder;
@@ -423,5 +430,27 @@ mod tests {
             assert!(open.is_err(), "the server does not respond");
         }
         assert_eq!(link.states().len(), 1, "only that of the last one");
+    }
+
+    #[test]
+    fn an_unused_connection_of_a_runtime_that_ended_is_forgotten() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("redis://{}", server.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().expect("a connection");
+            // Accepts whatever the client sends first.
+            while stream.read(&mut [0; 1_024]).is_ok_and(|read| read > 0) {
+                let _ = stream.write_all(b"+OK\r\n+OK\r\n");
+            }
+        });
+        let info = url.into_connection_info().expect("a URL");
+        let link = Link::new(Server::One(Box::new(info)), None, Duration::from_secs(5));
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut open = runtime.block_on(link.open()).expect("a connection");
+        assert!(State::Open(open.clone()).is_needed());
+        open.opened_at = monotonic().saturating_sub(MAX_IDLE);
+        assert!(!State::Open(open.clone()).is_needed());
+        open.touch();
+        assert!(State::Open(open).is_needed());
     }
 }

@@ -109,14 +109,14 @@ impl RedisStore {
     }
 
     /// Runs a command. If the connection turns out to be closed, another one is opened.
-    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failed> {
+    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let inner = &*self.0;
         let mut may_repeat = true;
         loop {
-            let mut open = inner.link.open().await.map_err(Failed::Other)?;
+            let mut open = inner.link.open().await.map_err(CommandError::Other)?;
             let in_flight = Arc::clone(&open.in_flight);
             let permit = in_flight.acquire().await;
-            let _permit = permit.map_err(|error| Failed::Other(io::Error::other(error)))?;
+            let _permit = permit.map_err(|error| CommandError::Other(io::Error::other(error)))?;
             let is_used = open.is_used();
             let result = within(inner.command_timeout, command.query_async(&mut open.connection));
             match result.await {
@@ -125,19 +125,19 @@ impl RedisStore {
                     return Ok(value);
                 }
                 Some(Err(error)) if error.code() == Some("WRONGTYPE") => {
-                    return Err(Failed::WrongType);
+                    return Err(CommandError::WrongType);
                 }
                 Some(Err(error)) => {
                     inner.link.close_after(&open, &error);
                     if !(is_used && may_repeat && error.is_io_error() && !error.is_timeout()) {
-                        return Err(Failed::Other(self.described(&error)));
+                        return Err(CommandError::Other(self.described(&error)));
                     }
                     may_repeat = false;
                 }
                 None => {
                     let error = io::Error::from(io::ErrorKind::TimedOut).into();
                     inner.link.close_after(&open, &error);
-                    return Err(Failed::Other(self.described(&error)));
+                    return Err(CommandError::Other(self.described(&error)));
                 }
             }
         }
@@ -149,17 +149,17 @@ impl RedisStore {
 }
 
 /// Why a command failed.
-enum Failed {
+enum CommandError {
     /// The key's value is not a string.
     WrongType,
     Other(io::Error),
 }
 
-impl From<Failed> for io::Error {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::WrongType => Self::other("the key's value is not a string"),
-            Failed::Other(error) => error,
+impl From<CommandError> for io::Error {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::WrongType => Self::other("the key's value is not a string"),
+            CommandError::Other(error) => error,
         }
     }
 }
@@ -243,13 +243,13 @@ impl TokenStore for RedisStore {
         let remaining: i64 = self.run(cmd("PTTL").arg(&key)).await?;
         let entry = self.run(cmd("GETRANGE").arg(&key).arg(0).arg(MAX_BYTES)).await;
         let entry: Vec<u8> = match entry {
-            Err(Failed::WrongType) => return Ok(None),
+            Err(CommandError::WrongType) => return Ok(None),
             result => result?,
         };
         let is_entry = !entry.is_empty() && entry.len() <= MAX_BYTES;
         Ok(is_entry.then(|| match u64::try_from(remaining) {
             Ok(millis) => Stored::new(entry).with_remaining(Duration::from_millis(millis)),
-            // The key's expiry was removed.
+            // The key has no expiry, or was saved after `PTTL`.
             Err(_) => Stored::new(entry),
         }))
     }

@@ -26,7 +26,10 @@ use super::{
     body::{Body, full},
     record::{Record, Records},
 };
-use crate::{commands::token::key_of, terminal::printable, terminal::words};
+use crate::{
+    failure::for_shells,
+    terminal::{key_of, printable, words},
+};
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -222,7 +225,7 @@ fn account_card(account: &Account) -> String {
         html
     });
     let error = status.last_error().map_or_else(String::new, |error| {
-        format!("<p class=\"error\">{}</p>", escape(&printable(&error.cause())))
+        format!("<p class=\"error\">{}</p>", escape(&printable(&for_shells(&error.cause()))))
     });
     format!(
         "<section class=\"card\"><h2>{}</h2><p class=\"source\">{}</p>\

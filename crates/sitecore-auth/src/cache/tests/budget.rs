@@ -74,7 +74,7 @@ fn the_budget_pays_for_a_token_request_that_is_repeated() {
     assert_eq!(table.reject("a"), Got::Waits);
     assert!(matches!(arrival(&mut table, token("token-1", DAY)), Arrival::Identical));
     let now = table.now;
-    table.state.count_repetition(now);
+    table.state.rejections.count_repetition(now);
     table.grant(DAY);
     for api in ["b", "c", "d", "e"] {
         assert_eq!(table.reject(api), Got::Waits);
@@ -88,7 +88,7 @@ fn the_budget_is_regained_within_six_hours_whatever_was_spent() {
     let mut table = Table::with_token(DAY);
     for _ in 0..1_000 {
         let now = table.now;
-        table.state.count_repetition(now);
+        table.state.rejections.count_repetition(now);
     }
     table.advance(HOUR);
     assert_eq!(table.reject("api"), Got::Waits);
@@ -98,7 +98,7 @@ fn the_budget_is_regained_within_six_hours_whatever_was_spent() {
     for _ in 0..100 {
         table.advance(5 * MINUTE);
         assert_eq!(table.reject_token(&same, &RejectedBy::Caller), Got::Waits);
-        assert!(table.finish(Ok(token("token-1", 5 * MINUTE))).is_some());
+        assert!(!table.finish(Ok(token("token-1", 5 * MINUTE))).is_look_again());
     }
     assert_eq!(table.reject("api"), Got::Waits);
 }

@@ -132,7 +132,7 @@ fn a_check_that_never_ends_is_given_up_after_two_seconds() {
     let number = table.check.take().expect("a check");
     assert_eq!(table.with_input(|state, input| state.time_left(number, input)), 2 * SECOND);
     table.advance(2 * SECOND);
-    assert!(table.with_input(|state, input| state.time_out(number, input)).is_none());
+    assert!(table.with_input(|state, input| state.time_out(number, input)).is_look_again());
     assert_eq!(table.next(Need::Token), Got::Fails(ErrorKind::Refused, 57 * SECOND));
     // Even if its caller is gone, the next check starts.
     let mut table = refused();

@@ -7,7 +7,7 @@ fn cooldowns(table: &mut Table, need: Need<'_>, kinds: &[ErrorKind]) -> Vec<u64>
     let fail = |kind: &ErrorKind| {
         table.next(need);
         let outcome = table.fail(*kind);
-        let Some(Outcome::Failed(error)) = outcome else { panic!("{outcome:?}") };
+        let Outcome::Failed(error) = outcome else { panic!("{outcome:?}") };
         let wait = error.retry_after().expect("a cooldown");
         table.advance(wait);
         wait.as_secs()

@@ -328,11 +328,11 @@ impl World {
         if is_token && refresh.is_due_to_rejection() {
             let paid = self.charged_api.take().filter(|_| !is_adopted);
             self.paid.extend(paid.map(|api| (api, text.clone())));
-        } else if matches!(outcome, Some(Outcome::Refreshed(_))) {
+        } else if matches!(outcome, Outcome::Refreshed(_)) {
             self.rejecting.clear();
         }
         match outcome {
-            Some(Outcome::Refreshed(new)) => {
+            Outcome::Refreshed(new) => {
                 // 9. It settles if the previous token is good.
                 let current = before.usable(now).filter(|current| current.rejected_by.is_empty());
                 let settles =
@@ -343,16 +343,18 @@ impl World {
                 self.server_until = Duration::ZERO;
                 Ok(())
             }
-            Some(Outcome::Unchanged(_) | Outcome::RejectedAgain(_)) => {
+            Outcome::Unchanged(_) | Outcome::RejectedAgain(_) => {
                 self.server_until = Duration::ZERO;
                 Ok(())
             }
-            Some(Outcome::Failed(error)) if error.retry_after().is_none() => {
+            Outcome::Failed(error) if error.retry_after().is_none() => {
                 Err("5. a failure without a cooldown".to_owned())
             }
-            Some(Outcome::Failed(_) | Outcome::StoodStill) => Ok(()),
-            None if is_usable => Err("4. a token that arrived was thrown away".to_owned()),
-            None => Ok(()),
+            Outcome::Failed(_) | Outcome::StoodStill => Ok(()),
+            Outcome::LookAgain if is_usable => {
+                Err("4. a token that arrived was thrown away".to_owned())
+            }
+            Outcome::LookAgain => Ok(()),
         }
     }
 

@@ -11,8 +11,8 @@ mod settling;
 use std::time::Duration;
 
 use super::{
+    decision::RejectedBy,
     decision::{Arrival, Input, Job, Need, Outcome, Refresh, Reply},
-    rejections::RejectedBy,
     state::CacheState,
 };
 use crate::{
@@ -116,12 +116,12 @@ impl Table {
     }
 
     /// Ends the refresh that was started last.
-    fn finish(&mut self, result: Result<Token>) -> Option<Outcome> {
+    fn finish(&mut self, result: Result<Token>) -> Outcome {
         let refresh = self.refresh.take().expect("a refresh");
         self.finish_refresh(&refresh, result)
     }
 
-    fn finish_refresh(&mut self, refresh: &Refresh, result: Result<Token>) -> Option<Outcome> {
+    fn finish_refresh(&mut self, refresh: &Refresh, result: Result<Token>) -> Outcome {
         let _ = self.state.begin_request(refresh, self.now);
         let result = result.map(|token| token.with_validity(&self.policy, refresh.started));
         self.with_input(|state, input| state.finish(refresh, result, input))
@@ -132,7 +132,7 @@ impl Table {
         self.granted += 1;
         let token = token(&format!("token-{}", self.granted), lifetime);
         match self.finish(Ok(token)) {
-            Some(Outcome::Refreshed(token)) => token,
+            Outcome::Refreshed(token) => token,
             other => panic!("not a newer token: {other:?}"),
         }
     }
@@ -142,11 +142,11 @@ impl Table {
         self.with_input(|state, input| state.lose(refresh.number, is_awaited, input));
     }
 
-    fn fail(&mut self, kind: ErrorKind) -> Option<Outcome> {
+    fn fail(&mut self, kind: ErrorKind) -> Outcome {
         self.finish(Err(Error::new(kind, "table")))
     }
 
-    fn fail_for(&mut self, wait: Duration) -> Option<Outcome> {
+    fn fail_for(&mut self, wait: Duration) -> Outcome {
         self.finish(Err(Error::new(ErrorKind::RateLimited, "table").with_retry_after(wait)))
     }
 
@@ -172,6 +172,12 @@ impl Table {
 
 fn token(name: &str, lifetime: Duration) -> Token {
     Token::bearer(name, lifetime).expect("a token")
+}
+
+impl Outcome {
+    fn is_look_again(&self) -> bool {
+        matches!(self, Self::LookAgain)
+    }
 }
 
 fn by(api: &'static str) -> RejectedBy {

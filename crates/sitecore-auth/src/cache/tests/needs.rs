@@ -56,9 +56,7 @@ fn one_refresh_serves_all_callers_and_they_share_its_failure() {
         assert_eq!((table.next(need), table.refresh.is_some()), (Got::Waits, false));
     }
     table.refresh = refresh;
-    let Some(Outcome::Failed(error)) = table.fail(ErrorKind::Malformed) else {
-        panic!("no failure")
-    };
+    let Outcome::Failed(error) = table.fail(ErrorKind::Malformed) else { panic!("no failure") };
     assert_eq!(error.retry_after(), Some(SECOND));
     assert_eq!(table.next(Need::Token), Got::Fails(ErrorKind::Malformed, SECOND));
 }
@@ -108,8 +106,8 @@ fn a_lost_refresh_gives_way_to_another() {
     table.next(Need::Token);
     // Its failure no longer counts, but a token always does.
     let error = Error::new(ErrorKind::Refused, "late");
-    assert!(table.finish_refresh(&lost, Err(error)).is_none());
-    assert!(table.finish_refresh(&lost, Ok(token("late", DAY))).is_some());
+    assert!(table.finish_refresh(&lost, Err(error)).is_look_again());
+    assert!(!table.finish_refresh(&lost, Ok(token("late", DAY))).is_look_again());
     assert_eq!(table.next(Need::Token), is_token("late"));
     assert!(table.with_input(|state, input| state.is_refreshing(input)), "the other one goes on");
 }
@@ -164,7 +162,7 @@ fn the_time_limit_counts_from_the_call_and_its_end_is_a_failure() {
     assert_eq!((table.next(Need::Token), table.refresh.is_some()), (Got::Waits, false));
     table.advance(Duration::from_nanos(1));
     let outcome = table.with_input(|state, input| state.time_out(refresh.number, input));
-    assert!(matches!(outcome, Some(Outcome::Failed(_))), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
     assert_eq!(table.next(Need::Token), Got::Fails(ErrorKind::Unavailable, SECOND));
     // The token that arrives late is used, and ends the cooldown.
     table.finish_refresh(&refresh, Ok(token("late", DAY)));
@@ -180,11 +178,7 @@ fn a_process_that_stood_still_has_no_cooldown() {
             table.next(Need::Token);
             pass(&mut table, by);
             let outcome = table.fail(ErrorKind::Unavailable);
-            assert_eq!(
-                matches!(outcome, Some(Outcome::StoodStill)),
-                is_late,
-                "{by:?}: {outcome:?}"
-            );
+            assert_eq!(matches!(outcome, Outcome::StoodStill), is_late, "{by:?}: {outcome:?}");
             assert_eq!(table.next(Need::Token) == Got::Waits, is_late);
         }
     }
@@ -213,7 +207,7 @@ fn a_process_that_stands_still_again_has_a_cooldown() {
     table.lose(&refresh, false);
     table.next(Need::Token);
     table.advance(HOUR);
-    assert!(matches!(table.fail(ErrorKind::Unavailable), Some(Outcome::StoodStill)));
+    assert!(matches!(table.fail(ErrorKind::Unavailable), Outcome::StoodStill));
     // One that is frozen after each call makes a token request per cooldown.
     let mut table = Table::stale();
     let mut started = 0;
@@ -260,11 +254,11 @@ fn waiters_of_a_refresh_that_was_given_up_share_its_outcome() {
     // Another caller notices the time limit first.
     assert_eq!(table.next(Need::Token), Got::Fails(ErrorKind::Unavailable, SECOND));
     let outcome = table.with_input(|state, input| state.time_out(number, input));
-    assert!(matches!(outcome, Some(Outcome::Failed(_))), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
     // If another refresh is in flight by then, they join that one.
     table.advance(SECOND);
     table.next(Need::Token);
-    assert!(table.with_input(|state, input| state.time_out(number, input)).is_none());
+    assert!(table.with_input(|state, input| state.time_out(number, input)).is_look_again());
 }
 
 #[test]
@@ -293,7 +287,7 @@ fn a_usable_token_that_is_returned_again_changes_nothing() {
     table.next(Need::Refresh);
     let outcome = table.finish(Ok(token("token-1", DAY)));
     // Half of the 3 h 59 min that are left.
-    let Some(Outcome::Unchanged(retry_in)) = outcome else { panic!("{outcome:?}") };
+    let Outcome::Unchanged(retry_in) = outcome else { panic!("{outcome:?}") };
     assert_eq!(retry_in, (4 * HOUR - MINUTE) / 2);
     table.advance(retry_in - SECOND);
     assert_eq!((table.next(Need::Token), table.refresh.is_none()), (is_token("token-1"), true));
@@ -309,7 +303,7 @@ fn an_expired_token_that_is_returned_again_is_used_for_five_minutes_at_a_time() 
     for _ in 0..100 {
         table.advance(14 * MINUTE);
         assert_eq!(table.next(Need::Token), Got::Waits);
-        assert!(table.finish(Ok(token("token-1", 15 * MINUTE))).is_some());
+        assert!(!table.finish(Ok(token("token-1", 15 * MINUTE))).is_look_again());
         // A tenth of it is the margin.
         table.advance(270 * SECOND - Duration::from_nanos(1));
         assert_eq!(table.next(Need::Look), is_token("token-1"));
@@ -351,7 +345,7 @@ fn a_token_that_is_returned_again_is_not_used_beyond_the_response_or_its_exp() {
         let outcome = table.finish(Ok(token(&text, again)));
         if usable.is_zero() {
             assert!(
-                matches!(&outcome, Some(Outcome::Failed(error)) if error.kind() == ErrorKind::Malformed)
+                matches!(&outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Malformed)
             );
         } else {
             let record = table.state.tokens.usable(table.now).expect("a token");
@@ -373,19 +367,19 @@ fn a_token_keeps_the_expiry_that_another_cache_computed() {
     outer.advance(MINUTE);
     assert_eq!(outer.next(Need::Token), Got::Waits);
     // Nor does it get five more minutes.
-    assert!(matches!(outer.finish(Ok(dated)), Some(Outcome::Failed(_))));
+    assert!(matches!(outer.finish(Ok(dated)), Outcome::Failed(_)));
 }
 
 #[test]
 fn a_token_that_expires_earlier_does_not_replace_a_good_one() {
     let mut table = Table::stale();
     table.next(Need::Refresh);
-    assert!(matches!(table.finish(Ok(token("short", 15 * MINUTE))), Some(Outcome::Unchanged(_))));
+    assert!(matches!(table.finish(Ok(token("short", 15 * MINUTE))), Outcome::Unchanged(_)));
     assert_eq!(table.current(), "token-1");
     // If it was rejected, any other token will do.
     table.advance(2 * HOUR);
     assert_eq!(table.reject("api"), Got::Waits);
-    assert!(matches!(table.finish(Ok(token("short", 15 * MINUTE))), Some(Outcome::Refreshed(_))));
+    assert!(matches!(table.finish(Ok(token("short", 15 * MINUTE))), Outcome::Refreshed(_)));
     assert_eq!(table.current(), "short");
 }
 
@@ -415,7 +409,7 @@ fn a_longer_lasting_token_comes_from_a_refresh_and_rejects_nothing() {
 fn a_longer_lasting_token_is_not_requested_again_and_again() {
     let mut table = Table::stale();
     assert_eq!(table.next(Need::TokenFor(5 * HOUR)), Got::Waits);
-    assert!(matches!(table.finish(Ok(token("token-1", DAY))), Some(Outcome::Unchanged(_))));
+    assert!(matches!(table.finish(Ok(token("token-1", DAY))), Outcome::Unchanged(_)));
     let wait = (4 * HOUR - MINUTE) / 2;
     assert_eq!(table.next(Need::TokenFor(5 * HOUR)), Got::Fails(ErrorKind::Unavailable, wait));
     // During a cooldown it fails, although other callers have a token.

@@ -25,6 +25,41 @@ pub(super) fn requests_in(table: &mut Table, minutes: u32, apis: &[&'static str]
 }
 
 #[test]
+fn no_two_caches_have_the_same_number() {
+    // The middleware and the store tell caches apart by it, even after one was dropped.
+    let number = || {
+        let source = crate::source_fn(|_| async { Token::bearer("token", DAY) });
+        crate::TokenCache::new(source).number()
+    };
+    assert_ne!(number(), number());
+}
+
+#[test]
+fn an_api_that_does_not_know_the_replacement_gets_the_token_that_it_accepted() {
+    let mut table = Table::with_token(DAY);
+    let first = table.state.tokens.current().expect("a token").token.clone();
+    for api in ["a", "b", "c"] {
+        table.accept(api, &first);
+    }
+    assert_eq!(table.reject("b"), Got::Waits);
+    let second = table.grant(DAY);
+    // This ends the settling.
+    table.accept("b", &second);
+    table.accept("c", &second);
+    for _ in 0..2 {
+        // This one learns the new key later.
+        assert_eq!(table.reject_token(&second, &by("a")), Got::Token("token-1".to_owned()));
+        assert_eq!(table.next(Need::TokenOf(&by("a"))), Got::Token("token-1".to_owned()));
+        assert_eq!(table.next(Need::TokenOf(&by("b"))), Got::Token("token-2".to_owned()));
+    }
+    // It rejects both, or it accepted the replacement before it rejected that.
+    for (token, api) in [(&first, "a"), (&second, "c"), (&second, "new")] {
+        let mut table = table.clone();
+        assert_eq!(table.reject_token(token, &by(api)), Got::Waits, "{api}");
+    }
+}
+
+#[test]
 fn an_api_that_rejects_everything_gets_new_tokens_less_and_less_often() {
     let requests = requests_in(&mut Table::with_token(DAY), 16 * 60, &["api"]);
     assert_eq!(requests, [0, 1, 3, 7, 15, 31, 63, 127, 255, 435, 615, 795]);
@@ -120,7 +155,7 @@ fn getting_the_rejected_token_again_is_a_failure_only_for_the_api_that_rejected_
     table.advance(2 * SECOND);
     table.reject("api");
     let outcome = table.finish(Ok(token("token-1", DAY)));
-    let Some(Outcome::RejectedAgain(error)) = outcome else { panic!("{outcome:?}") };
+    let Outcome::RejectedAgain(error) = outcome else { panic!("{outcome:?}") };
     assert_eq!((table.current(), error.retry_after()), ("token-1".to_owned(), Some(MINUTE)));
     assert_eq!(table.reject("api"), Got::Fails(ErrorKind::Unavailable, MINUTE));
     assert_eq!(table.next(Need::Token), is_token("token-1"));
@@ -140,7 +175,7 @@ fn a_rejected_token_does_not_come_back_with_a_later_refresh() {
     table.grant(HOUR);
     table.advance(50 * MINUTE);
     table.next(Need::Refresh);
-    assert!(matches!(table.finish(Ok(token("token-1", DAY))), Some(Outcome::Unchanged(_))));
+    assert!(matches!(table.finish(Ok(token("token-1", DAY))), Outcome::Unchanged(_)));
     assert_eq!(table.current(), "token-2");
     // Unless there is nothing else: an API may accept it.
     table.advance(HOUR);
@@ -373,7 +408,7 @@ fn a_late_replacement_does_not_replace_a_newer_token() {
     assert_eq!(table.reject("api"), Got::Waits);
     table.finish(Ok(token("newer", DAY)));
     let outcome = table.finish_refresh(&late, Ok(token("late", DAY)));
-    assert!(matches!(outcome, Some(Outcome::Unchanged(_))), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Unchanged(_)), "{outcome:?}");
     // Nor does it defer the next refresh.
     let next = table.with_input(|state, input| state.next_attempt_in(input));
     assert_eq!(next, Some(DAY.mul_f64(0.8)));
@@ -447,7 +482,7 @@ fn an_earlier_rejected_token_is_not_a_replacement_either() {
     table.advance(MINUTE);
     assert_eq!(table.reject("api"), Got::Waits);
     let outcome = table.finish(Ok(token("token-1", DAY)));
-    assert!(matches!(outcome, Some(Outcome::RejectedAgain(_))), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::RejectedAgain(_)), "{outcome:?}");
     assert_eq!(table.current(), "token-2");
 }
 
