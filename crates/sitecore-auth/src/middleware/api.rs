@@ -105,6 +105,7 @@ impl Api {
 
     /// Returns the token to send: the current one, or another one if this API has rejected the
     /// current one.
+    #[inline]
     pub(super) fn choose(&self, current: Token, cache: &TokenCache) -> Token {
         if current.is_rejected() {
             return cache.current_for(&self.name).unwrap_or(current);

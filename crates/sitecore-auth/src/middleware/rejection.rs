@@ -167,6 +167,7 @@ pub(super) async fn inspect_graphql(response: &mut PeekedResponse) -> Option<Exe
 }
 
 /// Returns `true` if the status and the challenges of a response reject the token.
+#[inline]
 pub(super) fn rejects_by_header(status: StatusCode, headers: &HeaderMap) -> bool {
     match status {
         StatusCode::UNAUTHORIZED => rejects_token(headers),
