@@ -89,7 +89,10 @@ impl Login {
                 Endpoint::of_authority(&setting, authority, audience.as_deref())?
             }
             (None, Some(audience)) => {
-                Endpoint::new(Endpoint::from_env()?.token_url().clone(), audience)?
+                let default = Endpoint::from_env()?;
+                let authority = default.token_url().as_str().trim_end_matches("oauth/token");
+                let setting = format!("{place}: audience");
+                Endpoint::of_authority(&setting, authority, Some(audience))?
             }
             (None, None) => Endpoint::from_env()?,
         };

@@ -1,4 +1,4 @@
-//! What commands print: results, notes, progress, a bar, and names and times in them.
+//! What commands print: results, notes, progress and bars, and how names and times are written.
 
 use std::{
     future::Future,

@@ -135,8 +135,12 @@ impl<'a> Call<'a> {
                 Either::Right((never, _)) => match never {},
             }
         };
-        let saved = self.in_time(Duration::MAX, self.save_repeatedly(&result, requested_at)).await;
-        let saved = saved.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+        let saving = self.save_repeatedly(&result, requested_at);
+        let saved = self.in_time(Duration::MAX, saving).await.unwrap_or_else(|| {
+            // This says nothing about the store.
+            debug!("could not save token to store in time");
+            Ok(None)
+        });
         if saved.is_err() {
             // The note says that the others should not wait for a token. It keeps what is stored,
             // such as a token that they can still use.
@@ -223,8 +227,8 @@ impl<'a> Call<'a> {
         self.parts.inner.fetch(self.context.after(self.waited())).await
     }
 
-    /// Limits what is done after the token request. It takes at most half of the time that the
-    /// refresh has left, because its caller must get the token even if the store hangs.
+    /// Limits one step after the token request to half of the time that the refresh has left,
+    /// because its caller must get the token even if the store hangs.
     async fn in_time<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         let left = self.context.after(self.waited()).time_left();
         timeout(limit.min(left / 2), work).await.ok()

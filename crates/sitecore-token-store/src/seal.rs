@@ -19,7 +19,7 @@ const VERSION: &str = "sitecore-token-store 3";
 const NONCE_BYTES: usize = 24;
 
 /// Returns a random number from the operating system, so that two clones of one virtual machine get
-/// different ones. A nonce is random too, and longer.
+/// different ones. It is the start of a random nonce.
 pub(crate) fn random_id() -> u128 {
     let nonce: [u8; NONCE_BYTES] = XNonce::generate().into();
     u128::from_ne_bytes(*nonce.first_chunk().expect("a nonce of 24 bytes"))

@@ -91,8 +91,9 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) if a value is empty, is not a URL, or is not accepted
-    /// by [`new`](Self::new). The error names the variable.
+    /// [`Config`](crate::ErrorKind::Config) if a value is empty, is enclosed in quotation marks,
+    /// contains anything but printable ASCII, is not a URL, or is not accepted by
+    /// [`new`](Self::new). The error names the variable.
     pub fn from_env() -> Result<Self> {
         const AUTHORITY: &str = "SITECORE_AUTH_AUTHORITY";
         const AUDIENCE: &str = "SITECORE_AUTH_AUDIENCE";

@@ -72,7 +72,7 @@ impl Error {
         Self::new(ErrorKind::Malformed, message)
     }
 
-    /// Puts what was done before what went wrong.
+    /// Prepends a context to the message.
     pub(crate) fn with_context(self, context: &str) -> Self {
         self.with(|inner| inner.message = format!("{context}: {}", inner.message))
     }

@@ -146,7 +146,7 @@ impl RawResponse<'_> {
     }
 
     fn token(&self, fields: &Fields<'_>, redactor: &Redactor) -> Result<TokenResponse> {
-        // What the parts of the response say about themselves.
+        // Errors about a part of the response name neither the issuer nor the client.
         let unusable = |error: Error| {
             let (host, client) = (self.host(), self.client());
             error.with_context(&format!("{host} granted {client} no usable token"))

@@ -5,9 +5,8 @@ use std::{error::Error as StdError, io, time::Duration};
 use crate::error::{Error, ErrorKind};
 
 /// What TLS libraries say about a certificate authority that they do not know.
-const UNKNOWN_AUTHORITY: [&str; 5] = [
+const UNKNOWN_AUTHORITY: [&str; 4] = [
     "UnknownIssuer",
-    "CaUsedAsEndEntity",
     "unable to get local issuer certificate",
     "self-signed certificate",
     "certificate is not trusted",
@@ -47,13 +46,16 @@ pub(crate) fn transport_error(error: reqwest::Error, host: &str, timeout: Durati
         Phase::Tls if has_cause(&["Expired", "NotValidYet", "has expired"]) => format!(
             "the certificate of {host} is expired or not valid yet; check this machine's clock, then the server's certificate"
         ),
+        Phase::Tls if has_cause(&["CaUsedAsEndEntity"]) => format!(
+            "the certificate of {host} is that of a certificate authority; install a server certificate there"
+        ),
         Phase::Tls => format!("the TLS handshake with {host} failed; check the token URL"),
         Phase::Exchange if error.is_timeout() => {
             format!(
                 "{host} did not complete its response within {timeout:?}; check the network and the firewall, or try again later"
             )
         }
-        Phase::Exchange if has_cause(&["invalid HTTP"]) => format!(
+        Phase::Exchange if has_cause(&["invalid HTTP version"]) => format!(
             "{host} does not speak HTTP on this port; check the scheme and the port of the token URL"
         ),
         Phase::Exchange => format!("the connection to {host} was interrupted; try again later"),

@@ -29,7 +29,8 @@ pub(crate) async fn run(
         EdgeKey::Rename { hash, .. } | EdgeKey::Revoke { hash, .. } => check_hash(hash)?,
         // The API never returns it again.
         EdgeKey::Create { .. } if is_stdout_discarded() => {
-            return Err(Failure::usage("stdout is discarded, so the new key would be lost"));
+            return Err(Failure::usage("stdout is discarded, so the new key would be lost")
+                .hint("print it, or redirect it to a file"));
         }
         EdgeKey::Create { .. } | EdgeKey::List { .. } => {}
     }

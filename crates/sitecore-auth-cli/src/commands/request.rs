@@ -103,7 +103,7 @@ fn target(text: &str, host: Option<&str>, config: &Config) -> Result<(Api, Url)>
     }
     let url = Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(invalid("this is neither the path of an API nor a URL"));
+        return Err(invalid("this is neither the path of an API nor an http or https URL"));
     }
     let covers =
         |api: &Api| api.url(host, config).is_ok_and(|known| known.origin() == url.origin());
@@ -174,7 +174,13 @@ fn page_parameter(api: Api) -> &'static str {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {
-    #[serde(alias = "keys", alias = "Keys", alias = "Data")]
+    // Null is an empty page, but a page without this member is not a list.
+    #[serde(
+        alias = "keys",
+        alias = "Keys",
+        alias = "Data",
+        deserialize_with = "Option::deserialize"
+    )]
     data: Option<Vec<Box<RawValue>>>,
     #[serde(default, alias = "TotalCount")]
     total_count: Value,

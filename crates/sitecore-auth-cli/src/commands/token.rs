@@ -12,7 +12,7 @@ use sitecore_auth::{ErrorKind, Token, TokenCache};
 use crate::{
     args::{self, Common, TokenFormat},
     config::Config,
-    failure::{Failure, Result},
+    failure::{Failure, Result, for_shells},
     login::Login,
     terminal::{key_of, note, now, wait_for, words},
 };
@@ -67,7 +67,7 @@ async fn lasting(
     }
     cache.token_valid_for(wanted).await.map_err(|error| match error.kind() {
         // The issuer's tokens never last that long.
-        ErrorKind::Config => Failure::usage(error.cause()),
+        ErrorKind::Config => Failure::usage(for_shells(&error.cause())),
         _ => Failure::from(error),
     })
 }

@@ -21,7 +21,7 @@ const MAX_BUFFERED: usize = 1 << 20;
 
 /// How much of a refused request is read, and for how long.
 const MAX_DISCARDED: usize = 64 << 20;
-const DISCARD_TIME: Duration = Duration::from_secs(5);
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// How long a stream may pause. Its total time is not limited.
 pub(crate) const IDLE_TIME: Duration = Duration::from_secs(600);

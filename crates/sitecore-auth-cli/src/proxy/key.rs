@@ -35,20 +35,26 @@ impl Key {
 
     /// Creates the file with this key, unless another process has just created it.
     fn save(&self, path: &Path) -> io::Result<()> {
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let create = |path: &Path| {
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(path).and_then(|mut file| file.write_all(self.0.as_bytes()))
+        };
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
         // Another process never sees a part of the key.
         let mut new = path.as_os_str().to_owned();
         new.push(format!(".{:016x}.new", random));
-        let written = options.open(&new).and_then(|mut file| file.write_all(self.0.as_bytes()));
-        let linked = written.and_then(|()| fs::hard_link(&new, path));
-        let _ = fs::remove_file(&new);
+        let new = Path::new(&new);
+        create(new)?;
+        let linked = fs::hard_link(new, path);
+        let _ = fs::remove_file(new);
         match linked {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
+            // Some file systems have no hard links.
+            Err(_) => create(path),
+            Ok(()) => Ok(()),
         }
     }
 

@@ -83,7 +83,7 @@ impl Proxy {
         call: &mut Call,
     ) -> Result<Response<Body>, Problem> {
         let (mut parts, body) = request.into_parts();
-        // A client that waits for leave to send its body sends none after a refusal.
+        // A client that sent `Expect: 100-continue` sends no body after a refusal.
         let is_sent = !parts.headers.contains_key(EXPECT);
         let admitted = self.access.check(&parts);
         let admitted = admitted.and_then(|host| Ok((host, self.route(parts.uri.path())?)));

@@ -85,12 +85,6 @@ impl Log {
         let write = move || {
             for line in lines {
                 error_line(&line);
-                let dropped = written.dropped.swap(0, Ordering::Relaxed);
-                if dropped > 0 {
-                    error_line(&format!(
-                        "{dropped} lines are missing here, because stderr was not read"
-                    ));
-                }
                 written.unwritten.fetch_sub(1, Ordering::Relaxed);
             }
         };
@@ -99,10 +93,15 @@ impl Log {
     }
 
     fn write(&self, line: String) {
+        let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
+        let line = match dropped {
+            0 => line,
+            _ => format!("{dropped} lines are missing here, because stderr was not read\n{line}"),
+        };
         self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
         if self.sender.try_send(line).is_err() {
             self.counts.unwritten.fetch_sub(1, Ordering::Relaxed);
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
         }
     }
 }

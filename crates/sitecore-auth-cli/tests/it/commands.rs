@@ -294,7 +294,7 @@ fn request_makes_authenticated_calls() {
         (&["request", "GET", "deploy:/outside"], 2, "outside the targets"),
         (&["request", "GET", "https://example.com/"], 2, "no API is known at https://example.com"),
         (&["request", "GET", "nowhere"], 2, "expected a path such as deploy:"),
-        (&["request", "GET", "deploy:api/x"], 2, "neither the path of an API nor a URL"),
+        (&["request", "GET", "deploy:api/x"], 2, "neither the path of an API nor an http"),
         (&["request", "G T", "deploy:/api/x"], 2, "not an HTTP method"),
         (&["request", "GET", "deploy:/api/x", "-H", "nothing"], 2, "expected `name: value`"),
         (&["request", "GET", "deploy:/api/x", "-H", "Authorization: x"], 2, "is set for you"),
@@ -311,6 +311,12 @@ fn request_makes_authenticated_calls() {
     }
     place.sandbox.script(Api::Deploy, [Fault::status(503)]);
     assert_fails(&place.run(Api::Deploy, &["request", "GET", "deploy:/api/projects/v1"]), 5, "503");
+    for other in [r#"{"items":[1],"hasNext":false}"#, r#"{"items":[1],"totalCount":1}"#] {
+        let other = Fault::status(200).body(other).header("content-type", "application/json");
+        place.sandbox.script(Api::Deploy, [other]);
+        let output = place.run(Api::Deploy, &["request", "GET", "deploy:/api/x", "--paginate"]);
+        assert_fails(&output, 6, "not a list with pages");
+    }
     // A page without elements may say so with null.
     let empty = Fault::status(200).body(r#"{"totalCount":0,"pageSize":10,"data":null}"#);
     place.sandbox.script(Api::Deploy, [empty.header("content-type", "application/json")]);
@@ -329,11 +335,13 @@ fn edge_keys_are_created_listed_renamed_and_revoked_by_hash() {
     let key = place.json(Api::Deploy, &["edge-key", "get", environment, "--format", "json"]);
     assert_eq!(key["key"], place.sandbox.edge_key());
     // A key that is not shown must not be created.
-    let mut lost = place.command(Api::Edge, &["edge-key", "create", "lost"]);
-    let lost = lost.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    assert_fails(&lost.wait_with_output().unwrap(), 2, "the new key would be lost");
-    let none = place.json(Api::Edge, &["edge-key", "list", "lost", "--format", "json"]);
-    assert_eq!(none.as_array().unwrap().len(), 0);
+    if cfg!(unix) {
+        let mut lost = place.command(Api::Edge, &["edge-key", "create", "lost"]);
+        let lost = lost.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        assert_fails(&lost.wait_with_output().unwrap(), 2, "the new key would be lost");
+        let none = place.json(Api::Edge, &["edge-key", "list", "lost", "--format", "json"]);
+        assert_eq!(none.as_array().unwrap().len(), 0);
+    }
     let created = place.stdout(Api::Edge, &["edge-key", "create", "mine"]);
     assert!(!created.trim_end().is_empty());
     let list = |label| place.json(Api::Edge, &["edge-key", "list", label, "--format", "json"]);
@@ -570,6 +578,7 @@ fn an_error_status_is_reported_even_if_its_body_does_not_arrive() {
     assert_fails(&output, 6, "returned status 404 Not Found: none");
 }
 
+#[cfg(unix)]
 #[test]
 fn a_variable_that_is_not_text_is_an_error() {
     use std::os::unix::ffi::OsStrExt as _;

@@ -208,7 +208,7 @@ impl TokenCache {
     }
 
     /// Returns the token for this API: the current one, unless the API has rejected it and there is
-    /// a newer one.
+    /// another one for it: a newer one, or the previous one, which it accepted.
     pub(crate) fn current_for(&self, api: &RejectedBy) -> Option<Token> {
         match self.shared.join(Need::TokenOf(api), None) {
             Reply::Ready(token) => Some(token),

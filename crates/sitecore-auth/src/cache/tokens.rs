@@ -1,11 +1,17 @@
-//! The tokens of a cache: the current one, a newer one that is settling, and the rejections of
-//! both.
+//! The tokens of a cache: the current one, a newer one that is settling, and the last rejected one,
+//! with the APIs that rejected or accepted each.
+
+use std::time::Duration;
 
 use super::{
     decision::{Need, RejectedBy},
     rejections::RejectionLimits,
 };
 use crate::{clock::Moment, freshness::Freshness, policy::RefreshPolicy, token::Token};
+
+/// How long after the arrival of a token an API may still not know its key. The longest settling
+/// time is as long.
+const KEY_DELAY: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tokens {
@@ -14,11 +20,11 @@ pub(super) struct Tokens {
     /// A newer token, and when it replaces the current one, unless that stops being good earlier.
     settling: Option<(TokenRecord, Moment)>,
     /// The rejected token that was replaced last. It does not replace a usable token. Only an API
-    /// that has accepted it gets it again, if that API rejects the newer tokens.
+    /// that has accepted it gets it again, if that API does not know the newer tokens yet.
     retired: Option<Box<TokenRecord>>,
 }
 
-/// A token, and who has rejected it.
+/// A token, and who has rejected or accepted it.
 #[derive(Clone, Debug)]
 pub(super) struct TokenRecord {
     pub(super) token: Token,
@@ -57,11 +63,11 @@ impl Tokens {
         let record = match need {
             Need::Look | Need::Refresh | Need::Token => self.current.as_ref().filter(met),
             Need::TokenFor(_) => self.records().find(met),
-            Need::Other { by, .. } => self.good_for(by, met),
+            Need::Other { by, .. } => self.good_for(by, now, met),
             // If the API has rejected all of them, it gets the newest one, which may only have been
             // too new.
             Need::TokenOf(api) => {
-                self.good_for(api, met).or_else(|| self.records().filter(met).last())
+                self.good_for(api, now, met).or_else(|| self.records().filter(met).last())
             }
         };
         record.map(|record| record.token.clone())
@@ -72,13 +78,18 @@ impl Tokens {
     fn good_for(
         &self,
         api: &RejectedBy,
+        now: Moment,
         met: impl Fn(&&TokenRecord) -> bool,
     ) -> Option<&TokenRecord> {
         let is_good = |it: &&TokenRecord| met(it) && !it.rejected_by.contains(api);
-        let accepts = |it: &&TokenRecord| it.accepted_by.contains(api);
-        let accepts_newer = self.records().any(|it| accepts(&it));
-        let retired =
-            self.retired.as_deref().filter(|it| is_good(it) && accepts(it) && !accepts_newer);
+        let accepts = |it: &TokenRecord| it.accepted_by.contains(api);
+        let is_new = |it: &TokenRecord| now.age_since(it.received_at) < KEY_DELAY;
+        let may_be_unknown =
+            self.records().all(|it| !accepts(it)) && self.records().last().is_some_and(is_new);
+        let retired = self.retired.as_deref().filter(|it| {
+            let by_program = it.rejected_by.contains(&RejectedBy::Caller);
+            may_be_unknown && !by_program && accepts(it) && is_good(it)
+        });
         self.records().filter(is_good).chain(retired).next()
     }
 

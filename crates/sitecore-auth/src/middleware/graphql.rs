@@ -2,7 +2,7 @@
 //!
 //! Pure functions of bytes. A replay must not repeat what was executed, so they do not guess.
 
-use std::{borrow::Cow, collections::HashMap, fmt, mem, sync::LazyLock};
+use std::{borrow::Cow, fmt, mem, sync::LazyLock};
 
 use memchr::{
     memchr,
@@ -79,13 +79,29 @@ fn may_contain_code(text: &[u8]) -> bool {
 /// contains the hash of the document, not a name.)
 pub(crate) fn is_clearly_query(body: &[u8]) -> bool {
     let body = without_space(body);
-    if body.first() == Some(&b'[') {
-        let batch = serde_json::from_slice::<Vec<Operation<'_>>>(body).unwrap_or_default();
-        return !batch.is_empty() && batch.iter().all(Operation::is_clearly_query);
+    match body.first() {
+        Some(b'[') => {
+            let batch = serde_json::from_slice::<Vec<&RawValue>>(body).unwrap_or_default();
+            !batch.is_empty() && batch.into_iter().all(is_clear_operation)
+        }
+        Some(_) => serde_json::from_slice(body).is_ok_and(is_clear_operation),
+        None => false,
     }
-    // The parser would accept an array for an object.
-    body.first() == Some(&b'{')
-        && serde_json::from_slice::<Operation<'_>>(body).is_ok_and(|it| it.is_clearly_query())
+}
+
+fn is_clear_operation(operation: &RawValue) -> bool {
+    let members = Members::of(operation);
+    let mut queries = members.named("query");
+    let (Some(query), None) = (queries.next(), queries.next()) else { return false };
+    let Ok(Text(document)) = serde_json::from_str(query.get()) else { return false };
+    let mut others = members.all.iter().filter(|(name, _)| name != "query");
+    let is_persisted = others.any(|(name, value)| may_name_document(name) && value.get() != "null");
+    let is_part = |char: char| char.is_alphanumeric() || char == '_';
+    let mut words = document.split(|char| !is_part(char));
+    members.is_complete
+        && !is_persisted
+        && has_operation(&document)
+        && words.all(|word| word != "mutation")
 }
 
 /// Skips a byte order mark and white space.
@@ -95,15 +111,6 @@ fn without_space(text: &[u8]) -> &[u8] {
     &text[space.count()..]
 }
 
-/// A request of the GraphQL protocol over HTTP.
-#[derive(Deserialize)]
-struct Operation<'a> {
-    #[serde(borrow, default)]
-    query: Option<Cow<'a, str>>,
-    #[serde(flatten)]
-    others: HashMap<String, Option<IgnoredAny>>,
-}
-
 /// Returns `true` if an API may find a document by this member or parameter. It may ignore the case
 /// of names, or look a stored document up.
 #[doc(hidden)]
@@ -111,17 +118,6 @@ struct Operation<'a> {
 pub fn may_name_document(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('_', "");
     ["query", "id", "queryid", "documentid", "docid"].contains(&&*name)
-}
-
-impl Operation<'_> {
-    fn is_clearly_query(&self) -> bool {
-        let document = self.query.as_deref().unwrap_or_default();
-        let is_part = |char: char| char.is_alphanumeric() || char == '_';
-        let mut words = document.split(|char| !is_part(char));
-        let is_persisted =
-            self.others.iter().any(|(name, value)| value.is_some() && may_name_document(name));
-        !is_persisted && has_operation(document) && words.all(|word| word != "mutation")
-    }
 }
 
 /// Returns `true` if the document's first token can begin an operation. A document may consist of

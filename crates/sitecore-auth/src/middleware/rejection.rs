@@ -134,7 +134,8 @@ impl Rejections {
                 return inspected;
             }
             if by_header && graphql::is_response(response.start()) {
-                // Authoring has executed something, or has rejected it for another reason.
+                // Authoring may have executed something, or rejected the request for another
+                // reason.
                 return Some(Executed::Unknown);
             }
         }

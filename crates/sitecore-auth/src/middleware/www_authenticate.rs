@@ -5,8 +5,9 @@ use http::{HeaderMap, header::WWW_AUTHENTICATE};
 /// Returns `true` if a 401 with these headers rejects the token ([RFC 9110 §11.6.1]).
 ///
 /// It does if there is no challenge at all, as with Sitecore's own APIs, or a challenge for Bearer.
-/// It does not if all of them say `insufficient_scope` ([RFC 6750 §3.1]), because another token
-/// would not help. If all challenges are for other schemes, the server has not looked at the token.
+/// It does not if every Bearer challenge says `insufficient_scope` ([RFC 6750 §3.1]), because
+/// another token would not help. If all challenges are for other schemes, the server has not looked
+/// at the token.
 ///
 /// [RFC 9110 §11.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
 /// [RFC 6750 §3.1]: https://www.rfc-editor.org/rfc/rfc6750#section-3.1

@@ -332,7 +332,8 @@ struct NewClient {
 }
 
 impl NewClient {
-    /// Returns `true` if the lengths are allowed, and if a client of one environment names it.
+    /// Returns `true` if the name is allowed, and if a client of one environment has allowed
+    /// lengths and names its environment.
     fn is_valid(&self, kind: ClientKind) -> bool {
         if kind == ClientKind::Organization {
             return !self.name.is_empty();

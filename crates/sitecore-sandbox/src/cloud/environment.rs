@@ -18,7 +18,7 @@ pub(crate) struct Environment {
     pub(crate) is_production: bool,
 }
 
-/// The variables of the environments, by environment and name: the value, and whether it is secret.
+/// The variables of the environments, by environment and name.
 pub(crate) type Variables = BTreeMap<(String, String), Variable>;
 
 /// A variable of an environment.

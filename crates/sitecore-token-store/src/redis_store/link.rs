@@ -62,7 +62,7 @@ pub(super) struct Link {
 enum State {
     Opening(Opening),
     Open(Open),
-    /// Opening it failed, and is not tried again for a while.
+    /// Opening a connection or using it failed, and none is opened for a while.
     Paused(Pause),
 }
 
@@ -230,7 +230,7 @@ impl State {
         match self {
             // `peek` would not notice a task that is gone, because no caller polls it any more.
             Self::Opening(opening) => opening.clone().now_or_never().is_none(),
-            // In a runtime that runs, its task has closed it by then.
+            // If its runtime still ran, the connection's task would have closed it by now.
             Self::Open(open) => {
                 open.is_usable() && (open.is_used() || monotonic() < open.opened_at + MAX_IDLE)
             }

@@ -46,7 +46,9 @@ impl Simulation {
             let source = simulation.source.lock();
             (source.replacements, source.calls as u64 - source.replacements)
         };
-        let (before, waiting) = (counts(self), self.callers.len() as u64);
+        // A caller without a usable token needs one first, which may replace a rejected one.
+        let is_empty = u64::from(!self.cache.status().is_usable());
+        let (before, waiting) = (counts(self), self.callers.len() as u64 + is_empty);
         for _ in 0..count {
             self.request(api)?;
         }

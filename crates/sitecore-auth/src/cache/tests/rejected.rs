@@ -57,6 +57,17 @@ fn an_api_that_does_not_know_the_replacement_gets_the_token_that_it_accepted() {
         let mut table = table.clone();
         assert_eq!(table.reject_token(token, &by(api)), Got::Waits, "{api}");
     }
+    // By then, it knows the new key.
+    table.advance(15 * MINUTE);
+    assert_eq!(table.next(Need::TokenOf(&by("a"))), Got::Token("token-2".to_owned()));
+    assert_eq!(table.reject_token(&second, &by("a")), Got::Waits);
+    // The program has rejected the previous token.
+    let mut table = Table::with_token(DAY);
+    let first = table.state.tokens.current().expect("a token").token.clone();
+    table.accept("a", &first);
+    assert_eq!(table.reject_token(&first, &RejectedBy::Caller), Got::Waits);
+    let second = table.grant(DAY);
+    assert_eq!(table.reject_token(&second, &by("a")), Got::Waits);
 }
 
 #[test]

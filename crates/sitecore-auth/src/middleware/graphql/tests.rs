@@ -227,6 +227,7 @@ fn only_a_document_that_can_be_read_is_clearly_a_query() {
     for (body, expected) in [
         (r#"{"query":"\u006dutation { a }"}"#, false),
         (r#"{"query":"{ a }","query":"mutation { a }"}"#, false),
+        (r#"{"query":"{ a }","id":"x","id":null}"#, false),
         ("{ a }", false),
         ("", false),
     ] {
