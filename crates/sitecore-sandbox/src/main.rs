@@ -153,9 +153,11 @@ async fn run(options: Options) -> Result<ExitCode, Error> {
             std::future::pending::<io::Result<_>>().await
         };
         let status = tokio::select! {
-            status = command.status() => status,
-            status = ignore_interrupts => status,
+            // In this order, so that signals are handled before the command starts.
+            biased;
             () = terminated() => return Ok(ExitCode::from(TERMINATED)),
+            status = ignore_interrupts => status,
+            status = async { command.status().await } => status,
         };
         let status =
             status.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
