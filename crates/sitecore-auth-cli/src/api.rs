@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::BytesMut;
 use http::{Extensions, StatusCode};
-use reqwest::{Request, Response, header::CONTENT_TYPE, redirect::Policy};
+use reqwest::{Request, Response, header::CONTENT_TYPE};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
@@ -143,15 +143,10 @@ pub(crate) async fn prepare(
 /// Prepares an API that is called with the tokens of this cache.
 pub(crate) fn ready(api: Api, url: Url, cache: TokenCache) -> Result<Ready> {
     let auth = AuthMiddleware::builder(cache.clone()).target(api.target(&url)?);
-    let auth = auth.require_target(true).build()?;
     let http = reqwest::Client::builder()
-        .user_agent(concat!("sitecore-auth-cli/", env!("CARGO_PKG_VERSION")))
-        .redirect(auth.redirect_policy(Policy::default()));
-    let http = if sitecore_token::is_loopback(&url) { http.no_proxy() } else { http };
-    let http = http.build().map_err(|error| {
-        Failure::new(Kind::Unexpected, format!("cannot create an HTTP client: {error}"))
-    })?;
-    let client = ClientBuilder::new(http).with(auth).with(HideSecrets).build();
+        .user_agent(concat!("sitecore-auth-cli/", env!("CARGO_PKG_VERSION")));
+    let client = auth.require_target(true).build()?.into_client(http)?;
+    let client = ClientBuilder::from_client(client).with(HideSecrets).build();
     Ok(Ready { url, client, cache })
 }
 

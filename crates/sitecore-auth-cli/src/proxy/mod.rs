@@ -52,13 +52,6 @@ pub(crate) struct Proxy {
     pub(crate) records: Records,
 }
 
-/// Returns the content type of a body, if there is just one, and the body is not compressed.
-fn plain_type(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let mut types = headers.get_all(CONTENT_TYPE).into_iter();
-    let first = types.next().filter(|_| !headers.contains_key(CONTENT_ENCODING));
-    first.filter(|_| types.next().is_none())
-}
-
 impl Proxy {
     /// Responds to a request: with the API's response, or with an error of the proxy's own.
     pub(crate) async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
@@ -209,6 +202,13 @@ impl Proxy {
 /// Returns `true` if a request with this method usually has a body, so that an empty one is sent.
 fn sends_body(method: &Method) -> bool {
     [Method::POST, Method::PUT, Method::PATCH].contains(method)
+}
+
+/// Returns the content type of a body, if there is just one, and the body is not compressed.
+fn plain_type(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut types = headers.get_all(CONTENT_TYPE).into_iter();
+    let first = types.next().filter(|_| !headers.contains_key(CONTENT_ENCODING));
+    first.filter(|_| types.next().is_none())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

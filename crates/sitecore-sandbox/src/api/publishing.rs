@@ -104,7 +104,7 @@ impl PublishingMutation {
         Ok(CancelPublishingPayload { successful: job.map(|job| job.is_canceled = true).is_some() })
     }
 
-    /// Does nothing, because the sandbox has no index.
+    /// Only records jobs, because the sandbox has no index.
     #[graphql(guard = "SignedIn")]
     async fn rebuild_indexes(
         &self,
