@@ -2,6 +2,7 @@
 
 mod budget;
 mod checks;
+mod chosen;
 mod cooldowns;
 mod exploration;
 mod needs;
@@ -191,4 +192,14 @@ fn text(token: &Token) -> String {
 
 fn is_token(name: &str) -> Got {
     Got::Token(name.to_owned())
+}
+
+#[test]
+fn no_two_caches_have_the_same_number() {
+    // The middleware and the store tell caches apart by it, even after one was dropped.
+    let number = || {
+        let source = crate::source_fn(|_| async { Token::bearer("token", DAY) });
+        crate::TokenCache::new(source).number()
+    };
+    assert_ne!(number(), number());
 }
