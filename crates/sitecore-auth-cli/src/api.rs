@@ -150,7 +150,7 @@ pub(crate) fn ready(api: Api, url: Url, cache: TokenCache) -> Result<Ready> {
     Ok(Ready { url, client, cache })
 }
 
-/// A middleware behind the one that adds the token, which must not be shown.
+/// A middleware behind the one that adds the token. It keeps that token out of all output.
 struct HideSecrets;
 
 #[async_trait]

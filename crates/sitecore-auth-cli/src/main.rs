@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Result<u8> {
     let runtime = Runtime::new()?;
     let output = runtime.block_on(execute(arguments));
-    // A name lookup that hangs must not delay the end.
+    // A name lookup that hangs must not delay the exit.
     runtime.shutdown_background();
     let Output { text, code } = output?;
     let printed = print(&text);

@@ -116,7 +116,7 @@ impl End {
     }
 }
 
-/// A console sends Ctrl-C to the program too.
+/// Ignores Ctrl-C, because a console sends it to the program too.
 #[cfg(not(unix))]
 pub(crate) struct Forwarded;
 

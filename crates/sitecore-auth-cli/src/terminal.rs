@@ -63,7 +63,7 @@ pub(crate) fn read_stdin() -> Result<Vec<u8>> {
 /// The tokens and keys that this program has sent. A server may quote them.
 static SENT: Mutex<Vec<SecretString>> = Mutex::new(Vec::new());
 
-/// Keeps a token or key that is sent from being shown.
+/// Hides a token or key that this program sends, in case a server quotes it.
 pub(crate) fn hide(header: &HeaderValue) {
     let text = header.to_str().unwrap_or_default();
     let text = text.strip_prefix("Bearer ").unwrap_or(text);

@@ -90,8 +90,8 @@ impl CredentialsProvider for EnvironmentCredentials {
     }
 }
 
-/// Reads the secret, and optionally the client id, from a file each time, for example from a
-/// mounted Kubernetes secret.
+/// Reads the secret, and optionally the client id, from files before each token request. The files
+/// can belong to a mounted Kubernetes secret.
 ///
 /// A byte order mark and surrounding white space are removed. A path that is not a regular file, a
 /// file over 1 MiB, and a value that is empty, quoted or not printable ASCII are

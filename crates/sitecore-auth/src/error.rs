@@ -57,7 +57,8 @@ pub enum ErrorKind {
     /// The issuer refuses the client, or an API refuses it when asked for a key. Check its id,
     /// secret, audience and kind.
     Refused,
-    /// The issuer limits the rate of token requests; see [`Error::retry_after`].
+    /// The issuer limits the rate of token requests, or an API that of requests for a key; see
+    /// [`Error::retry_after`].
     RateLimited,
     /// There is no token for a reason that may pass: the network, a timeout, or a failing server.
     Unavailable,
@@ -95,8 +96,8 @@ impl Error {
         self
     }
 
-    /// Records that the token request certainly did not reach the issuer. The cache then repeats it
-    /// for up to 10 s within a refresh, because the issuer does not count it.
+    /// Records that the token request certainly did not reach the issuer. While a caller waits, the
+    /// cache then repeats it for up to 10 s within a refresh, because the issuer does not count it.
     #[must_use]
     pub fn with_never_reached_issuer(mut self) -> Self {
         Arc::make_mut(&mut self.0).never_reached_issuer = true;

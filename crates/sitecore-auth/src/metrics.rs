@@ -104,7 +104,7 @@ pub(crate) fn record_cooldown(cache: &str, end: Moment) {
     });
 }
 
-/// Records how long a caller waited for a refresh.
+/// Records how long a caller waited for a refresh or a check.
 pub(crate) fn record_wait(cache: &str, outcome: &'static str, elapsed: Duration) {
     #[cfg(feature = "metrics")]
     crate::contain::contain(|| {

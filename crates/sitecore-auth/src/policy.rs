@@ -1,4 +1,4 @@
-//! Every number of the cache, each with its reason, and the waits computed from them.
+//! The numbers of the refresh policy, each with its reason, and the waits computed from them.
 
 use std::time::Duration;
 
@@ -86,7 +86,8 @@ const MAX_STALE_FROM: f64 = 0.85;
 ///   cause at most 6 token requests, plus one per hour. A token request does not count if the API
 ///   then accepts the new token, or if it is the first for an API that has accepted a token before.
 /// - After a refresh that returned no newer token, the next one starts after half of the current
-///   token's remaining usable time, but not before 30 s.
+///   token's remaining usable time, but after at least 30 s, or when that time ends if that is
+///   sooner.
 /// - A token that the source returns again after that token expired here is used for up to 5 min
 ///   more, but not beyond a JWT's own `exp`.
 ///
@@ -117,9 +118,10 @@ pub struct RefreshPolicy {
     /// The time limit of one refresh with all its attempts; 30 s. Callers should not wait longer
     /// than this.
     pub refresh_timeout: Duration,
-    /// The number of token requests in one refresh while a caller waits for it; 3. If no caller
-    /// waits, there is only one: background refreshes must not make an outage worse. Attempts that
-    /// never reached the issuer are repeated for up to 10 s, however many they are.
+    /// The number of token requests in one refresh while a caller waits for it; 3. Attempts that
+    /// never reached the issuer do not count: they are repeated for up to 10 s, however many they
+    /// are. If no caller waits, there is only one attempt: background refreshes must not make an
+    /// outage worse.
     pub attempts_per_refresh: u32,
     /// The cooldown after a failed refresh while a token is usable and no API has rejected it; 30 s
     /// to 5 min. Callers still get a token.

@@ -75,7 +75,8 @@ pub trait TokenSource: Send + Sync + 'static {
     fn give_back_budget(&self) {}
 }
 
-/// Why a token is fetched.
+/// Describes one call of [`TokenSource::fetch`]: which token it replaces, why, and how much time is
+/// left.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct FetchContext<'a> {

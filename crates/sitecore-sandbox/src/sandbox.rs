@@ -199,7 +199,7 @@ impl Sandbox {
         ENVIRONMENTS[0].live_context()
     }
 
-    /// Returns how often the Edge cache has been cleared.
+    /// Returns how many times the Edge cache has been cleared.
     #[must_use]
     pub fn cache_clears(&self) -> u64 {
         *self.cloud.cache_clears.lock()

@@ -276,7 +276,7 @@ impl<'a> Call<'a> {
         let entry = self.parts.load(&self.seal).await?;
         let now = self.parts.now();
         let entry = match result {
-            // The budget pays for what it brought, like that of a single cache.
+            // The budget is charged only for a token that arrived, as in a single cache.
             Ok(token) if self.context.uses_budget() => {
                 let entry = entry.with_budget_spent(now);
                 Some(entry.with_token(token, requested_at, now).unwrap_or(entry))

@@ -13,8 +13,8 @@ const ATTEMPTS: u32 = 3;
 /// The least time that a token request needs.
 const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(1);
 
-/// A process that waits for the lease holder makes a token request of its own when no more time
-/// than this is left.
+/// The most time that a process that waits for the lease holder keeps for a token request of its
+/// own.
 const RESERVE: Duration = Duration::from_secs(10);
 
 /// One call of the source: why it needs a token, and what it has learned from the store.
@@ -103,7 +103,7 @@ impl<'a> Visit<'a> {
             if (is_recent && is_final) || (is_binding && !fits) {
                 return Next::Fail(failure.error.adopted());
             }
-            // Otherwise the caller would get the failure of an attempt from before its call.
+            // Does not fail: the attempt began before this call, or another one may still succeed.
             if is_binding || !self.must_hurry(now) {
                 self.has_lease = false;
                 return Next::Wait(failure.retry_in);

@@ -1,4 +1,4 @@
-//! A store in memory, for tests and for several caches of one process.
+//! A store in memory, for tests.
 
 use std::{
     collections::HashMap,

@@ -18,7 +18,8 @@ use crate::{
     store::TokenStore,
 };
 
-/// How often the lease is tried before a token request is given back to the budget.
+/// How many times to try for the lease in order to give a token request back to the budget. After
+/// that, it is not given back.
 const GIVE_BACK_ATTEMPTS: u32 = 5;
 
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(2);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 ///
 /// A store need not be reliable, fast or durable: a failed call costs one token request at most.
 /// Each call is abandoned after [`call_timeout`](Self::call_timeout), and the release of a lease
-/// sooner. That only works at an `.await`, so put blocking code into
+/// possibly sooner. That only works at an `.await`, so put blocking code into
 /// [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
 /// A name is 32 hexadecimal digits. An entry takes a few kilobytes.

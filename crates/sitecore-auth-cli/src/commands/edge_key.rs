@@ -42,7 +42,7 @@ pub(crate) async fn run(
         let is_get = matches!(command, EdgeKey::Get { .. });
         let api = if is_get { Api::Deploy } else { Api::Edge };
         let ready = prepare(api, None, common, config).await?;
-        // What fails from here on is the API's response.
+        // Gets the token first, so that a later failure is the API's.
         ready.cache.token().await?;
         may_exist = true;
         let result = call(command, format, ready).await;

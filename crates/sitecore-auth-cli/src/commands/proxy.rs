@@ -17,8 +17,8 @@ use crate::{
     terminal::print,
 };
 
-/// A proxy that is about to run.
-pub(crate) struct Started {
+/// A proxy whose listeners are open, but which does not serve calls yet.
+pub(crate) struct BoundProxy {
     listener: Listener,
     proxy: Arc<Proxy>,
     status: Option<(Listener, Arc<StatusPage>)>,
@@ -50,19 +50,20 @@ pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) 
     let end = signals::End::new()?;
     let mut ready = Map::new();
     let entrance = entrance(options, &mut ready).await?;
-    let started =
-        Started::new(entrance, &options.selection, options.status, !common.quiet, common, config);
-    let started = started.await?;
+    let is_logged = !common.quiet;
+    let proxy =
+        BoundProxy::new(entrance, &options.selection, options.status, is_logged, common, config)
+            .await?;
     ready.insert("version".to_owned(), json!(1));
     ready.insert("event".to_owned(), json!("ready"));
-    ready.insert("url".to_owned(), json!(started.url));
-    ready.insert("upstreams".to_owned(), started.upstreams());
-    ready.insert("status_url".to_owned(), json!(started.status_url));
+    ready.insert("url".to_owned(), json!(proxy.url));
+    ready.insert("upstreams".to_owned(), proxy.upstreams());
+    ready.insert("status_url".to_owned(), json!(proxy.status_url));
     ready.insert("pid".to_owned(), json!(std::process::id()));
     print(format!("{}\n", Value::Object(ready)).as_bytes()).map_err(|error| {
         Failure::new(Kind::Unexpected, format!("cannot write the ready line to stdout: {error}"))
     })?;
-    match started.run(end, options.idle_exit).await {
+    match proxy.run(end, options.idle_exit).await {
         0 => Ok(()),
         calls => Err(Failure::new(Kind::Unexpected, format!("ended with {calls} calls in flight"))),
     }
@@ -103,7 +104,7 @@ async fn entrance(options: &StartProxy, ready: &mut Map<String, Value>) -> Resul
     Entrance::tcp(address, &options.allow_host, key).await
 }
 
-impl Started {
+impl BoundProxy {
     pub(crate) async fn new(
         entrance: Entrance,
         selection: &Selection,

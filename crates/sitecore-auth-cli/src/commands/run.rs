@@ -4,7 +4,7 @@ use std::{env, ffi::OsStr, io, net::Ipv4Addr, process::ExitStatus};
 
 use tokio::process::Command;
 
-use super::proxy::{Entrance, Started};
+use super::proxy::{BoundProxy, Entrance};
 use crate::{
     args::{Common, RunProgram},
     config::Config,
@@ -26,10 +26,10 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
     let entrance = Entrance::tcp((Ipv4Addr::LOCALHOST, 0).into(), &[], Some(key.clone())).await?;
     // A log would be mixed with what the program prints.
     let is_logged = options.log && !common.quiet;
-    let started =
-        Started::new(entrance, &options.selection, options.status, is_logged, common, config)
+    let proxy =
+        BoundProxy::new(entrance, &options.selection, options.status, is_logged, common, config)
             .await?;
-    if let Some(url) = &started.status_url {
+    if let Some(url) = &proxy.status_url {
         note(common, &format!("the status page is at {url}"));
     }
     let [program, arguments @ ..] = &options.command[..] else {
@@ -39,7 +39,7 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
     let mut child = Command::new(program);
     child
         .args(arguments)
-        .env("SITECORE_PROXY_URL", &started.url)
+        .env("SITECORE_PROXY_URL", &proxy.url)
         .env("SITECORE_PROXY_KEY", key.reveal());
     // The program needs none of them, and could bypass the proxy.
     for (variable, _) in env::vars_os().filter(|(variable, _)| is_secret(variable)) {
@@ -80,10 +80,10 @@ pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) 
         }
     };
     // The proxy ends with the program, whatever is left in flight.
-    let records = started.records();
+    let records = proxy.records();
     let status = tokio::select! {
         status = program => status,
-        never = started.serve_forever() => match never {},
+        never = proxy.serve_forever() => match never {},
     };
     records.flush_log().await;
     let status = status.map_err(|error| {

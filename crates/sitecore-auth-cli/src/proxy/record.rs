@@ -25,7 +25,7 @@ const KEPT: usize = 100;
 /// How many lines of the log may wait for a reader of stderr.
 const MAX_UNWRITTEN: usize = 1_000;
 
-/// How long the end waits for a reader of stderr.
+/// How long the exit waits for a reader of stderr.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A call that has ended.

@@ -101,7 +101,7 @@ mod tests {
         let text = "{\"data\": {\"url\" : \"https:\\/\\/cm.example/up?token=a\\u0026b\", \"n\": 1.50,\n \"other\": \"https://cm.example/\", \"list\": [\"url\", {\"url\":\"https://other.example/x\"}]}}";
         let expected = "{\"data\": {\"url\" : \"http://127.0.0.1:1/authoring/up?token=a&b\", \"n\": 1.50,\n \"other\": \"https://cm.example/\", \"list\": [\"url\", {\"url\":\"https://other.example/x\"}]}}";
         assert_eq!(members(text, &names, replace).as_deref(), Some(expected));
-        // Another member of that name may be no URL.
+        // Another member of that name may not be a URL.
         assert_eq!(members("{\"url\": \"/about us\"}", &names, replace), None);
         assert!(members("\u{feff}{\"url\": \"https://cm.example/a\"}", &names, replace).is_some());
         assert_eq!(members("{\"url\": null, \"a\": \"url\"}", &names, replace), None);

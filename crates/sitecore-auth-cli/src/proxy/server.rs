@@ -106,8 +106,8 @@ impl Drop for Listener {
     }
 }
 
-/// Serves connections until `end` is ready. Then it completes the calls in flight. It waits for
-/// connections only while `is_busy`.
+/// Serves connections until `end` is ready. Then completes the calls in flight, but waits for
+/// `DRAIN_TIME` at most, and only while `is_busy` returns `true`.
 pub(crate) async fn serve<R, F>(
     listener: Listener,
     respond: Arc<R>,

@@ -88,7 +88,7 @@ impl Upstream {
     }
 }
 
-/// When and how often a request was sent to the API.
+/// When a request was first sent to the API, and how many times.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent(Arc<SentState>);
 

@@ -425,7 +425,7 @@ fn a_credential_of_the_callers_own_is_rejected() {
 }
 
 #[test]
-fn a_target_that_is_no_plain_path_is_rejected() {
+fn a_target_that_is_not_a_plain_path_is_refused() {
     let (_place, api, proxy) = echo(&[]);
     let status = |line: &str| {
         let request = format!(
@@ -807,7 +807,7 @@ fn a_proxy_that_stood_still_goes_on() {
 }
 
 #[test]
-fn an_idle_proxy_ends_if_it_is_to() {
+fn an_idle_proxy_exits_if_idle_exit_is_set() {
     let (_place, _api, mut proxy) = echo(&["--idle-exit", "1s"]);
     for _ in 0..3 {
         assert_eq!(proxy.send(proxy.get("/deploy/api/x")).status(), 200);

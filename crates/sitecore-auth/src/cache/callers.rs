@@ -14,7 +14,8 @@ use super::{
 use crate::{clock::Moment, freshness::Freshness, token::Token};
 
 impl Shared {
-    /// Returns the current token if it is usable. Starts a refresh that is due. Never waits.
+    /// Returns the current token if it is usable. Starts a refresh if that token is stale. Never
+    /// waits.
     #[inline]
     pub(super) fn usable(self: &Arc<Self>) -> Option<Token> {
         let now = self.now();

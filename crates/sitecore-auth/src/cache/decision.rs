@@ -108,7 +108,8 @@ pub(super) enum Outcome {
     /// The current token stays, because the new one is not better. The next refresh starts
     /// after this time.
     Unchanged(Duration),
-    /// The issuer returned the rejected token again. Other callers keep the current one.
+    /// The issuer returned a rejected token again. Other callers keep the current one, or get this
+    /// one if none is usable.
     RejectedAgain(Error),
     /// A cooldown has started.
     Failed(Error),

@@ -71,7 +71,7 @@ const MAX_WAITS: u32 = 8;
 ///    affects other callers. If the runtime of a refresh is shut down, the next caller starts
 ///    another one. If that happens twice in a row and no caller waits, a cooldown starts, but the
 ///    first caller in need still starts another one. The time limit of a refresh counts from its
-///    start. A token that arrives after it is still used.
+///    start. A token that arrives after that limit is still used.
 /// 5. A failed refresh starts a *cooldown*, during which no token request is made. Callers whose
 ///    token is usable, and was not rejected by their own API, notice nothing. The others fail at
 ///    once, except that one of them may wait for a check for new credentials. If no caller waited
@@ -207,8 +207,8 @@ impl TokenCache {
         self.shared.usable()
     }
 
-    /// Returns the token for this API: the current one, unless the API has rejected it and there is
-    /// another one for it: a newer one, or the previous one, which it accepted.
+    /// Returns the token to send to this API: the current one, unless the API has rejected that and
+    /// the cache has a newer one, or the previous one, which the API accepted.
     pub(crate) fn current_for(&self, api: &RejectedBy) -> Option<Token> {
         match self.shared.join(Need::TokenOf(api), None) {
             Reply::Ready(token) => Some(token),

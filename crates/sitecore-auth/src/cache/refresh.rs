@@ -167,8 +167,8 @@ impl Attempts {
     }
 }
 
-/// Calls the source. Repeats the call after a transient error while a caller waits, and once if the
-/// token was identical to the rejected one or had expired.
+/// Calls the source. While a caller waits, repeats the call after a transient error, and once if
+/// the token had expired. Also repeats it once if the token was identical to the rejected one.
 async fn fetch_token(shared: &Shared, refresh: &Refresh, attempts: &mut Attempts) -> Result<Token> {
     let mut is_repeated = false;
     loop {

@@ -80,9 +80,10 @@ impl RejectionLimits {
         Some(unavailable(series.message(), now.until(series.retry_at)))
     }
 
-    /// Counts the replacement of a token that `by` rejected; `None` if it ended with its runtime,
-    /// because its token request may have been sent. The budget pays for it, unless the refresh was
-    /// due anyway, the token was adopted, or this API gets it for free.
+    /// Counts the replacement of a token that `by` rejected. `None` stands for one that ended with
+    /// its runtime. It counts too, because its token request may have been sent. The budget pays
+    /// for it, unless the refresh was due anyway, the token was adopted, or this API gets it for
+    /// free.
     pub(super) fn count(
         &mut self,
         refresh: &Refresh,
@@ -155,9 +156,9 @@ impl RejectionLimits {
         self.series.clear();
     }
 
-    /// Returns `true` if these rejections count against the token for other APIs too. An API that
-    /// accepts no token says nothing about this one, nor does one that rejects each new one too, as
-    /// long as others accept tokens.
+    /// Returns `true` if these rejections count against the token for other APIs too. While any API
+    /// accepts tokens, two kinds of API say nothing about this token: those that accept none, and
+    /// those that have rejected a replacement too.
     pub(super) fn are_credible(&self, rejected_by: &[RejectedBy]) -> bool {
         rejected_by.iter().any(|by| {
             let accepts = self.accepting.contains(by) && !self.unreliable.contains(by);

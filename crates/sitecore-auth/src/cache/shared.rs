@@ -72,7 +72,7 @@ impl Shared {
     /// Ends a refresh. Returns what that means for its waiters.
     pub(super) fn finish(&self, refresh: &Refresh, result: Result<Token>) -> Outcome {
         let input = self.input();
-        // Dropped after the lock is released, because its cause is code of the source's.
+        // Dropped after the lock is released, because dropping its cause may run the source's code.
         let failure = result.as_ref().err().cloned();
         let finish = |guarded: &mut Guarded| guarded.state.finish(refresh, result, input);
         let outcome = self.update(self.lock(), finish);
@@ -187,8 +187,8 @@ impl Shared {
     }
 }
 
-/// The parts of the state whose changes are reported. Must be dropped without the lock, because the
-/// cause of an error is code of the source's.
+/// The parts of the state whose changes are reported. Must be dropped without the lock, because
+/// dropping an error may run the source's code.
 struct Snapshot {
     has_cooldown: bool,
     /// The last failure and its time.

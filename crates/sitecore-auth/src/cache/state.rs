@@ -21,8 +21,8 @@ use crate::{
     token::Token,
 };
 
-/// How soon after its arrival a rejected token may return. Two tokens that are granted within the
-/// same second can be identical.
+/// If the issuer returns a rejected token within this time of its first arrival, the token request
+/// is repeated. Two tokens that are granted within the same second can be identical.
 const IDENTICAL_UNTIL: Duration = Duration::from_secs(2);
 
 /// The state of a cache.
@@ -38,7 +38,8 @@ pub(super) struct CacheState {
     /// The last refresh ended with its runtime, and no caller waited. If that happens again, it is
     /// a failure.
     was_lost: bool,
-    /// A stale token is not refreshed earlier, because the issuer had nothing newer.
+    /// A stale token is not refreshed earlier, because the issuer had nothing newer, or returned a
+    /// token that was already stale.
     pub(super) refresh_not_before: Option<Moment>,
     /// The number of the last refresh or check, so that a late result can be recognized.
     number: u64,
@@ -331,8 +332,8 @@ impl CacheState {
 
     /// Returns `true` if a new token is to replace the current one, which is usable.
     ///
-    /// It must not be one that was rejected. It must not expire earlier either than a token that
-    /// the cache has, unless that has itself been rejected.
+    /// It must not have been rejected. It must not expire earlier than any token of the cache that
+    /// has not been rejected.
     fn is_newer(&self, token: &Token, current: &TokenRecord, now: Moment) -> bool {
         let is_settling = |(settling, _): (&Token, _)| settling.is_same(token);
         let is_again =
@@ -355,13 +356,14 @@ impl CacheState {
         is_given_back
     }
 
-    /// Gives up a refresh whose time limit has passed and no waiter has noticed: its runtime does
+    /// Gives up a refresh whose time limit has passed without a waiter noticing: its runtime does
     /// not run, or the process stood still.
     fn expire_refresh(&mut self, input: Input<'_>) {
         let in_flight = self.in_flight.take_if(|refresh| refresh.is_overdue(input));
         if let Some(mut refresh) = in_flight {
-            // A caller that still waited would have noticed the limit. No caller gets this failure,
-            // so the first caller in need may start another refresh.
+            // If the limit passed more than a second ago, no caller waits any more: it would have
+            // noticed. No caller gets this failure, so the first caller in need may start another
+            // refresh.
             refresh.was_awaited &= !refresh.stood_still(input);
             self.fail(&refresh, timed_out(input.policy), input);
         }

@@ -68,7 +68,7 @@ impl CacheStatus {
         self.token.as_ref()?.age_at(self.now)
     }
 
-    /// Returns how much longer the current token will be used; zero if it has expired, `None` if
+    /// Returns how much longer the current token can be used; zero if it has expired, `None` if
     /// there is none or it does not expire.
     #[must_use]
     pub fn usable_for(&self) -> Option<Duration> {

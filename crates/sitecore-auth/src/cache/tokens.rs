@@ -17,7 +17,8 @@ const KEY_DELAY: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Tokens {
     /// The token that callers get.
     current: Option<TokenRecord>,
-    /// A newer token, and when it replaces the current one, unless that stops being good earlier.
+    /// A newer token, and when it will replace the current one. It does so earlier if the current
+    /// one stops being good.
     settling: Option<(TokenRecord, Moment)>,
     /// The rejected token that was replaced last. It does not replace a usable token. Only an API
     /// that has accepted it gets it again, if that API does not know the newer tokens yet.

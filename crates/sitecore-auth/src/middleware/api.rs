@@ -21,7 +21,7 @@ use crate::{
     token::Token,
 };
 
-/// How many tokens are remembered for their warnings. After that, one may be repeated.
+/// How many tokens are remembered for their warnings. After that, a warning may be repeated.
 const MAX_TOKENS: usize = 256;
 
 #[derive(Debug)]

@@ -27,7 +27,8 @@ pub(super) const MAX_REJECTION: usize = 128 * 1024;
 /// - a 401 without any challenge, or with one for Bearer ([RFC 9110 §11.6.1]), unless that says
 ///   `insufficient_scope` ([RFC 6750 §3.1]), which another token would not fix;
 /// - a 403 whose challenge says `invalid_token`;
-/// - on the path of the Authoring API, a JSON response of any status in which an error has the code
+/// - on a path below `/sitecore/api/`, or one that ends in the path of the Authoring API's
+///   endpoint, a JSON response of any status in which an error has the code
 ///   `AUTH_NOT_AUTHENTICATED`, in a single response or in one of a batch.
 ///
 /// Whether the request is replayed is a separate question. A GraphQL request is replayed if it is

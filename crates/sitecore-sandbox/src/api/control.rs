@@ -59,7 +59,7 @@ async fn add_faults(State(cloud): State<Arc<Cloud>>, body: Bytes) -> Response {
     outcome(add())
 }
 
-/// A response without a body, or the reason why it was not done.
+/// Returns an empty response, or the reason why the request was not carried out.
 fn outcome(result: Result<(), Box<dyn Error>>) -> Response {
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),

@@ -332,8 +332,8 @@ struct NewClient {
 }
 
 impl NewClient {
-    /// Returns `true` if the name is allowed, and if a client of one environment has allowed
-    /// lengths and names its environment.
+    /// Returns `true` if an organization client has a name. A client of one environment must also
+    /// keep to the allowed lengths, and name the project and an environment.
     fn is_valid(&self, kind: ClientKind) -> bool {
         if kind == ClientKind::Organization {
             return !self.name.is_empty();

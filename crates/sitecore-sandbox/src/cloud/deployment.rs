@@ -12,7 +12,7 @@ pub(crate) struct Deployment {
     looks_left: Option<u64>,
 }
 
-/// How far a deployment is.
+/// How far a deployment has got.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     Created,

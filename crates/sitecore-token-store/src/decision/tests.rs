@@ -175,7 +175,7 @@ fn after_a_failure_the_lease_is_given_up() {
 }
 
 #[test]
-fn a_failure_beside_a_usable_token_does_not_matter() {
+fn a_usable_token_is_adopted_whatever_failed_after_it() {
     let refused = Error::new(ErrorKind::Refused, "no such client");
     let entry = with_token().with_failure(&refused, NOW, NOW, OTHERS);
     assert_eq!(name(&visit(cold()).look(Some(&entry), after(SECOND))), "adopt");

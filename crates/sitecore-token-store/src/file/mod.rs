@@ -58,8 +58,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// An entry is written to a temporary file and renamed, so readers see either the old entry or the
 /// new one. A lease is an operating system lock on a file. It ends when its process ends or is
-/// killed, or has been frozen for 5 s. Expired entries and other files of the store are removed
-/// when they are read, or when the folder is next opened.
+/// killed, or has been frozen for 5 s. An expired entry is removed when it is read. Opening the
+/// folder removes expired entries, abandoned partial files and unused lease files.
 ///
 /// The folder is opened once and then used by its handle. Folders or files that belong to another
 /// user, are accessible to others, or are symlinks are not used, and nothing that the store did not

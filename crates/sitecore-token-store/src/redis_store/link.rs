@@ -38,7 +38,8 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long to wait after the server refused a command because of its role or its password.
+/// How long to wait after the server rejected a command because of its role or its password, or
+/// because it was loading its data.
 const ROLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many commands of one connection are in flight at once.
@@ -72,7 +73,7 @@ type Opening = Shared<oneshot::Receiver<Result<Open, Arc<str>>>>;
 #[derive(Clone)]
 struct Pause {
     reason: Arc<str>,
-    /// How often in a row it failed.
+    /// How many times in a row it failed.
     failures: u32,
     /// By the monotonic clock.
     retry_at: Duration,
@@ -155,7 +156,8 @@ impl Link {
     /// Closes the connection, unless this error says nothing about it.
     pub(super) fn close_after(&self, open: &Open, error: &RedisError) {
         let retry_at = match (error.code(), &open.connection) {
-            // The server has become a replica, or its password has changed.
+            // The server has become a replica, its password has changed, or it is still loading its
+            // data.
             (Some("READONLY" | "NOAUTH" | "LOADING" | "MASTERDOWN"), _) => {
                 Some(monotonic() + ROLE_PAUSE)
             }
