@@ -100,10 +100,18 @@ impl Api {
             Failure::new(kind, format!("{place}: `{shown}` is not a host or a URL: {error}"))
         })?;
         match self {
-            Self::Authoring if url.path() == "/" => url.set_path(AUTHORING_PATH),
+            Self::Authoring if ["", "/sitecore"].contains(&url.path().trim_end_matches('/')) => {
+                url.set_path(AUTHORING_PATH);
+            }
             Self::Delivery => url.set_path(DELIVERY_PATH),
             _ => {}
         }
+        let is_clear = url.scheme() == "http" && !sitecore_token::is_loopback(&url);
+        let checked = match is_clear {
+            true => Err(Failure::config("http would send the token in clear text; use https")),
+            false => self.target(&url),
+        };
+        checked.map_err(|failure| Failure::config(format!("{place}: {failure}")))?;
         Ok(url)
     }
 
@@ -181,7 +189,7 @@ pub(crate) async fn failure(response: Response) -> Failure {
 }
 
 /// Reads the start of a body that is only shown, but does not wait for it for long.
-async fn start_of(mut response: Response) -> String {
+pub(crate) async fn start_of(mut response: Response) -> String {
     let mut start = BytesMut::new();
     let read = async {
         while start.len() < MAX_SHOWN {
@@ -200,6 +208,7 @@ struct FailedResponse {
     wrong: Option<WrongClient>,
     retry_after: Option<Duration>,
     is_html: bool,
+    is_delivery: bool,
 }
 
 impl FailedResponse {
@@ -210,11 +219,12 @@ impl FailedResponse {
             wrong: response.extensions().get().copied(),
             retry_after: sitecore_token::retry_after_from_now(response.headers()),
             is_html: is_html(response),
+            is_delivery: response.url().path() == DELIVERY_PATH,
         }
     }
 
     fn with_body(self, body: &str) -> Failure {
-        let Self { status, host, wrong, retry_after, is_html } = self;
+        let Self { status, host, wrong, retry_after, is_html, is_delivery } = self;
         let message = match body.trim().is_empty() || is_html {
             true => format!("{host} returned status {status}"),
             false => format!("{host} returned status {status}: {}", printable(body.trim())),
@@ -229,14 +239,13 @@ impl FailedResponse {
         }
         let failure = Failure::api(message);
         let hint = match (wrong, status) {
-            (Some(wrong), _) => format!(
-                "this API usually requires {}, but these credentials belong to {}",
-                wrong.required(),
-                wrong.used()
-            ),
+            (Some(wrong), _) => wrong_client(wrong),
             (None, 304) => return failure,
             (None, 300..=399) => {
                 "redirects out of the API are not followed; check the host".to_owned()
+            }
+            (None, 401 | 403) if is_delivery => {
+                "check the key in SITECORE_EDGE_TOKEN; `edge-key create` creates another".to_owned()
             }
             (None, 401) => "the API rejected the token and its replacement; check the audience and the kind of client".to_owned(),
             (None, 403) => {
@@ -247,6 +256,12 @@ impl FailedResponse {
         };
         failure.hint(hint)
     }
+}
+
+/// Says which kind of client an API requires instead of the one that was used.
+pub(crate) fn wrong_client(wrong: WrongClient) -> String {
+    let (required, used) = (wrong.required(), wrong.used());
+    format!("this API usually requires {required}, but these credentials belong to {used}")
 }
 
 pub(crate) fn is_html(response: &Response) -> bool {

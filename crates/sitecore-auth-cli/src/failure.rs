@@ -122,15 +122,28 @@ impl From<sitecore_auth::Error> for Failure {
             _ => Kind::Unexpected,
         };
         let wait = error.retry_after().filter(|wait| !wait.is_zero());
-        Self::new(kind, for_shells(&error.cause()))
-            // Waiting does not help against a refusal.
-            .retry_after(wait.filter(|_| kind == Kind::Unavailable))
+        // Waiting does not help against a refusal.
+        let wait = wait.filter(|_| kind == Kind::Unavailable);
+        let failure = Self::new(kind, for_shells(&error.cause())).retry_after(wait);
+        match &*failure.message {
+            earlier if earlier.starts_with(EARLIER) => {
+                failure.hint("to repeat it now, use `sitecore-auth token --force`")
+            }
+            late if late.starts_with("no token within ") && !late.contains(';') => {
+                failure.hint("check the network, or allow more time with --timeout")
+            }
+            _ => failure,
+        }
     }
 }
+
+/// How a failure begins that another invocation has stored.
+const EARLIER: &str = "an earlier token request failed";
 
 /// Replaces advice to Rust programmers.
 pub(crate) fn for_shells(text: &str) -> String {
     let replacements = [
+        ("another cache's token request failed", EARLIER),
         (
             "use FileStore::in_dir with another folder",
             "set XDG_CACHE_HOME to a folder that you own",

@@ -4,8 +4,8 @@ use std::{collections::HashMap, env, path::Path, sync::OnceLock};
 
 use secrecy::SecretString;
 use sitecore_auth::{
-    ClientCredentials, Endpoint, FetchContext, SitecoreCliLogin, Token, TokenCache, TokenClient,
-    TokenSource as _, edge::EdgeKey,
+    ClientCredentials, Endpoint, FetchContext, RefreshPolicy, SitecoreCliLogin, Token, TokenCache,
+    TokenClient, TokenSource as _, edge::EdgeKey,
 };
 use sitecore_token_store::{FileStore, SharedSource};
 
@@ -62,7 +62,7 @@ impl Login {
             let place = format!("{prefix}_CLIENT_ID and {prefix}_CLIENT_SECRET");
             return Ok(Self::client(place, ClientCredentials::from_env()?, Endpoint::from_env()?));
         }
-        Self::of_sitecore_cli(config)
+        Self::of_sitecore_cli(config, api)
     }
 
     fn client(place: String, credentials: ClientCredentials, endpoint: Endpoint) -> Self {
@@ -99,7 +99,7 @@ impl Login {
         Ok(Self::client(place, ClientCredentials::new(&found.client_id, secret), endpoint))
     }
 
-    fn of_sitecore_cli(config: &Config) -> Result<Self> {
+    fn of_sitecore_cli(config: &Config, api: Option<Api>) -> Result<Self> {
         let here = Path::new(".");
         let place = ".sitecore/user.json".to_owned();
         match ClientCredentials::from_sitecore_cli(here) {
@@ -108,11 +108,25 @@ impl Login {
                 Ok(Self { place: format!("{place} (an interactive login)"), kind: Kind::Person })
             }
             Err(error) => {
-                let failure = Failure::config(format!("no credentials found: {error}"));
-                Err(match config.names() {
-                    Some(names) => failure.hint(format!("name some with --credentials ({names})")),
-                    None => failure.hint("set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or log in with the Sitecore CLI"),
-                })
+                let reason = error.to_string();
+                let (reason, advice) = reason.rsplit_once("; ").unwrap_or((&reason, ""));
+                let names = config.names();
+                let missing = match (api, &names) {
+                    (Some(api), Some(names)) if config.assigns_credentials() => format!(
+                        "sitecore-auth.toml assigns none of its credentials ({names}) to {}",
+                        api.name()
+                    ),
+                    (_, Some(names)) => format!("sitecore-auth.toml has several ({names})"),
+                    (_, None) => "SITECORE_AUTH_CLIENT_ID is not set".to_owned(),
+                };
+                let hint = match names {
+                    Some(_) => "choose some with --credentials".to_owned(),
+                    None => format!(
+                        "set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or {advice}"
+                    ),
+                };
+                let message = format!("no credentials found: {missing}, and {reason}");
+                Err(Failure::config(message).hint(hint))
             }
         }
     }
@@ -123,10 +137,14 @@ impl Login {
         if let Kind::Person = self.kind {
             return Ok(TokenCache::new(SitecoreCliLogin::new(".")));
         }
-        match self.store(common).await? {
-            Some(shared) => Ok(TokenCache::new(shared)),
-            None => Ok(TokenCache::new(self.token_client()?)),
-        }
+        let cache = match self.store(common).await? {
+            Some(shared) => TokenCache::builder(shared),
+            None => TokenCache::builder(self.token_client()?),
+        };
+        let mut policy = RefreshPolicy::default();
+        // Ends before the command gives up, and so can say why there is no token.
+        policy.refresh_timeout = policy.refresh_timeout.min(common.timeout / 10 * 9);
+        Ok(cache.policy(policy).build()?)
     }
 
     /// Requests a new token.
@@ -138,15 +156,20 @@ impl Login {
             );
         }
         let cache = self.cache(common).await?;
-        let token = cache.token().await?;
+        let result = cache.token().await;
         let is_new = cache.status().token_requests() > 0;
         if !is_new && let Some(shared) = self.store(common).await? {
+            let Ok(token) = result else {
+                // The failure of an earlier token request was stored, but no usable token.
+                shared.forget().await?;
+                return Ok(self.cache(common).await?.token().await?);
+            };
             // The store keeps the stored token until there is a newer one.
             let context = FetchContext::new(common.timeout).with_replacing(&token, false);
             shared.fetch(context).await?;
             return Ok(self.cache(common).await?.token().await?);
         }
-        Ok(token)
+        Ok(result?)
     }
 
     /// Returns `true` for a person's login, whose token cannot be refreshed here.

@@ -126,6 +126,14 @@ fn report(failure: &Failure, is_json: bool) -> ExitCode {
     failure.exit_code()
 }
 
+/// Returns the program's name with the command that was given, if there is such a command.
+fn command_path() -> String {
+    let commands = Arguments::command();
+    let mut given = env::args_os().skip(1).filter_map(|argument| argument.into_string().ok());
+    let given = given.find(|argument| commands.find_subcommand(argument).is_some());
+    given.map_or_else(|| "sitecore-auth".to_owned(), |name| format!("sitecore-auth {name}"))
+}
+
 /// Prints the help, or one line that says what is wrong.
 fn usage(error: &clap::Error) -> ExitCode {
     let message = match error.kind() {
@@ -149,5 +157,5 @@ fn usage(error: &clap::Error) -> ExitCode {
     let mut arguments = env::args_os();
     let is_json = arguments.any(|argument| argument == "--format=json")
         || env::args_os().zip(env::args_os().skip(1)).any(|(a, b)| a == "--format" && b == "json");
-    report(&Failure::usage(message).hint("see sitecore-auth --help"), is_json)
+    report(&Failure::usage(message).hint(format!("see {} --help", command_path())), is_json)
 }

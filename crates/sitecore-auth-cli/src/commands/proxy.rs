@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     failure::{Failure, Kind, Result},
     login::{Caches, Login},
-    proxy::{Access, Key, Listener, Proxy, Records, StatusPage, Upstream, serve},
+    proxy::{Access, Key, Listener, Logged, Proxy, Records, StatusPage, Upstream, serve},
     signals,
     terminal::print,
 };
@@ -50,9 +50,9 @@ pub(crate) async fn run(options: &StartProxy, common: &Common, config: &Config) 
     let end = signals::End::new()?;
     let mut ready = Map::new();
     let entrance = entrance(options, &mut ready).await?;
-    let is_logged = !common.quiet;
+    let logged = if common.quiet { Logged::None } else { Logged::All };
     let proxy =
-        BoundProxy::new(entrance, &options.selection, options.status, is_logged, common, config)
+        BoundProxy::new(entrance, &options.selection, options.status, logged, common, config)
             .await?;
     ready.insert("version".to_owned(), json!(1));
     ready.insert("event".to_owned(), json!("ready"));
@@ -109,13 +109,13 @@ impl BoundProxy {
         entrance: Entrance,
         selection: &Selection,
         status: Option<SocketAddr>,
-        is_logged: bool,
+        logged: Logged,
         common: &Common,
         config: &Config,
     ) -> Result<Self> {
         let Entrance { listener, access, url } = entrance;
         let upstreams: Arc<[Upstream]> = upstreams(selection, common, config).await?.into();
-        let records = Records::new(!is_logged);
+        let records = Records::new(logged);
         let (status, status_url) = match status {
             Some(address) => {
                 if !address.ip().is_loopback() {
@@ -225,6 +225,8 @@ async fn upstreams(
         let has_credentials = |api: &Api| Login::find(common, config, Some(*api)).is_ok();
         apis.retain(|api| !config.assigns_credentials() || has_credentials(api));
     }
+    // What callers wait for is not limited by `--timeout`.
+    let common = &Common { timeout: Duration::MAX, ..common.clone() };
     let mut caches = Caches::new(common, config);
     let mut upstreams = Vec::new();
     for api in apis {

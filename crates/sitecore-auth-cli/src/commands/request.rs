@@ -48,11 +48,12 @@ pub(crate) async fn run(options: &Request, common: &Common, config: &Config) -> 
         if options.paginate {
             return all_pages(&ready, page_parameter(api), &url, &headers).await;
         }
+        let path = url.path().to_owned();
         let mut request = ready.client.request(method, url).headers(headers);
         if let Some(body) = body {
             request = request.body(body);
         }
-        let response = send(request).await?;
+        let response = send(request, &path).await?;
         let mut printed = if options.include { head(&response) } else { Vec::new() };
         printed.extend(response.bytes().await?);
         Ok(printed)
@@ -61,13 +62,13 @@ pub(crate) async fn run(options: &Request, common: &Common, config: &Config) -> 
 }
 
 /// Sends a request. A response with an error status is a failure.
-async fn send(request: reqwest_middleware::RequestBuilder) -> Result<Response> {
-    // The URL may be outside the folder to which the token is sent.
+async fn send(request: reqwest_middleware::RequestBuilder, path: &str) -> Result<Response> {
+    // It may be outside the folder to which the token is sent.
     let response =
         request.send().await.map_err(|error| match sitecore_auth::Error::find(&error) {
             Some(outside) if outside.is_outside_targets() => {
-                let cause = outside.cause();
-                Failure::usage(cause.split(';').next().unwrap_or_default())
+                Failure::usage(format!("`{path}` is outside the API, so it gets no token"))
+                    .hint("check it for a double slash or a missing prefix, such as /api/")
             }
             _ => Failure::from(error),
         })?;
@@ -112,7 +113,7 @@ fn target(text: &str, host: Option<&str>, config: &Config) -> Result<(Api, Url)>
         None => {
             let origin = url.origin().ascii_serialization();
             Err(Failure::usage(format!("no API is known at {origin}"))
-                .hint("name the CM with --host, or the hosts in sitecore-auth.toml"))
+                .hint("name the CM with --host, or check the scheme and SITECORE_DEPLOY_URL, SITECORE_EDGE_URL and [hosts] in sitecore-auth.toml"))
         }
     }
 }
@@ -204,7 +205,8 @@ async fn all_pages(
     for number in 1..=MAX_PAGES {
         let mut page_url = url.clone();
         page_url.query_pairs_mut().append_pair(parameter, &number.to_string());
-        let response = send(ready.client.get(page_url).headers(headers.clone())).await?;
+        let response =
+            send(ready.client.get(page_url).headers(headers.clone()), url.path()).await?;
         let bytes = response.bytes().await?;
         // The parser would accept an array for an object.
         let is_object = bytes.trim_ascii_start().first() == Some(&b'{');

@@ -9,7 +9,7 @@ use crate::{
     args::{Common, RunProgram},
     config::Config,
     failure::{Failure, Kind, Result},
-    proxy::Key,
+    proxy::{Key, Logged},
     signals,
     terminal::{error_line, note},
 };
@@ -24,10 +24,14 @@ const NOT_FOUND: u8 = 127;
 pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) -> Result<u8> {
     let key = Key::random()?;
     let entrance = Entrance::tcp((Ipv4Addr::LOCALHOST, 0).into(), &[], Some(key.clone())).await?;
-    // A log would be mixed with what the program prints.
-    let is_logged = options.log && !common.quiet;
+    // A whole log would be mixed with what the program prints.
+    let logged = match (common.quiet, options.log) {
+        (true, _) => Logged::None,
+        (false, true) => Logged::All,
+        (false, false) => Logged::Failures,
+    };
     let proxy =
-        BoundProxy::new(entrance, &options.selection, options.status, is_logged, common, config)
+        BoundProxy::new(entrance, &options.selection, options.status, logged, common, config)
             .await?;
     if let Some(url) = &proxy.status_url {
         note(common, &format!("the status page is at {url}"));

@@ -34,6 +34,9 @@ pub(crate) async fn run(
     common: &Common,
     config: &Config,
 ) -> Result<String> {
+    if common.no_store {
+        return Err(Failure::usage("--no-store makes no sense here").hint("leave it out"));
+    }
     let login = Login::find(common, config, None)?;
     let shared = SharedSource::new(Offline(login.token_client()?), FileStore::new()?)?;
     let work = async {
@@ -42,7 +45,7 @@ pub(crate) async fn run(
             Store::Status => status(format, &shared).await,
             Store::Clear => {
                 shared.forget().await?;
-                note(common, "removed the stored token of these credentials");
+                note(common, "nothing is stored for these credentials now");
                 Ok(String::new())
             }
         }

@@ -6,8 +6,10 @@ use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::{
+    api::start_of,
     args::{Common, Wait},
     failure::{Failure, Kind, Result},
+    terminal::printable,
 };
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -38,6 +40,10 @@ pub(crate) async fn run(options: &Wait, common: &Common) -> Result<()> {
                 Ok(response) if response.status().is_success() => return,
                 Ok(response) => {
                     last = format!("the last response had status {}", response.status());
+                    let body = start_of(response).await;
+                    if !body.trim().is_empty() {
+                        last = format!("{last}: {}", printable(body.trim()));
+                    }
                 }
                 Err(error) => last = Failure::from(error).to_string(),
             }
@@ -49,6 +55,7 @@ pub(crate) async fn run(options: &Wait, common: &Common) -> Result<()> {
         let limit = humantime::format_duration(common.timeout);
         let shown = &url[..url::Position::AfterPath];
         let message = format!("{shown} was not ready within {limit}: {last}");
-        Failure::new(Kind::Unavailable, message).hint("allow more time with --timeout")
+        Failure::new(Kind::Unavailable, message)
+            .hint("allow more time with --timeout; for a proxy, give the address of its --status")
     })
 }

@@ -30,7 +30,7 @@ pub(crate) use self::{
     access::Access,
     headers::credential,
     key::Key,
-    record::Records,
+    record::{Logged, Records},
     server::{Listener, serve},
     status::StatusPage,
     upstream::Upstream,
@@ -41,7 +41,10 @@ use self::{
     record::Call,
     rewrite::Place,
 };
-use crate::args::{Api, Guards};
+use crate::{
+    api::wrong_client,
+    args::{Api, Guards},
+};
 
 /// The proxy: who may call, which APIs it serves, and what callers may do.
 #[derive(Debug)]
@@ -63,6 +66,9 @@ impl Proxy {
             }
             Err(problem) => {
                 call.set_status(problem.status(), true);
+                if let Some(reason) = problem.reason() {
+                    call.explain(reason);
+                }
                 problem.response()
             }
         };
@@ -130,6 +136,9 @@ impl Proxy {
         };
         call.ask_for_token();
         let response = request.with_extension(call.sent.clone()).send().await?;
+        if let Some(wrong) = response.extensions().get() {
+            call.explain(&wrong_client(*wrong));
+        }
         self.for_caller(upstream, &host, &path, start.as_deref(), response).await
     }
 

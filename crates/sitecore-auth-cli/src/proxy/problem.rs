@@ -59,6 +59,12 @@ impl Problem {
         self.status
     }
 
+    /// Returns what is wrong if no caller can help it: there is no token, or no API.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        let is_ours = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY];
+        is_ours.contains(&self.status).then_some(&*self.detail)
+    }
+
     pub(crate) fn response(self) -> Response<Body> {
         let wait = self.retry_after.map(|wait| wait.as_secs_f64().ceil() as u64);
         let object = json!({

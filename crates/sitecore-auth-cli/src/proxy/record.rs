@@ -1,7 +1,7 @@
 //! What the proxy remembers and logs about its calls: no query, headers or bodies.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -44,6 +44,18 @@ pub(crate) struct Record {
     pub(crate) is_replayed: bool,
     /// The proxy responded itself.
     pub(crate) is_own_error: bool,
+    /// Why the call failed, if that is for the operator of the proxy to solve.
+    #[serde(skip)]
+    pub(crate) reason: Option<String>,
+}
+
+/// Which calls are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logged {
+    All,
+    /// Only why calls fail, if that is for the operator to solve.
+    Failures,
+    None,
 }
 
 fn as_text<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -59,7 +71,10 @@ struct State {
     latest: Mutex<VecDeque<Record>>,
     in_flight: AtomicUsize,
     last_activity: Mutex<Instant>,
+    logged: Logged,
     log: Option<Log>,
+    /// Why the last call to each API failed.
+    reasons: Mutex<HashMap<&'static str, String>>,
 }
 
 /// The log on stderr. A thread writes it, because a reader that has stopped must not hold up the
@@ -107,12 +122,14 @@ impl Log {
 }
 
 impl Records {
-    pub(crate) fn new(is_quiet: bool) -> Self {
+    pub(crate) fn new(logged: Logged) -> Self {
         Self(Arc::new(State {
             latest: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             last_activity: Mutex::new(Instant::now()),
-            log: (!is_quiet).then(Log::start),
+            logged,
+            log: (logged != Logged::None).then(Log::start),
+            reasons: Mutex::default(),
         }))
     }
 
@@ -159,28 +176,49 @@ impl Records {
         }
     }
 
+    fn log(&self, record: &Record) {
+        let Some(log) = &self.0.log else { return };
+        let new_reason = {
+            let mut reasons = lock(&self.0.reasons);
+            let last = match &record.reason {
+                Some(reason) => reasons.insert(record.upstream, reason.clone()),
+                None => reasons.remove(record.upstream),
+            };
+            record.reason.as_deref().filter(|reason| last.as_deref() != Some(*reason))
+        };
+        if self.0.logged == Logged::All {
+            log.write(record.line(new_reason));
+        } else if let Some(reason) = new_reason {
+            log.write(format!("sitecore-auth: {}: {reason}", record.upstream));
+        }
+    }
+
     fn end(&self, record: Record) {
         // A call that was refused does not keep the proxy alive.
         if !record.upstream.is_empty() {
             *lock(&self.0.last_activity) = Instant::now();
         }
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(log) = &self.0.log {
-            log.write(format!(
-                "{} {} {} {} {} {} ms",
-                record.at.to_rfc3339_opts(SecondsFormat::Millis, true),
-                record.method,
-                if record.upstream.is_empty() { "-" } else { record.upstream },
-                record.path,
-                record.status,
-                record.milliseconds,
-            ));
-        }
+        self.log(&record);
         let mut latest = lock(&self.0.latest);
         if latest.len() == KEPT {
             latest.pop_front();
         }
         latest.push_back(record);
+    }
+}
+
+impl Record {
+    /// Returns the line of the log. The reason is added if it is a new one.
+    fn line(&self, new_reason: Option<&str>) -> String {
+        let upstream = if self.upstream.is_empty() { "-" } else { self.upstream };
+        let at = self.at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let Self { method, path, status, milliseconds, .. } = self;
+        let line = format!("{at} {method} {upstream} {path} {status} {milliseconds} ms");
+        match new_reason {
+            Some(reason) => format!("{line}\nsitecore-auth: {upstream}: {reason}"),
+            None => line,
+        }
     }
 }
 
@@ -208,6 +246,11 @@ impl Call {
     pub(crate) fn set_status(&mut self, status: StatusCode, is_own_error: bool) {
         self.record.status = status.as_u16();
         self.record.is_own_error = is_own_error;
+    }
+
+    /// Records why the call failed, for the operator of the proxy.
+    pub(crate) fn explain(&mut self, reason: &str) {
+        self.record.reason = Some(printable(reason));
     }
 }
 

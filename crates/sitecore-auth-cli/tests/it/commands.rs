@@ -291,7 +291,7 @@ fn request_makes_authenticated_calls() {
 
     for (arguments, code, expected) in [
         (&["request", "GET", "deploy:/api/projects/v1/none"][..], 6, "404"),
-        (&["request", "GET", "deploy:/outside"], 2, "outside the targets"),
+        (&["request", "GET", "deploy:/outside"], 2, "`/outside` is outside the API"),
         (&["request", "GET", "https://example.com/"], 2, "no API is known at https://example.com"),
         (&["request", "GET", "nowhere"], 2, "expected a path such as deploy:"),
         (&["request", "GET", "deploy:api/x"], 2, "neither the path of an API nor an http"),
@@ -488,7 +488,7 @@ fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
     place.write("sitecore-auth.toml", &only);
     assert!(stdout(&below(&["inspect"])).contains("[credentials.org]"));
     place.write("sitecore-auth.toml", &config);
-    assert_fails(&below(&["token"]), 3, "name some with --credentials (edge, org)");
+    assert_fails(&below(&["token"]), 3, "has several (edge, org)");
     let output = place.bare(&["token", "--config", "none.toml"]).output().unwrap();
     assert_fails(&output, 3, "cannot read none.toml");
     assert!(stderr(&output).contains("check the path"), "{}", stderr(&output));
@@ -665,10 +665,15 @@ fn exit_codes_and_json_errors_are_an_interface() {
 
     place.sandbox.script(Api::Token, [Fault::hang()]);
     let output = place.run(Api::Deploy, &["token", "--timeout", "1s"]);
-    assert_fails(&output, 5, "allow more time with --timeout");
+    assert_fails(&output, 5, "no token within 900ms; check the network");
+    place.stdout(Api::Deploy, &["store", "clear"]);
+    place.sandbox.script(Api::Deploy, [Fault::hang()]);
+    let call = ["request", "GET", "deploy:/api/projects/v1", "--timeout", "1s"];
+    assert_fails(&place.run(Api::Deploy, &call), 5, "allow more time with --timeout");
     for arguments in [&["tokens"][..], &["token", "--timeout", "soon"], &["request", "GET"], &[]] {
         let output = place.run(Api::Deploy, arguments);
-        assert_fails(&output, 2, "sitecore-auth --help");
+        assert_fails(&output, 2, "; see sitecore-auth");
+        assert!(stderr(&output).ends_with(" --help\n"), "{}", stderr(&output));
         assert_eq!(stderr(&output).lines().count(), 1);
     }
     let output = place.run(Api::Deploy, &["token", "--format", "json", "--timeout", "soon"]);
@@ -684,8 +689,67 @@ fn exit_codes_and_json_errors_are_an_interface() {
     assert_eq!(output.status.code(), Some(5));
     let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
     assert_eq!(error["error"]["retry_after"], 77, "{error}");
+    assert_fails(
+        &place.run(Api::Deploy, &["token", "--formt"]),
+        2,
+        "see sitecore-auth token --help",
+    );
     let secret_as_flag = place.run(Api::Deploy, &["token", "--client-secret", "x"]);
     assert_fails(&secret_as_flag, 2, "unexpected argument");
+}
+
+#[test]
+fn a_stored_failure_says_so_and_can_be_repeated_at_once() {
+    let place = Place::new();
+    let refused = |arguments: &[&str]| {
+        let mut command = place.command(Api::Deploy, arguments);
+        command.env("SITECORE_AUTH_AUDIENCE", "https://api.wrong.example");
+        command.output().unwrap()
+    };
+    let requests = || place.sandbox.calls(Api::Token);
+    assert_fails(&refused(&["token"]), 4, "refused client");
+    assert_eq!(requests(), 1);
+    let again = refused(&["token"]);
+    assert_fails(&again, 4, "an earlier token request failed: ");
+    assert!(stderr(&again).contains("use `sitecore-auth token --force`"), "{}", stderr(&again));
+    assert_eq!(requests(), 1);
+    let forced = refused(&["token", "--force"]);
+    assert!(!stderr(&forced).contains("earlier"), "{}", stderr(&forced));
+    assert_fails(&forced, 4, "refused client");
+    assert_eq!(requests(), 2);
+}
+
+#[test]
+fn a_command_that_runs_out_of_time_says_why_there_is_no_token() {
+    let place = Place::new();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = place.command(Api::Deploy, &["token", "--timeout", "1s"]);
+    command.env("SITECORE_AUTH_AUTHORITY", format!("http://{closed}"));
+    assert_fails(&command.output().unwrap(), 5, "refused");
+}
+
+#[test]
+fn a_wrong_url_is_reported_with_the_place_where_it_was_set() {
+    let place = Place::new();
+    for (url, expected) in [
+        ("http://cm.example", "SITECORE_AUTHORING_URL: "),
+        ("ftp://cm.example", "SITECORE_AUTHORING_URL: "),
+    ] {
+        let mut command = place.command(Api::Authoring, &["graphql", "{ sites { name } }"]);
+        assert_fails(&command.env("SITECORE_AUTHORING_URL", url).output().unwrap(), 3, expected);
+    }
+    // The CM's folder stands for its GraphQL endpoint.
+    let mut command = place.command(Api::Authoring, &["graphql", "{ sites { name } }"]);
+    let folder = place.sandbox.origin(Api::Authoring).join("sitecore").unwrap();
+    assert!(command.env("SITECORE_AUTHORING_URL", folder.as_str()).status().unwrap().success());
+}
+
+#[test]
+fn a_wrong_edge_key_is_not_mistaken_for_a_token() {
+    let place = Place::new();
+    let mut command = place.bare(&["graphql", "--delivery", "{ __typename }"]);
+    let output = command.env("SITECORE_EDGE_TOKEN", "wrongkey").output().unwrap();
+    assert_fails(&output, 6, "check the key in SITECORE_EDGE_TOKEN");
 }
 
 #[test]

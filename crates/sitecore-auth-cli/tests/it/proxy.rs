@@ -968,6 +968,8 @@ fn health_checks_follow_the_tokens() {
     let status = proxy.ready["status_url"].as_str().unwrap();
     let check = |path: &str| proxy.send(proxy.http.get(format!("{status}healthz/{path}"))).status();
     assert_eq!((check("live").as_u16(), check("ready").as_u16()), (200, 503));
+    let waited = place.bare(&["wait", status, "--timeout", "1s"]).output().unwrap();
+    assert_fails(&waited, 5, "deploy: no token is available: ");
     place.sandbox.heal(Api::Token);
 }
 

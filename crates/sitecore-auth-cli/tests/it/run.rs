@@ -63,6 +63,36 @@ fn the_program_gets_no_secret_and_no_proxy_of_the_network_gets_the_key() {
 }
 
 #[test]
+fn the_reason_why_calls_fail_is_shown_once() {
+    let place = Place::new();
+    let call = |url: &str| {
+        format!(
+            r#"curl --silent --output /dev/null -H "X-Sitecore-Auth-Key: $SITECORE_PROXY_KEY" "$SITECORE_PROXY_URL{url}""#
+        )
+    };
+    let calls = |url: &str| format!("{0}\n{0}\n", call(url));
+    let script = calls("/deploy/api/projects/v1");
+    let mut refused = place.command(Api::Deploy, &["run", "--", "sh", "-c", &script]);
+    let refused = refused.env("SITECORE_AUTH_CLIENT_SECRET", "w".repeat(32)).output().unwrap();
+    let message = stderr(&refused);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.starts_with("sitecore-auth: deploy: no token is available: "), "{message}");
+    assert!(message.contains("refused client"), "{message}");
+    // A client of the wrong kind.
+    let script = calls("/edge/api/admin/v1/settings");
+    let wrong = place.run(Api::Deploy, &["run", "--", "sh", "-c", &script]);
+    let message = stderr(&wrong);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains("edge: this API usually requires"), "{message}");
+    // In a log, the reason follows the first call that it explains.
+    let logged = place.run(Api::Deploy, &["run", "--log", "--", "sh", "-c", &script]);
+    let message = stderr(&logged);
+    assert_eq!(message.lines().count(), 3, "{message}");
+    let quiet = place.run(Api::Deploy, &["run", "--quiet", "--", "sh", "-c", &script]);
+    assert_eq!(stderr(&quiet), "");
+}
+
+#[test]
 fn the_exit_code_is_that_of_the_program() {
     let place = Place::new();
     for (script, code) in

@@ -102,10 +102,14 @@ impl StatusPage {
             let _ = upstream.cache.current();
             upstream.cache.status().is_ready()
         };
-        match self.upstreams.iter().all(is_ready) {
-            true => text(StatusCode::OK, "ready\n"),
-            false => text(StatusCode::SERVICE_UNAVAILABLE, "no token is available\n"),
+        let Some(upstream) = self.upstreams.iter().find(|upstream| !is_ready(upstream)) else {
+            return text(StatusCode::OK, "ready\n");
+        };
+        let mut message = format!("{}: no token is available", upstream.api.name());
+        if let Some(error) = upstream.cache.status().last_error() {
+            message = format!("{message}: {}", printable(&for_shells(&error.cause())));
         }
+        text(StatusCode::SERVICE_UNAVAILABLE, message + "\n")
     }
 
     fn json(&self) -> String {
@@ -327,8 +331,8 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = content("text/plain; charset=utf-8", text.to_owned());
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = content("text/plain; charset=utf-8", text.into());
     *response.status_mut() = status;
     response
 }
