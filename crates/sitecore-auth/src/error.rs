@@ -41,6 +41,7 @@ struct ErrorInner {
     never_reached_issuer: bool,
     issuer_responded: bool,
     is_adopted: bool,
+    is_budget_spent: bool,
     is_outside_targets: bool,
     retry_after: Option<Duration>,
     source: Arc<dyn StdError + Send + Sync>,
@@ -82,6 +83,7 @@ impl Error {
             // A source reports these kinds on behalf of the issuer.
             issuer_responded: matches!(kind, ErrorKind::Refused | ErrorKind::RateLimited),
             is_adopted: false,
+            is_budget_spent: false,
             is_outside_targets: false,
             retry_after: None,
             source: Arc::from(source.into()),
@@ -119,6 +121,15 @@ impl Error {
     pub fn adopted(mut self) -> Self {
         Arc::make_mut(&mut self.0).is_adopted = true;
         self
+    }
+
+    /// Marks the error of a token request that was not made, because processes that share tokens
+    /// have spent their budget for rejected tokens. The refresh then ends without a cooldown.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_budget_spent(mut self) -> Self {
+        Arc::make_mut(&mut self.0).is_budget_spent = true;
+        self.adopted()
     }
 
     /// Finds an error of this crate in `error` or its causes, even inside a
@@ -195,6 +206,10 @@ impl Error {
     #[must_use]
     pub fn issuer_responded(&self) -> bool {
         self.0.issuer_responded
+    }
+
+    pub(crate) fn is_budget_spent(&self) -> bool {
+        self.0.is_budget_spent
     }
 
     pub(crate) fn is_adopted(&self) -> bool {
@@ -287,6 +302,7 @@ impl From<sitecore_token::Error> for Error {
             never_reached_issuer: error.never_reached_issuer(),
             issuer_responded: error.issuer_responded(),
             is_adopted: false,
+            is_budget_spent: false,
             is_outside_targets: false,
             retry_after: error.retry_after(),
             source: Arc::new(error),

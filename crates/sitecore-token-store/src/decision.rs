@@ -144,6 +144,8 @@ impl<'a> Visit<'a> {
     /// will save its token later.
     fn without_store(&mut self, now: Now) -> Next {
         if self.knows_holder && !self.must_hurry(now) {
+            // While it waits, it gives up its own lease.
+            self.has_lease = false;
             return Next::Wait(Duration::MAX);
         }
         match std::mem::replace(&mut self.has_failed, true) {
@@ -162,7 +164,7 @@ fn budget_is_spent(wait: Duration) -> Error {
     let message = format!(
         "APIs have rejected too many tokens of the processes that share this store; the next replacement is possible in {minutes} min"
     );
-    Error::new(ErrorKind::Unavailable, message).adopted()
+    Error::new(ErrorKind::Unavailable, message).with_retry_after(wait).with_budget_spent()
 }
 
 #[cfg(test)]

@@ -480,3 +480,24 @@ async fn a_response_that_arrives_byte_by_byte_costs_little() {
     println!("{ours:?} with the middleware, {theirs:?} without");
     assert!(ours < 3 * theirs, "{ours:?} with the middleware, {theirs:?} without");
 }
+
+#[tokio::test]
+async fn a_401_whose_body_does_not_arrive_whole_does_not_prove_that_nothing_was_executed() {
+    let long = "x".repeat(100 * 1024);
+    let data = format!(r#"{{"data":{{"a":{{"id":1,"name":"{long}"}},"b":null}},"errors":[]}}"#);
+    let errors = format!(
+        r#"{{"errors":[{{"message":"{long}","extensions":{{"code":"AUTH_NOT_AUTHENTICATED"}}}}],"data":{{"a":1}}}}"#
+    );
+    let whole = r#"{"message":"no token"}"#.to_owned();
+    for (body, calls) in [(data, 1), (errors, 1), (whole, 2)] {
+        let api = rejecting(move || {
+            let response =
+                Response::builder().status(401).header("content-type", "application/json");
+            response.body(in_pieces(&body)).unwrap()
+        });
+        let api = api.await;
+        let source = ScriptedSource::granting(DAY);
+        post(&client(&api, &source), api.authoring(), MUTATION).await;
+        assert_eq!(api.bearers().len(), calls);
+    }
+}

@@ -19,7 +19,7 @@ use sitecore_token_store::{Lease, MemoryStore, SharedSource, Stored, TokenStore}
 use wiremock::ResponseTemplate;
 
 use crate::support::{
-    ByLease, DAY, FLEET_SECRET, Memory, PausedClock, SECOND, ScriptedSource, Step, Tied,
+    ByLease, DAY, FLEET_SECRET, MINUTE, Memory, PausedClock, SECOND, ScriptedSource, Step, Tied,
     all_formats, caches, client_of, first_fetch, requests, serve, shared, text,
 };
 
@@ -312,6 +312,24 @@ async fn a_replacement_uses_the_budget_even_if_another_process_saves_a_newer_tok
         let (replaced, newer) = tokio::join!(cache.replace(&old), quick.fetch(hurried));
         newer.unwrap();
         assert_eq!(replaced.is_ok(), round < 6, "{round}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_budget_says_when_to_try_again_and_starts_no_cooldown() {
+    let (store, clock) = (Memory::default(), PausedClock::new());
+    let source = ScriptedSource::granting(DAY);
+    for round in 0..=6 {
+        let cache = &caches(1, &source, &store, &clock)[0];
+        let old = cache.token().await.unwrap();
+        let replaced = cache.replace(&old).await;
+        assert_eq!(replaced.is_ok(), round < 6, "{round}");
+        if let Err(error) = replaced {
+            let wait = error.retry_after().unwrap();
+            assert!(wait > 59 * MINUTE && wait < 61 * MINUTE, "{wait:?}");
+            assert!(cache.status().last_error().is_none());
+            assert_eq!(text(&cache.token().await.unwrap()), text(&old));
+        }
     }
 }
 

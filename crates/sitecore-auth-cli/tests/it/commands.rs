@@ -690,7 +690,7 @@ fn exit_codes_and_json_errors_are_an_interface() {
     let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
     assert_eq!(error["error"]["retry_after"], 77, "{error}");
     assert_fails(
-        &place.run(Api::Deploy, &["token", "--formt"]),
+        &place.run(Api::Deploy, &["token", "--formats"]),
         2,
         "see sitecore-auth token --help",
     );

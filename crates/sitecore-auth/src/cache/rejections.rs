@@ -133,6 +133,12 @@ impl RejectionLimits {
         self.budget.spend(now);
     }
 
+    /// Records that the processes that share tokens have spent their budget, and get a token request
+    /// back after this time.
+    pub(super) fn exhaust(&mut self, wait: Duration, now: Moment) {
+        self.budget.exhaust(now.after(wait));
+    }
+
     /// Records that an API accepted a token. If this API's rejection caused the request for that
     /// token, the budget gets that request back. Returns `true` in this case.
     pub(super) fn accept(&mut self, api: &RejectedBy, token: &Token) -> bool {
@@ -198,6 +204,11 @@ impl Budget {
     pub(super) fn spend(&mut self, now: Moment) {
         let full_at = if now.has_reached(self.full_at) { now } else { self.full_at };
         self.full_at = full_at.after(BUDGET_REGAIN).or(now.after(BUDGET_REGAIN * BUDGET));
+    }
+
+    /// Allows no token request before this time.
+    fn exhaust(&mut self, until: Moment) {
+        self.full_at = until.after(BUDGET_REGAIN * (BUDGET - 1));
     }
 
     pub(super) fn give_back(&mut self) {

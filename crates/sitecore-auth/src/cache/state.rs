@@ -262,6 +262,11 @@ impl CacheState {
         let is_late = in_flight.is_none();
         match (result.and_then(|token| self.accept(started, token, is_late, input)), in_flight) {
             (Ok(outcome), _) => outcome,
+            (Err(error), Some(_)) if error.is_budget_spent() => {
+                // This concerns only the API that rejected the token. Others may replace theirs.
+                self.rejections.exhaust(error.retry_after().unwrap_or_default(), input.now);
+                Outcome::LookAgain
+            }
             (Err(error), Some(refresh)) => self.fail(&refresh, error, input),
             (Err(_), None) => Outcome::LookAgain,
         }
@@ -287,8 +292,9 @@ impl CacheState {
         if let Some(error) = self.count_replacement(refresh, &token, input) {
             if usable.is_none() {
                 // Other callers have nothing better.
-                let rejected_by = refresh.rejected_by.iter().cloned().collect();
-                self.tokens.replace(TokenRecord::new(token, rejected_by, now));
+                let mut record = self.tokens.record_of(token, now);
+                record.rejected_by.extend(refresh.rejected_by.clone());
+                self.tokens.replace(record);
             }
             return Ok(Outcome::RejectedAgain(error));
         }

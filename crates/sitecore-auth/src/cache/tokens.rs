@@ -35,10 +35,6 @@ pub(super) struct TokenRecord {
 }
 
 impl TokenRecord {
-    pub(super) fn new(token: Token, rejected_by: Vec<RejectedBy>, received_at: Moment) -> Self {
-        Self { token, rejected_by, accepted_by: Vec::new(), received_at }
-    }
-
     fn is_usable(&self, now: Moment) -> bool {
         self.token.freshness(now) != Freshness::Expired
     }
@@ -144,7 +140,7 @@ impl Tokens {
         policy: &RefreshPolicy,
     ) {
         let settled_at = token.settled_at(policy);
-        let record = TokenRecord::new(token, Vec::new(), now);
+        let record = self.record_of(token, now);
         if self.is_good(rejections, now) && !now.has_reached(settled_at) {
             self.settling = Some((record, settled_at));
         } else {
@@ -162,21 +158,42 @@ impl Tokens {
             // may have accepted it again.
             Some(current) => {
                 let is_shorter = record.token.expires_before(&current.token, now);
-                record.is_usable(now) && (!is_shorter || !current.rejected_by.is_empty())
+                let is_refused = is_good && record.rejected_by.contains(&RejectedBy::Caller);
+                let is_preferable = !is_shorter || !current.rejected_by.is_empty();
+                record.is_usable(now) && is_preferable && !is_refused
             }
             None => true,
         };
         if is_better {
             self.replace(record);
+        } else {
+            self.retire(record);
         }
     }
 
     pub(super) fn replace(&mut self, record: TokenRecord) {
         self.settling = None;
-        let previous = self.current.replace(record);
-        if let Some(rejected) = previous.filter(|previous| !previous.rejected_by.is_empty()) {
-            self.retired = Some(Box::new(rejected));
+        if let Some(previous) = self.current.replace(record) {
+            self.retire(previous);
         }
+    }
+
+    /// Remembers a token that is no longer used, if it was rejected.
+    fn retire(&mut self, record: TokenRecord) {
+        if !record.rejected_by.is_empty() {
+            self.retired = Some(Box::new(record));
+        }
+    }
+
+    /// Returns the record of a token that has arrived. The current token can arrive again; what is
+    /// known about it is kept.
+    pub(super) fn record_of(&self, token: Token, now: Moment) -> TokenRecord {
+        let known = self.records().find(|record| record.token.is_same(&token));
+        let (rejected_by, accepted_by) = match known {
+            Some(known) => (known.rejected_by.clone(), known.accepted_by.clone()),
+            None => (Vec::new(), Vec::new()),
+        };
+        TokenRecord { token, rejected_by, accepted_by, received_at: now }
     }
 
     /// Returns `true` if the current token is usable and has no credible rejection.

@@ -69,7 +69,10 @@ pub(crate) fn begins_like_rejection(start: &[u8]) -> bool {
 fn may_contain_code(text: &[u8]) -> bool {
     // Building it takes longer than searching a short response.
     static CODE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(NOT_AUTHENTICATED));
-    let has_escapes = || memchr(b'\\', text).is_some() && memmem::find(text, b"\\u").is_some();
+    // Its characters are escaped as `\u004x` or `\u005x`.
+    let is_escape = |at: usize| matches!(text.get(at + 4), Some(b'4' | b'5'));
+    let has_escapes =
+        || memchr(b'\\', text).is_some() && memmem::find_iter(text, b"\\u00").any(is_escape);
     CODE.find(text).is_some() || has_escapes()
 }
 

@@ -134,9 +134,9 @@ impl Rejections {
             if inspected.is_some() {
                 return inspected;
             }
-            if by_header && graphql::is_response(response.start()) {
-                // Authoring may have executed something, or rejected the request for another
-                // reason.
+            // Authoring may have executed something, or rejected the request for another reason.
+            // The rest of a long or interrupted body could say so.
+            if by_header && (!response.is_whole() || graphql::is_response(response.start())) {
                 return Some(Executed::Unknown);
             }
         }

@@ -108,6 +108,12 @@ fn a_store_that_fails_once_is_asked_again() {
         assert_eq!(name(&waiting.look(None, after(second * SECOND))), "wait", "{second}");
     }
     assert_eq!(name(&waiting.look(None, after(20 * SECOND))), "spread");
+    // It acquires the lease, but gives it up while it waits.
+    let mut holder = visit(cold());
+    holder.after_acquiring(Some(false), after(SECOND));
+    assert_eq!(name(&holder.after_acquiring(Some(true), after(2 * SECOND))), "look");
+    assert_eq!(name(&holder.look(None, after(2 * SECOND))), "wait");
+    assert_eq!(name(&holder.look(Some(&Entry::default()), after(3 * SECOND))), "acquire");
 }
 
 #[test]

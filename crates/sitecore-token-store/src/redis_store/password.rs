@@ -1,6 +1,13 @@
 //! Where the password comes from, if not from the URL.
 
-use std::{env, fs, io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    env::{self, VarError},
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
@@ -52,7 +59,12 @@ impl Password {
             }
             Self::Variable(name) => {
                 let text = env::var(name).map_err(|error| {
-                    io::Error::other(format!("could not read the variable {name}: {error}"))
+                    let reason = match error {
+                        VarError::NotPresent => "is not set",
+                        // It contains the value.
+                        VarError::NotUnicode(_) => "is not valid UTF-8",
+                    };
+                    io::Error::other(format!("the variable {name} {reason}"))
                 })?;
                 Ok(plain(&text))
             }
@@ -72,6 +84,26 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_variable_that_is_not_text_is_not_quoted() {
+        use std::os::unix::ffi::OsStrExt as _;
+
+        const VARIABLE: &str = "PASSWORD_THAT_IS_NOT_TEXT";
+        if env::var_os(VARIABLE).is_some() {
+            let error = Password::Variable(VARIABLE.to_owned()).read().await.expect_err("an error");
+            assert_eq!(error.to_string(), format!("the variable {VARIABLE} is not valid UTF-8"));
+            return;
+        }
+        // The test runs once more, with that variable.
+        let mut test = Command::new(env::current_exe().expect("this program"));
+        test.args([
+            "--exact",
+            "redis_store::password::tests::a_variable_that_is_not_text_is_not_quoted",
+        ])
+        .env(VARIABLE, std::ffi::OsStr::from_bytes(b"s3cret-\xe9"));
+        assert!(test.output().is_ok_and(|output| output.status.success()));
+    }
 
     #[tokio::test]
     async fn a_file_whose_reads_hang_occupies_four_threads_at_most() {

@@ -127,3 +127,24 @@ fn the_budget_does_not_pay_for_adopted_tokens() {
         table.finish(Ok(token(api, DAY).adopted()));
     }
 }
+
+#[test]
+fn the_spent_budget_of_a_fleet_stops_only_the_api_that_needs_it() {
+    let mut table = Table::with_token(DAY);
+    let token = table.state.tokens.current().expect("a token").token.clone();
+    table.accept("healthy", &token);
+    assert_eq!(table.reject("broken"), Got::Waits);
+    // The healthy API's caller joins that refresh.
+    assert_eq!(table.reject("healthy"), Got::Waits);
+    let spent = Error::new(ErrorKind::Unavailable, "spent").with_retry_after(40 * MINUTE);
+    assert!(table.finish(Err(spent.with_budget_spent())).is_look_again());
+    let wait = 40 * MINUTE;
+    assert_eq!(table.reject("broken"), Got::Fails(ErrorKind::Unavailable, wait));
+    assert!(table.refresh.is_none() && !table.state.has_cooldown());
+    // Its first replacement is free.
+    assert_eq!(table.reject("healthy"), Got::Waits);
+    assert!(!table.state.rejections.uses_budget(table.refresh.as_ref().expect("one"), table.now));
+    table.grant(DAY);
+    table.advance(wait);
+    assert_eq!(table.reject("broken"), Got::Waits);
+}

@@ -199,3 +199,36 @@ fn a_rejected_token_that_the_cache_never_had_is_still_reported_as_rejected() {
     let request = table.state.begin_request(&refresh, table.now).expect("a token request");
     assert!(request.replaces_rejected && !request.uses_budget);
 }
+
+#[test]
+fn a_settling_token_that_the_program_rejects_does_not_replace_a_good_one() {
+    let mut table = Table::with_token(DAY);
+    table.advance(5 * HOUR);
+    assert_eq!(table.next(Need::TokenFor(23 * HOUR)), Got::Waits);
+    let settling = table.grant(DAY);
+    assert_eq!(table.reject_token(&settling, &RejectedBy::Caller), is_token("token-1"));
+    table.advance(HOUR);
+    assert_eq!(table.next(Need::Token), is_token("token-1"));
+    assert!(table.state.tokens.settling().is_none());
+    // It is remembered.
+    assert!(table.state.tokens.is_rejected(&settling));
+}
+
+#[test]
+fn what_is_known_about_a_token_outlasts_its_expiry() {
+    let mut table = Table::with_token(DAY);
+    let first = table.state.tokens.current().expect("a token").token.clone();
+    table.accept("a", &first);
+    assert_eq!(table.reject_token(&first, &RejectedBy::Caller), Got::Waits);
+    table.fail(ErrorKind::Unavailable);
+    table.advance(DAY);
+    // The source returns it once more, and it is used for a short time.
+    assert_eq!(table.next(Need::Token), Got::Waits);
+    table.finish(Ok(token("token-1", 2 * DAY)));
+    let again = table.state.tokens.current().expect("a token").token.clone();
+    assert!(again.is_same(&first) && table.state.tokens.is_rejected(&again));
+    assert_eq!(table.reject_token(&again, &by("b")), Got::Waits);
+    let second = table.grant(DAY);
+    // The program has rejected the previous one, so it is not offered again.
+    assert_eq!(table.reject_token(&second, &by("a")), Got::Waits);
+}
