@@ -93,8 +93,8 @@ impl Api {
                 false => Err("it contains a user name".to_owned()),
             }
         });
+        let kind = if is_flag { Kind::Usage } else { Kind::Config };
         let mut url = parsed.map_err(|error| {
-            let kind = if is_flag { Kind::Usage } else { Kind::Config };
             // A password is not repeated.
             let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
             Failure::new(kind, format!("{place}: `{shown}` is not a host or a URL: {error}"))
@@ -111,7 +111,7 @@ impl Api {
             true => Err(Failure::config("http would send the token in clear text; use https")),
             false => self.target(&url),
         };
-        checked.map_err(|failure| Failure::config(format!("{place}: {failure}")))?;
+        checked.map_err(|failure| Failure::new(kind, format!("{place}: {failure}")))?;
         Ok(url)
     }
 

@@ -75,6 +75,16 @@ impl Failure {
         }
     }
 
+    /// Returns `true` if the command line is wrong, or lacks something.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.kind == Kind::Usage
+    }
+
+    /// Returns `true` if another invocation has stored this failure.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.message.starts_with(EARLIER)
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind as u8)
     }
@@ -125,14 +135,15 @@ impl From<sitecore_auth::Error> for Failure {
         // Waiting does not help against a refusal.
         let wait = wait.filter(|_| kind == Kind::Unavailable);
         let failure = Self::new(kind, for_shells(&error.cause())).retry_after(wait);
-        match &*failure.message {
-            earlier if earlier.starts_with(EARLIER) => {
-                failure.hint("to repeat it now, use `sitecore-auth token --force`")
-            }
-            late if late.starts_with("no token within ") && !late.contains(';') => {
-                failure.hint("check the network, or allow more time with --timeout")
-            }
-            _ => failure,
+        let is_late = failure.message.starts_with("no token within ");
+        if failure.is_stored() && kind != Kind::Unavailable {
+            failure.hint(
+                "once that is fixed, use `sitecore-auth token --force` with the same credentials",
+            )
+        } else if is_late && !failure.message.contains(';') {
+            failure.hint("check the network; if --timeout is below 34s, allow more time")
+        } else {
+            failure
         }
     }
 }

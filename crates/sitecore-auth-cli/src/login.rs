@@ -109,24 +109,33 @@ impl Login {
             }
             Err(error) => {
                 let reason = error.to_string();
-                let (reason, advice) = reason.rsplit_once("; ").unwrap_or((&reason, ""));
+                let (reason, advice) = match reason.rsplit_once("; ") {
+                    Some((reason, advice)) if advice.starts_with("run `dotnet") => (reason, advice),
+                    _ => (&*reason, "log in with the Sitecore CLI"),
+                };
                 let names = config.names();
                 let missing = match (api, &names) {
                     (Some(api), Some(names)) if config.assigns_credentials() => format!(
                         "sitecore-auth.toml assigns none of its credentials ({names}) to {}",
                         api.name()
                     ),
-                    (_, Some(names)) => format!("sitecore-auth.toml has several ({names})"),
+                    (_, Some(names)) => {
+                        format!("sitecore-auth.toml contains several sets ({names})")
+                    }
                     (_, None) => "SITECORE_AUTH_CLIENT_ID is not set".to_owned(),
                 };
-                let hint = match names {
-                    Some(_) => "choose some with --credentials".to_owned(),
-                    None => format!(
-                        "set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or {advice}"
+                let (problem, hint) = match names {
+                    Some(_) => {
+                        ("cannot choose credentials", "choose one with --credentials".to_owned())
+                    }
+                    None => (
+                        "no credentials found",
+                        format!(
+                            "set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or {advice}"
+                        ),
                     ),
                 };
-                let message = format!("no credentials found: {missing}, and {reason}");
-                Err(Failure::config(message).hint(hint))
+                Err(Failure::config(format!("{problem}: {missing}, and {reason}")).hint(hint))
             }
         }
     }
@@ -143,7 +152,8 @@ impl Login {
         };
         let mut policy = RefreshPolicy::default();
         // Ends before the command gives up, and so can say why there is no token.
-        policy.refresh_timeout = policy.refresh_timeout.min(common.timeout / 10 * 9);
+        let limit = common.timeout - common.timeout / 10;
+        policy.refresh_timeout = policy.refresh_timeout.min(limit);
         Ok(cache.policy(policy).build()?)
     }
 
@@ -166,7 +176,16 @@ impl Login {
             };
             // The store keeps the stored token until there is a newer one.
             let context = FetchContext::new(common.timeout).with_replacing(&token, false);
-            shared.fetch(context).await?;
+            if let Err(error) = shared.fetch(context).await {
+                let failure = Failure::from(error);
+                if !failure.is_stored() {
+                    return Err(failure);
+                }
+                // The stored token is kept until the new one has arrived.
+                let token = TokenCache::new(self.token_client()?).token().await?;
+                shared.forget().await?;
+                return Ok(token);
+            }
             return Ok(self.cache(common).await?.token().await?);
         }
         Ok(result?)

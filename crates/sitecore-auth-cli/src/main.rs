@@ -126,7 +126,8 @@ fn report(failure: &Failure, is_json: bool) -> ExitCode {
     failure.exit_code()
 }
 
-/// Returns the program's name with the command that was given, if there is such a command.
+/// Returns the program's name with the command that was given, if there is such a command. The
+/// value of an option may be mistaken for a command; then the help of that command is named.
 fn command_path() -> String {
     let commands = Arguments::command();
     let mut given = env::args_os().skip(1).filter_map(|argument| argument.into_string().ok());

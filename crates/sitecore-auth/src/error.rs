@@ -58,8 +58,8 @@ pub enum ErrorKind {
     /// The issuer refuses the client, or an API refuses it when asked for a key. Check its id,
     /// secret, audience and kind.
     Refused,
-    /// The issuer limits the rate of token requests, or an API that of requests for a key; see
-    /// [`Error::retry_after`].
+    /// The issuer limits the rate of token requests, or an API limits the rate of requests for a
+    /// key; see [`Error::retry_after`].
     RateLimited,
     /// There is no token for a reason that may pass: the network, a timeout, or a failing server.
     Unavailable,

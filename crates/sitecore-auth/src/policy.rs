@@ -85,9 +85,9 @@ const MAX_STALE_FROM: f64 = 0.85;
 ///   for 1 min. The wait doubles up to an eighth of the token's lifetime. All rejections together
 ///   cause at most 6 token requests, plus one per hour. A token request does not count if the API
 ///   then accepts the new token, or if it is the first for an API that has accepted a token before.
-/// - After a refresh that returned no newer token, the next one starts after half of the current
-///   token's remaining usable time, but after at least 30 s, or when that time ends if that is
-///   sooner.
+/// - After a refresh that returned no newer token, the next one starts halfway through the current
+///   token's remaining usable time, but after at least 30 s. If less than 30 s remain, it starts
+///   when they end.
 /// - A token that the source returns again after that token expired here is used for up to 5 min
 ///   more, but not beyond a JWT's own `exp`.
 ///

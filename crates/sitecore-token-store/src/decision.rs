@@ -13,8 +13,8 @@ const ATTEMPTS: u32 = 3;
 /// The least time that a token request needs.
 const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(1);
 
-/// The most time that a process that waits for the lease holder keeps for a token request of its
-/// own.
+/// A process that waits for the lease holder keeps at most this much time for a token request of
+/// its own.
 const RESERVE: Duration = Duration::from_secs(10);
 
 /// One call of the source: why it needs a token, and what it has learned from the store.

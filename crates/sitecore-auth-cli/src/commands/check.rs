@@ -81,7 +81,8 @@ async fn suitable(
 ) -> Result<Vec<Api>> {
     let mut apis = Vec::new();
     for api in [Api::Authoring, Api::Deploy, Api::Edge] {
-        if api.url(host, config).is_err() {
+        // The host is not known. A wrong one is reported when the API is called.
+        if host.is_none() && api.url(None, config).is_err_and(|failure| failure.is_usage()) {
             continue;
         }
         let is_suitable = api.assigned(config).is_some() || {

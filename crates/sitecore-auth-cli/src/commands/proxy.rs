@@ -218,14 +218,14 @@ async fn upstreams(
     let mut apis = selection.apis()?;
     if apis.is_empty() {
         apis = vec![Api::Deploy, Api::Edge];
-        if Api::Authoring.url(None, config).is_ok() {
+        if !Api::Authoring.url(None, config).is_err_and(|failure| failure.is_usage()) {
             apis.insert(0, Api::Authoring);
         }
         // The configuration file can leave one out.
         let has_credentials = |api: &Api| Login::find(common, config, Some(*api)).is_ok();
         apis.retain(|api| !config.assigns_credentials() || has_credentials(api));
     }
-    // What callers wait for is not limited by `--timeout`.
+    // `--timeout` does not limit how long callers wait.
     let common = &Common { timeout: Duration::MAX, ..common.clone() };
     let mut caches = Caches::new(common, config);
     let mut upstreams = Vec::new();

@@ -24,7 +24,7 @@ const NOT_FOUND: u8 = 127;
 pub(crate) async fn run(options: &RunProgram, common: &Common, config: &Config) -> Result<u8> {
     let key = Key::random()?;
     let entrance = Entrance::tcp((Ipv4Addr::LOCALHOST, 0).into(), &[], Some(key.clone())).await?;
-    // A whole log would be mixed with what the program prints.
+    // A full log would be mixed with what the program prints.
     let logged = match (common.quiet, options.log) {
         (true, _) => Logged::None,
         (false, true) => Logged::All,

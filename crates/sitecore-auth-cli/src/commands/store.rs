@@ -35,7 +35,7 @@ pub(crate) async fn run(
     config: &Config,
 ) -> Result<String> {
     if common.no_store {
-        return Err(Failure::usage("--no-store makes no sense here").hint("leave it out"));
+        return Err(Failure::usage("`store` cannot be used with --no-store"));
     }
     let login = Login::find(common, config, None)?;
     let shared = SharedSource::new(Offline(login.token_client()?), FileStore::new()?)?;

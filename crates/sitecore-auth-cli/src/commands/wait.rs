@@ -6,7 +6,7 @@ use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::{
-    api::start_of,
+    api::{is_html, start_of},
     args::{Common, Wait},
     failure::{Failure, Kind, Result},
     terminal::printable,
@@ -40,7 +40,8 @@ pub(crate) async fn run(options: &Wait, common: &Common) -> Result<()> {
                 Ok(response) if response.status().is_success() => return,
                 Ok(response) => {
                     last = format!("the last response had status {}", response.status());
-                    let body = start_of(response).await;
+                    let is_html = is_html(&response);
+                    let body = if is_html { String::new() } else { start_of(response).await };
                     if !body.trim().is_empty() {
                         last = format!("{last}: {}", printable(body.trim()));
                     }
@@ -56,6 +57,6 @@ pub(crate) async fn run(options: &Wait, common: &Common) -> Result<()> {
         let shown = &url[..url::Position::AfterPath];
         let message = format!("{shown} was not ready within {limit}: {last}");
         Failure::new(Kind::Unavailable, message)
-            .hint("allow more time with --timeout; for a proxy, give the address of its --status")
+            .hint("allow more time with --timeout; if this is a proxy, use the address of its status page (--status)")
     })
 }

@@ -59,7 +59,8 @@ impl Problem {
         self.status
     }
 
-    /// Returns what is wrong if no caller can help it: there is no token, or no API.
+    /// Returns what is wrong if the operator has to solve it: there is no token, or no usable
+    /// response from the API.
     pub(crate) fn reason(&self) -> Option<&str> {
         let is_ours = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY];
         is_ours.contains(&self.status).then_some(&*self.detail)

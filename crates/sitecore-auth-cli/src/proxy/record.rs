@@ -44,7 +44,7 @@ pub(crate) struct Record {
     pub(crate) is_replayed: bool,
     /// The proxy responded itself.
     pub(crate) is_own_error: bool,
-    /// Why the call failed, if that is for the operator of the proxy to solve.
+    /// Why the call failed, if the operator of the proxy has to solve it.
     #[serde(skip)]
     pub(crate) reason: Option<String>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logged {
     All,
-    /// Only why calls fail, if that is for the operator to solve.
+    /// Only the reasons of failures that the operator has to solve.
     Failures,
     None,
 }
@@ -182,6 +182,9 @@ impl Records {
             let mut reasons = lock(&self.0.reasons);
             let last = match &record.reason {
                 Some(reason) => reasons.insert(record.upstream, reason.clone()),
+                // The proxy refused the call, or the caller gave up. Neither says that the reason
+                // no longer applies.
+                None if record.is_own_error || record.status == 0 => None,
                 None => reasons.remove(record.upstream),
             };
             record.reason.as_deref().filter(|reason| last.as_deref() != Some(*reason))

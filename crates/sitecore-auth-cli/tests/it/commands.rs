@@ -130,7 +130,7 @@ fn advice_is_for_shells_and_not_for_rust_programs() {
         ["http://cm.example:8080", "https://cm.example/gateway/sitecore/", "ftp://cm.example"]
     {
         let output = place.run(Api::Authoring, &["graphql", "--host", host, "{ a }"]);
-        assert_fails(&output, 3, "https");
+        assert_fails(&output, 2, "https");
         assert!(!stderr(&output).contains("Target::"), "{}", stderr(&output));
     }
 }
@@ -488,7 +488,7 @@ fn a_configuration_file_names_credentials_and_assigns_them_to_apis() {
     place.write("sitecore-auth.toml", &only);
     assert!(stdout(&below(&["inspect"])).contains("[credentials.org]"));
     place.write("sitecore-auth.toml", &config);
-    assert_fails(&below(&["token"]), 3, "has several (edge, org)");
+    assert_fails(&below(&["token"]), 3, "contains several sets (edge, org)");
     let output = place.bare(&["token", "--config", "none.toml"]).output().unwrap();
     assert_fails(&output, 3, "cannot read none.toml");
     assert!(stderr(&output).contains("check the path"), "{}", stderr(&output));
@@ -717,6 +717,14 @@ fn a_stored_failure_says_so_and_can_be_repeated_at_once() {
     assert!(!stderr(&forced).contains("earlier"), "{}", stderr(&forced));
     assert_fails(&forced, 4, "refused client");
     assert_eq!(requests(), 2);
+    // The same beside a stored token, which is kept.
+    let first = place.stdout(Api::Deploy, &["token"]);
+    let refusal = Fault::status(401).body(r#"{"error":"access_denied"}"#);
+    place.sandbox.script(Api::Token, [refusal]);
+    let force = || place.run(Api::Deploy, &["token", "--force"]);
+    assert_fails(&force(), 4, "refused client");
+    assert_eq!(place.stdout(Api::Deploy, &["token"]), first);
+    assert_ne!(stdout(&force()), first);
 }
 
 #[test]
@@ -738,6 +746,15 @@ fn a_wrong_url_is_reported_with_the_place_where_it_was_set() {
         let mut command = place.command(Api::Authoring, &["graphql", "{ sites { name } }"]);
         assert_fails(&command.env("SITECORE_AUTHORING_URL", url).output().unwrap(), 3, expected);
     }
+    // It is not mistaken for one that is not set.
+    let mut check = place.command(Api::Authoring, &["check"]);
+    let output = check.env("SITECORE_AUTHORING_URL", "http://cm.example").output().unwrap();
+    assert_eq!(output.status.code(), Some(6));
+    let text = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("SITECORE_AUTHORING_URL: http would send"), "{text}");
+    let mut proxy = place.command(Api::Authoring, &["proxy", "--idle-exit", "1s"]);
+    let output = proxy.env("SITECORE_AUTHORING_URL", "http://cm.example").output().unwrap();
+    assert_fails(&output, 3, "SITECORE_AUTHORING_URL: http would send");
     // The CM's folder stands for its GraphQL endpoint.
     let mut command = place.command(Api::Authoring, &["graphql", "{ sites { name } }"]);
     let folder = place.sandbox.origin(Api::Authoring).join("sitecore").unwrap();

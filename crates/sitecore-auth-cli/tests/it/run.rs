@@ -78,8 +78,10 @@ fn the_reason_why_calls_fail_is_shown_once() {
     assert_eq!(message.lines().count(), 1, "{message}");
     assert!(message.starts_with("sitecore-auth: deploy: no token is available: "), "{message}");
     assert!(message.contains("refused client"), "{message}");
-    // A client of the wrong kind.
-    let script = calls("/edge/api/admin/v1/settings");
+    // A client of the wrong kind. The call that the proxy itself refuses does not change that.
+    let wrong = calls("/edge/api/admin/v1/settings");
+    let guarded = call("/edge/api/admin/v1/content").replace("curl", "curl --request DELETE");
+    let script = format!("{wrong}{guarded}\n{wrong}");
     let wrong = place.run(Api::Deploy, &["run", "--", "sh", "-c", &script]);
     let message = stderr(&wrong);
     assert_eq!(message.lines().count(), 1, "{message}");
@@ -87,7 +89,7 @@ fn the_reason_why_calls_fail_is_shown_once() {
     // In a log, the reason follows the first call that it explains.
     let logged = place.run(Api::Deploy, &["run", "--log", "--", "sh", "-c", &script]);
     let message = stderr(&logged);
-    assert_eq!(message.lines().count(), 3, "{message}");
+    assert_eq!(message.lines().count(), 6, "{message}");
     let quiet = place.run(Api::Deploy, &["run", "--quiet", "--", "sh", "-c", &script]);
     assert_eq!(stderr(&quiet), "");
 }

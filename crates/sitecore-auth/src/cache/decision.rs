@@ -115,7 +115,8 @@ pub(super) enum Outcome {
     Failed(Error),
     /// The process stood still. This says nothing about the issuer.
     StoodStill,
-    /// The refresh was lost or given up, or the check has ended. Its waiters look again.
+    /// The refresh was lost or given up, its token request was not made because the shared budget
+    /// is spent, or the check has ended. Its waiters look again.
     LookAgain,
 }
 

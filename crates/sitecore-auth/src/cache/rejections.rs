@@ -135,7 +135,7 @@ impl RejectionLimits {
 
     /// Records that the processes that share tokens have spent their budget, and get a token request
     /// back after this time.
-    pub(super) fn exhaust(&mut self, wait: Duration, now: Moment) {
+    pub(super) fn exhaust_budget(&mut self, wait: Duration, now: Moment) {
         self.budget.exhaust(now.after(wait));
     }
 

@@ -21,7 +21,7 @@ use crate::{
     token::Token,
 };
 
-/// If the issuer returns a rejected token within this time of its first arrival, the token request
+/// If the issuer returns a rejected token within this time of its latest arrival, the token request
 /// is repeated. Two tokens that are granted within the same second can be identical.
 const IDENTICAL_UNTIL: Duration = Duration::from_secs(2);
 
@@ -264,7 +264,7 @@ impl CacheState {
             (Ok(outcome), _) => outcome,
             (Err(error), Some(_)) if error.is_budget_spent() => {
                 // This concerns only the API that rejected the token. Others may replace theirs.
-                self.rejections.exhaust(error.retry_after().unwrap_or_default(), input.now);
+                self.rejections.exhaust_budget(error.retry_after().unwrap_or_default(), input.now);
                 Outcome::LookAgain
             }
             (Err(error), Some(refresh)) => self.fail(&refresh, error, input),
@@ -292,9 +292,10 @@ impl CacheState {
         if let Some(error) = self.count_replacement(refresh, &token, input) {
             if usable.is_none() {
                 // Other callers have nothing better.
-                let mut record = self.tokens.record_of(token, now);
-                record.rejected_by.extend(refresh.rejected_by.clone());
-                self.tokens.replace(record);
+                self.tokens.replace(self.tokens.record_of(token.clone(), now));
+                if let Some(by) = &refresh.rejected_by {
+                    self.tokens.record_rejection(&token, by);
+                }
             }
             return Ok(Outcome::RejectedAgain(error));
         }

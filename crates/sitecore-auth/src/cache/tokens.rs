@@ -20,8 +20,9 @@ pub(super) struct Tokens {
     /// A newer token, and when it will replace the current one. It does so earlier if the current
     /// one stops being good.
     settling: Option<(TokenRecord, Moment)>,
-    /// The rejected token that was replaced last. It does not replace a usable token. Only an API
-    /// that has accepted it gets it again, if that API does not know the newer tokens yet.
+    /// The last rejected token that was replaced or discarded. It does not replace a usable token.
+    /// Only an API that has accepted it gets it again, if that API does not know the newer tokens
+    /// yet.
     retired: Option<Box<TokenRecord>>,
 }
 
@@ -154,13 +155,14 @@ impl Tokens {
         let settled = self.settling.take_if(|(_, until)| !is_good || now.has_reached(*until));
         let Some((record, _)) = settled else { return };
         let is_better = match self.usable(now) {
-            // By now, the settling token may have expired, or the API that rejected the current one
-            // may have accepted it again.
+            // By now, the settling token may have expired, the program may have rejected it, or the
+            // API that rejected the current one may have accepted it again.
             Some(current) => {
                 let is_shorter = record.token.expires_before(&current.token, now);
-                let is_refused = is_good && record.rejected_by.contains(&RejectedBy::Caller);
+                let is_rejected_by_program =
+                    is_good && record.rejected_by.contains(&RejectedBy::Caller);
                 let is_preferable = !is_shorter || !current.rejected_by.is_empty();
-                record.is_usable(now) && is_preferable && !is_refused
+                record.is_usable(now) && is_preferable && !is_rejected_by_program
             }
             None => true,
         };
@@ -185,10 +187,11 @@ impl Tokens {
         }
     }
 
-    /// Returns the record of a token that has arrived. The current token can arrive again; what is
-    /// known about it is kept.
+    /// Returns the record of a token that has arrived. A token can arrive again; its rejections and
+    /// acceptances are kept.
     pub(super) fn record_of(&self, token: Token, now: Moment) -> TokenRecord {
-        let known = self.records().find(|record| record.token.is_same(&token));
+        let mut known = self.records().chain(self.retired.as_deref());
+        let known = known.find(|record| record.token.is_same(&token));
         let (rejected_by, accepted_by) = match known {
             Some(known) => (known.rejected_by.clone(), known.accepted_by.clone()),
             None => (Vec::new(), Vec::new()),

@@ -2,7 +2,7 @@
 
 mod budget;
 mod checks;
-mod chosen;
+mod choice;
 mod cooldowns;
 mod exploration;
 mod needs;
