@@ -717,7 +717,7 @@ fn a_stored_failure_says_so_and_can_be_repeated_at_once() {
     assert!(!stderr(&forced).contains("earlier"), "{}", stderr(&forced));
     assert_fails(&forced, 4, "refused client");
     assert_eq!(requests(), 2);
-    // The same beside a stored token, which is kept.
+    // The same if a token is stored. It is kept.
     let first = place.stdout(Api::Deploy, &["token"]);
     let refusal = Fault::status(401).body(r#"{"error":"access_denied"}"#);
     place.sandbox.script(Api::Token, [refusal]);

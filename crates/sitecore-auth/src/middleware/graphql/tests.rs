@@ -176,7 +176,7 @@ fn a_long_response_is_read_on_only_if_it_begins_like_a_rejection() {
         (format!("[ {{{errors}"), true),
         (format!(r#"{{"data":null,{errors}"#), false),
         (r#"{"errors":[{"message":"m"}"#.to_owned(), false),
-        (r#"{"errors":[{"message":"caf\u00e9 \u2019"}"#.to_owned(), false),
+        (r#"{"errors":[{"message":"it\u2019s 20\u00b0"}"#.to_owned(), false),
         (r#"{"errors":[{"extensions":{"code":"AUTH\u005fNOT_AUTHENTICATED"}}"#.to_owned(), true),
         (r#"{"errors":[{"extensions":{"code":"\u0041UTH_NOT_AUTHENTICATED"}}"#.to_owned(), true),
         (format!("<p>{errors}"), false),
