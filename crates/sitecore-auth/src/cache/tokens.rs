@@ -13,6 +13,9 @@ use crate::{clock::Moment, freshness::Freshness, policy::RefreshPolicy, token::T
 /// time is as long.
 const KEY_DELAY: Duration = Duration::from_secs(15 * 60);
 
+/// How far the clocks of APIs may be behind, so that they reject a token as too new.
+const CLOCK_LAG: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tokens {
     /// The token that callers get.
@@ -23,7 +26,7 @@ pub(super) struct Tokens {
     /// The last rejected token that was replaced or discarded. It does not replace a usable token.
     /// Only an API that has accepted it gets it again, if that API does not know the newer tokens
     /// yet.
-    retired: Option<Box<TokenRecord>>,
+    pub(super) retired: Option<Box<TokenRecord>>,
 }
 
 /// A token, and who has rejected or accepted it.
@@ -61,7 +64,15 @@ impl Tokens {
         let record = match need {
             Need::Look | Need::Refresh | Need::Token => self.current.as_ref().filter(met),
             Need::TokenFor(_) => self.records().find(met),
-            Need::Other { by, .. } => self.good_for(by, now, met),
+            // If the API has rejected the previous token too, the newest one may only have been too
+            // new.
+            Need::Other { rejected, by } => self.good_for(by, now, met).or_else(|| {
+                let is_previous = |it: &&TokenRecord| it.token.is_same(rejected);
+                self.retired.as_deref().filter(is_previous)?;
+                let has_aged = |it: &&TokenRecord| now.age_since(it.received_at) >= CLOCK_LAG;
+                let newest = self.records().last().filter(met).filter(has_aged);
+                newest.filter(|_| *by != RejectedBy::Caller)
+            }),
             // If the API has rejected all of them, it gets the newest one, which may only have been
             // too new.
             Need::TokenOf(api) => {

@@ -232,3 +232,31 @@ fn what_is_known_about_a_token_outlasts_its_expiry() {
     // The program has rejected the previous one, so it is not offered again.
     assert_eq!(table.reject_token(&second, &by("a")), Got::Waits);
 }
+
+#[test]
+fn an_api_that_rejects_the_previous_token_too_gets_the_newest_one_again() {
+    let mut table = Table::with_token(DAY);
+    let first = table.state.tokens.current().expect("a token").token.clone();
+    ["a", "b"].iter().for_each(|api| table.accept(api, &first));
+    assert_eq!(table.reject("x"), Got::Waits);
+    table.grant(DAY);
+    // The second token has settled when the APIs learn of a new key.
+    table.advance(15 * MINUTE);
+    assert_eq!(table.next(Need::Token), is_token("token-2"));
+    let second = table.state.tokens.current().expect("a token").token.clone();
+    assert_eq!(table.reject_token(&second, &by("b")), Got::Waits);
+    let third = table.grant(DAY);
+    // It is too new for both APIs.
+    table.state.tokens.record_rejection(&third, &by("b"));
+    table.state.tokens.record_rejection(&second, &by("a"));
+    table.state.tokens.record_rejection(&third, &by("a"));
+    table.state.tokens.record_rejection(&first, &by("a"));
+    table.advance(5 * MINUTE);
+    table.next(Need::Look);
+    table.state.tokens.retired =
+        Some(Box::new(table.state.tokens.record_of(first.clone(), table.now)));
+    assert_eq!(table.reject_token(&first, &by("a")), is_token("token-3"));
+    // The program does not get a token that it has rejected.
+    table.state.tokens.record_rejection(&third, &RejectedBy::Caller);
+    assert_ne!(table.reject_token(&first, &RejectedBy::Caller), is_token("token-3"));
+}
