@@ -107,36 +107,7 @@ impl Login {
             Err(_) if sitecore_token::access_token_from_sitecore_cli(here).is_ok() => {
                 Ok(Self { place: format!("{place} (an interactive login)"), kind: Kind::Person })
             }
-            Err(error) => {
-                let reason = error.to_string();
-                let (reason, advice) = match reason.rsplit_once("; ") {
-                    Some((reason, advice)) if advice.starts_with("run `dotnet") => (reason, advice),
-                    _ => (&*reason, "log in with the Sitecore CLI"),
-                };
-                let names = config.names();
-                let missing = match (api, &names) {
-                    (Some(api), Some(names)) if config.assigns_credentials() => format!(
-                        "sitecore-auth.toml assigns none of its credentials ({names}) to {}",
-                        api.name()
-                    ),
-                    (_, Some(names)) => {
-                        format!("sitecore-auth.toml contains several sets ({names})")
-                    }
-                    (_, None) => "SITECORE_AUTH_CLIENT_ID is not set".to_owned(),
-                };
-                let (problem, hint) = match names {
-                    Some(_) => {
-                        ("cannot choose credentials", "choose one with --credentials".to_owned())
-                    }
-                    None => (
-                        "no credentials found",
-                        format!(
-                            "set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or {advice}"
-                        ),
-                    ),
-                };
-                Err(Failure::config(format!("{problem}: {missing}, and {reason}")).hint(hint))
-            }
+            Err(error) => Err(not_found(config, api, &error)),
         }
     }
 
@@ -168,27 +139,24 @@ impl Login {
         let cache = self.cache(common).await?;
         let result = cache.token().await;
         let is_new = cache.status().token_requests() > 0;
-        if !is_new && let Some(shared) = self.store(common).await? {
-            let Ok(token) = result else {
-                // The failure of an earlier token request was stored, but no usable token.
-                shared.forget().await?;
-                return Ok(self.cache(common).await?.token().await?);
-            };
-            // The store keeps the stored token until there is a newer one.
-            let context = FetchContext::new(common.timeout).with_replacing(&token, false);
-            if let Err(error) = shared.fetch(context).await {
-                let failure = Failure::from(error);
-                if !failure.is_stored() {
-                    return Err(failure);
-                }
-                // The stored token is kept until the new one has arrived.
+        let stored = if is_new { None } else { self.store(common).await? };
+        let Some(shared) = stored else { return Ok(result?) };
+        let Ok(token) = result else {
+            // The failure of an earlier token request was stored, but no usable token.
+            shared.forget().await?;
+            return Ok(self.cache(common).await?.token().await?);
+        };
+        // The store keeps the stored token until there is a newer one.
+        let context = FetchContext::new(common.timeout).with_replacing(&token, false);
+        match shared.fetch(context).await.map_err(Failure::from) {
+            Ok(_) => Ok(self.cache(common).await?.token().await?),
+            Err(failure) if failure.is_stored() => {
                 let token = TokenCache::new(self.token_client()?).token().await?;
                 shared.forget().await?;
-                return Ok(token);
+                Ok(token)
             }
-            return Ok(self.cache(common).await?.token().await?);
+            Err(failure) => Err(failure),
         }
-        Ok(result?)
     }
 
     /// Returns `true` for a person's login, whose token cannot be refreshed here.
@@ -257,6 +225,31 @@ impl<'a> Caches<'a> {
         self.known.insert(login.place.clone(), cache.clone());
         Ok((cache, login.place))
     }
+}
+
+/// Says where credentials were looked up, and what to do.
+fn not_found(config: &Config, api: Option<Api>, error: &sitecore_token::Error) -> Failure {
+    let error = error.to_string();
+    let (error, login) = match error.rsplit_once("; ") {
+        Some((error, advice)) if advice.starts_with("run `dotnet") => (error, advice),
+        _ => (&*error, "log in with the Sitecore CLI"),
+    };
+    let Some(names) = config.names() else {
+        let message =
+            format!("no credentials found: SITECORE_AUTH_CLIENT_ID is not set, and {error}");
+        return Failure::config(message).hint(format!(
+            "set SITECORE_AUTH_CLIENT_ID and SITECORE_AUTH_CLIENT_SECRET, create sitecore-auth.toml, or {login}"
+        ));
+    };
+    let reason = match api.filter(|_| config.assigns_credentials()) {
+        Some(api) => {
+            let api = api.name();
+            format!("sitecore-auth.toml assigns none of its credentials ({names}) to {api}")
+        }
+        None => format!("sitecore-auth.toml contains several sets ({names})"),
+    };
+    Failure::config(format!("cannot choose credentials: {reason}, and {error}"))
+        .hint("choose one with --credentials")
 }
 
 /// Reads a secret from a file, or from standard input.

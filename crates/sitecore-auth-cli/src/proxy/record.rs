@@ -189,10 +189,12 @@ impl Records {
             };
             record.reason.as_deref().filter(|reason| last.as_deref() != Some(*reason))
         };
-        if self.0.logged == Logged::All {
-            log.write(record.line(new_reason));
-        } else if let Some(reason) = new_reason {
-            log.write(format!("sitecore-auth: {}: {reason}", record.upstream));
+        let line = (self.0.logged == Logged::All).then(|| record.line());
+        let reason =
+            new_reason.map(|reason| format!("sitecore-auth: {}: {reason}", record.upstream));
+        let lines: Vec<_> = line.into_iter().chain(reason).collect();
+        if !lines.is_empty() {
+            log.write(lines.join("\n"));
         }
     }
 
@@ -212,16 +214,12 @@ impl Records {
 }
 
 impl Record {
-    /// Returns the line of the log. The reason is added if it is a new one.
-    fn line(&self, new_reason: Option<&str>) -> String {
+    /// Returns the line of the log.
+    fn line(&self) -> String {
         let upstream = if self.upstream.is_empty() { "-" } else { self.upstream };
         let at = self.at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let Self { method, path, status, milliseconds, .. } = self;
-        let line = format!("{at} {method} {upstream} {path} {status} {milliseconds} ms");
-        match new_reason {
-            Some(reason) => format!("{line}\nsitecore-auth: {upstream}: {reason}"),
-            None => line,
-        }
+        format!("{at} {method} {upstream} {path} {status} {milliseconds} ms")
     }
 }
 

@@ -13,9 +13,6 @@ use crate::{clock::Moment, freshness::Freshness, policy::RefreshPolicy, token::T
 /// time is as long.
 const KEY_DELAY: Duration = Duration::from_secs(15 * 60);
 
-/// How far the clocks of APIs may be behind, so that they reject a token as too new.
-const CLOCK_LAG: Duration = Duration::from_secs(10);
-
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tokens {
     /// The token that callers get.
@@ -26,7 +23,7 @@ pub(super) struct Tokens {
     /// The last rejected token that was replaced or discarded. It does not replace a usable token.
     /// Only an API that has accepted it gets it again, if that API does not know the newer tokens
     /// yet.
-    pub(super) retired: Option<Box<TokenRecord>>,
+    retired: Option<Box<TokenRecord>>,
 }
 
 /// A token, and who has rejected or accepted it.
@@ -64,15 +61,7 @@ impl Tokens {
         let record = match need {
             Need::Look | Need::Refresh | Need::Token => self.current.as_ref().filter(met),
             Need::TokenFor(_) => self.records().find(met),
-            // If the API has rejected the previous token too, the newest one may only have been too
-            // new.
-            Need::Other { rejected, by } => self.good_for(by, now, met).or_else(|| {
-                let is_previous = |it: &&TokenRecord| it.token.is_same(rejected);
-                self.retired.as_deref().filter(is_previous)?;
-                let has_aged = |it: &&TokenRecord| now.age_since(it.received_at) >= CLOCK_LAG;
-                let newest = self.records().last().filter(met).filter(has_aged);
-                newest.filter(|_| *by != RejectedBy::Caller)
-            }),
+            Need::Other { by, .. } => self.good_for(by, now, met),
             // If the API has rejected all of them, it gets the newest one, which may only have been
             // too new.
             Need::TokenOf(api) => {
@@ -93,8 +82,8 @@ impl Tokens {
         let is_good = |it: &&TokenRecord| met(it) && !it.rejected_by.contains(api);
         let accepts = |it: &TokenRecord| it.accepted_by.contains(api);
         let is_new = |it: &TokenRecord| now.age_since(it.received_at) < KEY_DELAY;
-        let may_be_unknown =
-            self.records().all(|it| !accepts(it)) && self.records().last().is_some_and(is_new);
+        // If the API rejects a token that is older, its key has changed, so no earlier token helps.
+        let may_be_unknown = self.records().all(|it| !accepts(it) && is_new(it));
         let retired = self.retired.as_deref().filter(|it| {
             let by_program = it.rejected_by.contains(&RejectedBy::Caller);
             may_be_unknown && !by_program && accepts(it) && is_good(it)

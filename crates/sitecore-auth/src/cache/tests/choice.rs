@@ -234,29 +234,38 @@ fn what_is_known_about_a_token_outlasts_its_expiry() {
 }
 
 #[test]
-fn an_api_that_rejects_the_previous_token_too_gets_the_newest_one_again() {
+fn an_api_whose_key_has_changed_does_not_get_the_token_from_before() {
     let mut table = Table::with_token(DAY);
-    let first = table.state.tokens.current().expect("a token").token.clone();
-    ["a", "b"].iter().for_each(|api| table.accept(api, &first));
-    assert_eq!(table.reject("x"), Got::Waits);
-    table.grant(DAY);
-    // The second token has settled when the APIs learn of a new key.
+    let newest = |table: &Table| table.state.tokens.newest().cloned().expect("a token");
+    let apis = ["one", "two"];
+    // Both have rejected replacements before, so their rejections do not end the settling.
+    for api in apis {
+        for _ in 0..2 {
+            let token = newest(&table);
+            assert_eq!(table.reject_token(&token, &by(api)), Got::Waits);
+            table.grant(DAY);
+            table.advance(4 * MINUTE);
+        }
+        let token = newest(&table);
+        apis.iter().for_each(|api| table.accept(api, &token));
+    }
+    table.advance(HOUR);
+    let before = newest(&table);
+    assert_eq!(table.next(Need::Token), Got::Token(text(&before)));
+    // Another API rejects it, and its replacement settles.
+    assert_eq!(table.reject_token(&before, &by("x")), Got::Waits);
+    let settled = table.grant(DAY);
     table.advance(15 * MINUTE);
-    assert_eq!(table.next(Need::Token), is_token("token-2"));
-    let second = table.state.tokens.current().expect("a token").token.clone();
-    assert_eq!(table.reject_token(&second, &by("b")), Got::Waits);
-    let third = table.grant(DAY);
-    // It is too new for both APIs.
-    table.state.tokens.record_rejection(&third, &by("b"));
-    table.state.tokens.record_rejection(&second, &by("a"));
-    table.state.tokens.record_rejection(&third, &by("a"));
-    table.state.tokens.record_rejection(&first, &by("a"));
+    assert_eq!(table.next(Need::Token), Got::Token(text(&settled)));
+    // The key changes. The next token is too new for both APIs at first.
+    assert_eq!(table.reject_token(&settled, &by("one")), Got::Waits);
+    let new = table.grant(DAY);
+    assert_eq!(table.reject_token(&settled, &by("two")), Got::Token(text(&new)));
+    for api in apis {
+        table.state.tokens.record_rejection(&new, &by(api));
+    }
     table.advance(5 * MINUTE);
-    table.next(Need::Look);
-    table.state.tokens.retired =
-        Some(Box::new(table.state.tokens.record_of(first.clone(), table.now)));
-    assert_eq!(table.reject_token(&first, &by("a")), is_token("token-3"));
-    // The program does not get a token that it has rejected.
-    table.state.tokens.record_rejection(&third, &RejectedBy::Caller);
-    assert_ne!(table.reject_token(&first, &RejectedBy::Caller), is_token("token-3"));
+    for api in apis {
+        assert_eq!(table.next(Need::TokenOf(&by(api))), Got::Token(text(&new)));
+    }
 }
